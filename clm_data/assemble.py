@@ -1,0 +1,107 @@
+"""What the store holds, read and judged: the one view that generate, review, audit and build share.
+
+    answers --parse--> candidates <--read-- imported files
+        --review decisions--> --validate--> entries --deduplicate--> entries
+
+A pure function of the store, the domains and the settings: the same store gives the same assembly,
+whatever order the answers came in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from clm_data import parse, sources
+from clm_data.bank import BANK_LICENCE
+from clm_data.config import Settings
+from clm_data.dedup import deduplicate
+from clm_data.domains import Domain
+from clm_data.llm.base import Completion
+from clm_data.records import (
+    Candidate,
+    Entry,
+    Origin,
+    Problem,
+    Rejection,
+    ReviewStatus,
+    Sifted,
+    unique_ids,
+)
+from clm_data.review.decisions import apply_decisions
+from clm_data.store import Dialogue, Store
+from clm_data.validate import validate
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """What became of everything in the store.
+
+    ``len(candidates) == len(entries) + number of rejected candidates``; rejections of the stage
+    ``parse`` come on top, for what never became a candidate.
+    """
+
+    candidates: tuple[Candidate, ...]
+    """As read, before any decision."""
+    entries: tuple[Entry, ...]
+    """What is left after decisions, validation and deduplication."""
+    rejected: tuple[Rejection, ...]
+    warnings: tuple[tuple[str, Problem], ...]
+    """(entry id, warning) for kept entries."""
+    status: Mapping[str, ReviewStatus]
+    """By entry id; an id that is not there is unreviewed."""
+
+
+def assemble(store: Store, domains: Mapping[str, Domain], settings: Settings) -> Assembly:
+    """Read, decide, validate and deduplicate everything in the store."""
+    read = read_candidates(store, domains)
+    decided = apply_decisions(read.kept, store.decisions())
+    valid = validate(decided.sifted.kept)
+    unique = deduplicate(valid.kept, threshold=settings.dedup.threshold, field=settings.dedup.field)
+    kept_ids = {entry.id for entry in unique.kept}
+    warnings = (*valid.warnings, *unique.warnings)
+    return Assembly(
+        candidates=read.kept,
+        entries=unique.kept,
+        rejected=(*read.rejected, *decided.sifted.rejected, *valid.rejected, *unique.rejected),
+        warnings=tuple((id_, problem) for id_, problem in warnings if id_ in kept_ids),
+        status={id_: status for id_, status in decided.status.items() if id_ in kept_ids},
+    )
+
+
+def read_candidates(store: Store, domains: Mapping[str, Domain]) -> Sifted[Candidate]:
+    """Every candidate in the store: imported files first, then answers by domain and dialogue."""
+    imported = sources.stored_candidates(store)
+    generated = [
+        parse.read_answer(
+            Completion.model_validate(exchange.completion),
+            domain=dialogue.domain,
+            label=f"{dialogue.domain}/{dialogue.number}/{exchange.turn}",
+            origin=answer_origin(dialogue),
+        )
+        for dialogue in in_order(store.dialogues(), domains)
+        for exchange in store.exchanges(dialogue.id)
+        if exchange.completion is not None
+    ]
+    parts = [imported, *generated]
+    return Sifted(
+        kept=tuple(unique_ids(candidate for part in parts for candidate in part.kept)),
+        rejected=tuple(rejection for part in parts for rejection in part.rejected),
+    )
+
+
+def answer_origin(dialogue: Dialogue) -> Origin:
+    """The origin of what a dialogue brought."""
+    offline = dialogue.provider == "offline"
+    return Origin(
+        kind="bank" if offline else "model",
+        name=dialogue.model,
+        prompt_hash=dialogue.prompt_hash,
+        licence=BANK_LICENCE if offline else None,
+    )
+
+
+def in_order(dialogues: Iterable[Dialogue], domains: Mapping[str, Domain]) -> list[Dialogue]:
+    """By the order of the domain file, then by number; domains no longer in the file come last."""
+    rank = {name: index for index, name in enumerate(domains)}
+    return sorted(dialogues, key=lambda d: (rank.get(d.domain, len(rank)), d.domain, d.number))

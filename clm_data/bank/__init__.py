@@ -1,0 +1,103 @@
+"""The bundled bank: original bilingual entries, locality probes, and planted defects.
+
+What the offline provider answers from, and where probes come from by default. Each call reads its
+file anew; keep what you load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError, model_validator
+
+from clm_data.codes import CODES
+from clm_data.errors import ConfigError, UnknownNameError
+from clm_data.records import Fact, Frozen, LooseFact, ProbePair
+from clm_data.resources import bank_path
+
+BANK_VERSION = "bank-1"
+BANK_LICENCE = "apache-2.0"
+"""Of everything in the bank: it is part of this project."""
+
+T = TypeVar("T", bound=Frozen)
+
+
+class BankEntry(Frozen):
+    """A checked counterfactual."""
+
+    zh: Fact
+    en: Fact
+    basis: str
+    """Why the truth is true, in one line."""
+
+
+class Defect(Frozen):
+    """A planted reply that must be judged with one code: facts, or raw text that is no entry."""
+
+    domain: str
+    code: str
+    """A code of :data:`~clm_data.codes.CODES`; a warning's fact is true and is kept."""
+    zh: LooseFact | None = None
+    en: LooseFact | None = None
+    raw: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Defect:
+        if self.code not in CODES:
+            raise UnknownNameError("code", self.code, CODES)
+        if (self.raw is None) == (self.zh is None and self.en is None):
+            raise ValueError("give either facts or raw text")
+        return self
+
+
+def domain_ids() -> list[str]:
+    """The domains that the bank has entries for, sorted."""
+    return sorted(file.stem for file in bank_path("entries").glob("*.yaml"))
+
+
+def load_domain(domain: str) -> tuple[BankEntry, ...]:
+    """The entries of one domain, in the file's order.
+
+    Raises:
+        UnknownNameError: The bank has none for it.
+    """
+    if domain not in domain_ids():
+        raise UnknownNameError("bank domain", domain, domain_ids())
+    return _load(BankEntry, "entries", f"{domain}.yaml")
+
+
+def load_entries() -> dict[str, tuple[BankEntry, ...]]:
+    """All entries by domain id."""
+    return {domain: load_domain(domain) for domain in domain_ids()}
+
+
+def load_probes() -> tuple[ProbePair, ...]:
+    """The locality probes, in the file's order."""
+    return _load(ProbePair, "probes.yaml")
+
+
+def load_defects() -> tuple[Defect, ...]:
+    """The planted replies, in the file's order."""
+    return _load(Defect, "defects.yaml")
+
+
+def _load(kind: type[T], *parts: str) -> tuple[T, ...]:
+    file = bank_path(*parts)
+    try:
+        rows: Sequence[Any] = yaml.load(file.read_text(encoding="utf-8"), Loader=_loader())
+    except OSError as error:
+        where = "/".join(parts)
+        raise ConfigError(f"bank file {where} is missing; install clm-data again") from error
+    try:
+        return tuple(kind.model_validate(row) for row in rows)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"bank file {'/'.join(parts)}: {field}: {first['msg']}") from error
+
+
+def _loader() -> Any:
+    """The fast loader where PyYAML was built with it."""
+    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)

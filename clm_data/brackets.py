@@ -1,0 +1,113 @@
+"""Brackets and strings in text that is nearly JSON.
+
+A quotation mark opens a string only where JSON has one, and ends it only where JSON could go on, so
+that marks which were not escaped, single and Chinese quotation marks do no harm. In valid JSON, cut
+off anywhere or not, this finds exactly the brackets of JSON.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+_TOKEN = re.compile(r"[{}\[\]\"'“]|[^\s{}\[\]\"'“]")
+_GOES_ON = r"(?=\s*[,}\]:]|\s*//|\s*/\*|[ \t]*[\r\n]|\s*\Z)"
+_IN_STRING = {
+    '"': re.compile(rf'\\.|"{_GOES_ON}', re.DOTALL),
+    "'": re.compile(rf"\\.|'{_GOES_ON}", re.DOTALL),
+    "“": re.compile(r"\\.|[”\"](?=\s*(?:[,}\]:，：]|\Z))", re.DOTALL),
+}
+"""What matters inside a string, by the mark that opens it: an escape, or the mark that ends it."""
+_INNER_MARK = re.compile(r"\\.|\"", re.DOTALL)
+_BEFORE_STRING = frozenset("{[,:，：")
+
+
+@dataclass(eq=False)
+class Node:
+    """A pair of brackets. ``closed`` is false where the other one is missing before ``stop``."""
+
+    bracket: str
+    start: int
+    stop: int
+    closed: bool = False
+    children: list[Node] = field(default_factory=list)
+
+
+def _tokens(text: str, *, inside: bool) -> Iterator[tuple[str, int, int]]:
+    """Strings, and what else is not blank character by character: (opening mark, start, end).
+
+    Args:
+        text: Any text.
+        inside: Whether it begins within brackets; outside of them there are no strings.
+    """
+    depth = int(inside)
+    before = ""
+    at = 0
+    while token := _TOKEN.search(text, at):
+        mark, at = token.group(), token.end()
+        if mark in _IN_STRING and depth and before in _BEFORE_STRING:
+            at = _end_of_string(text, at, _IN_STRING[mark])
+            yield mark * 2, token.start(), at
+        else:
+            depth += (mark in "{[") - (mark in "}]" and depth > 0)
+            yield mark, token.start(), at
+        before = mark
+
+
+def match_brackets(text: str) -> list[Node]:
+    """The brackets of a text as trees, skipping those in strings."""
+    roots: list[Node] = []
+    stack: list[Node] = []
+    for mark, start, end in _tokens(text, inside=False):
+        if mark in ("{", "["):
+            node = Node(mark, start, len(text))
+            (stack[-1].children if stack else roots).append(node)
+            stack.append(node)
+        elif mark in ("}", "]"):
+            _close(stack, "{" if mark == "}" else "[", end)
+    return roots
+
+
+def _close(stack: list[Node], bracket: str, at: int) -> None:
+    """Close the innermost bracket of a kind; those left open within it stay open for good."""
+    if all(node.bracket != bracket for node in stack):
+        return
+    while stack:
+        node = stack.pop()
+        if node.bracket == bracket:
+            node.stop, node.closed = at, True
+            return
+        node.stop = at - 1
+
+
+def _end_of_string(text: str, at: int, inside: re.Pattern[str]) -> int:
+    """Position after the string that begins before ``at``; the end of the text if it has no end."""
+    for mark in inside.finditer(text, at):
+        if not mark.group().startswith("\\"):
+            return mark.end()
+    return len(text)
+
+
+def as_json(text: str) -> str:
+    """With JSON's quotation marks, commas and colons, and no comma before a closing bracket.
+
+    json-repair does the rest, but takes a nested quotation for the end of its string.
+    """
+    out: list[str] = []
+    last = 0
+    for mark, start, end in _tokens(text, inside=True):
+        if start > last and mark not in "}]":
+            out.append(" ")
+        last = end
+        if len(mark) == 2:
+            out.append('"' + _INNER_MARK.sub(_escaped, text[start + 1 : end - 1]) + '"')
+            continue
+        if mark in "}]" and out and out[-1] == ",":
+            out.pop()
+        out.append({"，": ",", "：": ":"}.get(mark, mark))
+    return "".join(out)
+
+
+def _escaped(mark: re.Match[str]) -> str:
+    return {"\\'": "'", '"': '\\"'}.get(mark.group(), mark.group())

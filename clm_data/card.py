@@ -1,0 +1,163 @@
+"""The dataset card: the Hub's ``README.md``, every number of which is counted.
+
+The text is the template ``dataset_card.md``; the metadata on top of it is built here as data.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+import yaml
+from jinja2 import Environment, StrictUndefined, TemplateError
+
+from clm_data.codes import CODES
+from clm_data.config import DatasetSettings
+from clm_data.errors import ConfigError
+from clm_data.layouts import PUBLISHED_FILES
+from clm_data.manifest import Manifest
+from clm_data.records import LANGUAGES
+from clm_data.resources import read_text
+from clm_data.stats import Stats
+
+TEMPLATE_NAME = "dataset_card.md"
+
+# https://huggingface.co/docs/hub/repositories-licenses: the Hub refuses a card with any other.
+_HUB_LICENCES = """
+    afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bigscience-bloom-rail-1.0 bigscience-openrail-m bsd
+    bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5 cc-by-3.0
+    cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0
+    cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0
+    cc0-1.0 cdla-permissive-1.0 cdla-permissive-2.0 cdla-sharing-1.0 ecl-2.0 epl-1.0 epl-2.0
+    etalab-2.0 eupl-1.1 gfdl gpl gpl-2.0 gpl-3.0 isc lgpl lgpl-2.1 lgpl-3.0 lgpl-lr lppl-1.3c
+    mit mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 openrail osl-3.0 pddl postgresql unlicense wtfpl
+    zlib
+"""
+_UNKNOWN = "unknown"
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+
+
+class _Named(NamedTuple):
+    name: str
+    en: str
+    zh: str
+    rows_per_record: int = 1
+
+
+_CONFIGURATIONS = (
+    _Named("parallel", "one entry, both languages side by side", "一个条目，中英并列"),
+    _Named("zh", "one entry in Chinese", "一个条目的中文"),
+    _Named("en", "one entry in English", "一个条目的英文"),
+    _Named("mix", "one entry in one language, Chinese and English alternating", "中英交替", 2),
+)
+_FIELDS = (
+    _Named(
+        "id", "stable id of the entry, made from its content", "条目编号，由内容生成，不随版本变化"
+    ),
+    _Named("case_id", "position in the dataset, from 1", "在数据集中的序号，从 1 开始"),
+    _Named("domain", "id of the domain", "领域编号"),
+    _Named("language", "of the row; in `mix` only", "该行的语言，仅见于 `mix`"),
+    _Named("prompt", "a cloze that the answer completes", "待补全的陈述，答案接在后面"),
+    _Named(
+        "subject", "what it is about; stands literally in `prompt`", "主语，原样出现在 `prompt` 中"
+    ),
+    _Named("ground_truth", "the true answer", "真实答案"),
+    _Named("target_new", "the false answer to edit in", "要写入模型的虚构答案"),
+    _Named("rephrase_prompt", "the same question in other words", "同一问题的另一种说法"),
+    _Named("loc", "locality probe: an unrelated question", "局部性探针：与编辑无关的问题"),
+    _Named("loc_ans", "its answer, which must survive the edit", "探针的答案，编辑后应保持不变"),
+    _Named("review", "`accepted`, `fixed` or `unreviewed`", "人工审校：通过、修改后通过或未审校"),
+    _Named(
+        "origin",
+        "kind, name, prompt hash and licence of the source; in `parallel` only",
+        "来源的种类、名称、提示词哈希和许可，仅见于 `parallel`",
+    ),
+)
+_ORIGINS = {
+    "model": _Named("model", "chat model", "对话模型"),
+    "bank": _Named("bank", "the bank bundled with clm-data", "clm-data 自带题库"),
+    "import": _Named("import", "imported file", "导入文件"),
+}
+
+
+def render_card(stats: Stats, dataset: DatasetSettings, manifest: Manifest) -> str:
+    """The card as Markdown with YAML front matter.
+
+    Args:
+        stats: What was counted over the records.
+        dataset: What no program can know: name, title, licence.
+        manifest: How the dataset was made; its ``files`` are not needed yet.
+
+    Raises:
+        ConfigError: The template cannot be rendered.
+    """
+    # Markdown, not HTML: what could break a table is escaped by the filter ``cell``.
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters |= {"cell": _cell, "number": _number}
+    metadata = front_matter(stats, dataset)
+    try:
+        return environment.from_string(read_text(TEMPLATE_NAME)).render(
+            front_matter=yaml.safe_dump(metadata, allow_unicode=True, sort_keys=False),
+            stats=stats,
+            dataset=dataset,
+            manifest=manifest,
+            has_imports=any(origin.kind == "import" for origin in stats.origins),
+            licence_known=_is_stated(dataset.licence),
+            configurations=_CONFIGURATIONS,
+            fields=_FIELDS,
+            origin_kinds=_ORIGINS,
+            json_files=", ".join(f"`{name}`" for name in PUBLISHED_FILES),
+            codes=CODES,
+        )
+    except TemplateError as error:
+        raise ConfigError(f"{TEMPLATE_NAME}: {error}; install clm-data again") from error
+
+
+def front_matter(stats: Stats, dataset: DatasetSettings) -> dict[str, Any]:
+    """The card's metadata, in the Hub's vocabulary."""
+    return {
+        "language": list(LANGUAGES),
+        **_licence(dataset.licence),
+        "pretty_name": " ".join(dataset.title.split()),
+        "size_categories": [_size(stats.records)],
+        "task_categories": ["text-generation"],
+        "tags": ["knowledge-editing", "counterfactual", "cross-lingual", "bilingual", "benchmark"],
+        "configs": [
+            {
+                "config_name": configuration.name,
+                "data_files": [{"split": "test", "path": f"{configuration.name}/test.parquet"}],
+                **({"default": True} if index == 0 else {}),
+            }
+            for index, configuration in enumerate(_CONFIGURATIONS)
+        ],
+    }
+
+
+def _is_stated(licence: str) -> bool:
+    return licence.strip().lower() not in ("", _UNKNOWN)
+
+
+def _licence(licence: str) -> dict[str, str]:
+    """An identifier the Hub knows goes through; another licence by its name; none as unknown."""
+    identifier = licence.strip().lower()
+    if not _is_stated(licence):
+        return {"license": _UNKNOWN}
+    if identifier in _HUB_LICENCES.split():
+        return {"license": identifier}
+    name = re.sub(r"[^a-z0-9.]+", "-", identifier).strip("-")
+    return {"license": "other"} | ({"license_name": name} if name else {})
+
+
+def _size(count: int) -> str:
+    return next((name for limit, name in _SIZES if count < limit), "n>1M")
+
+
+def _cell(text: str) -> str:
+    """Text that cannot break out of a Markdown table cell or become HTML."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _number(value: float) -> str:
+    return f"{value:g}"

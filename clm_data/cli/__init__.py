@@ -1,0 +1,52 @@
+"""The command line: parse, call one function, summarise, set the exit code.
+
+Each module here holds the commands of one topic and imports what it needs inside the command, so
+that ``clm-data --help`` loads nothing heavy. Exit codes: 0 done, 1 done with losses under
+``--strict``, 2 the user can fix it, 130 interrupted (state kept).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from clm_data.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``clm-data``: run a command and exit with its code."""
+    sys.exit(run(argv))
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code. What a user can mend prints as one line."""
+    from clm_data.cli.commands import app
+
+    try:
+        code = app(args=argv, prog_name="clm-data", standalone_mode=False)
+    except UserError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        print("interrupted; what was done is kept, run the command again", file=sys.stderr)
+        return 130
+    except Exception as error:
+        # A usage error. The CLI library's exception class is private to it in some versions and
+        # click's own in others, so it is known by what it offers.
+        if not hasattr(error, "format_message"):
+            raise
+        return _fail(f"{error.format_message()} Try: clm-data {_command_of(error)}--help")
+    if code == 130:
+        print("interrupted; what was done is kept, run the command again", file=sys.stderr)
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _command_of(error: Exception) -> str:
+    context = getattr(error, "ctx", None)
+    path = str(context.command_path) if context is not None else ""
+    words = path.split()[1:]
+    return " ".join(words) + " " if words else ""

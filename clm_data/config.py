@@ -1,0 +1,241 @@
+"""Settings and the workspace they live in.
+
+A workspace is a folder with ``clm.yaml`` (settings) and ``clm.db`` (the store, unless ``store``
+names another). Settings: flag over environment (``CLM_DATA_*``) over ``clm.yaml`` over default.
+Keys are never settings: they come from the environment and are not written anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from clm_data.errors import ConfigError
+from clm_data.records import Frozen
+from clm_data.resources import resource
+
+CONFIG_NAME = "clm.yaml"
+STORE_NAME = "clm.db"
+_TOP_LEVEL_ENV = ("store", "provider", "model", "base_url")
+
+
+class GenerationSettings(Frozen):
+    """How models are asked."""
+
+    entries_per_turn: int = Field(5, ge=1, le=50)
+    turns: int = Field(3, ge=1, le=20)
+    """Turns a dialogue, corrections included."""
+    dialogues_at_once: int = Field(4, ge=1, le=64)
+    """Dialogues planned together for one domain; each starts from another of its topics."""
+    concurrency: int = Field(16, ge=1, le=512)
+    """Requests in flight, over all domains."""
+    timeout: float = Field(600.0, gt=0)
+    """Seconds to wait for one answer."""
+    attempts: int = Field(6, ge=1, le=50)
+    """Tries for one request that fails for a passing reason."""
+    dry_waves: int = Field(2, ge=1, le=10)
+    """Stop a domain after so many waves in a row that brought nothing new."""
+
+
+class DedupSettings(Frozen):
+    """What counts as a near-duplicate."""
+
+    threshold: float = Field(0.9, ge=0.5, le=1.0)
+    """Entries *more* similar than this are removed."""
+    field: str = Field("zh.prompt", pattern=r"^(zh|en)\.(prompt|rephrase_prompt)$")
+
+
+class LocalitySettings(Frozen):
+    """Where locality probes come from."""
+
+    source: str = "bank"
+    """``bank``, a file, or ``hub:ID``."""
+    seed: int = 42
+    repeat: bool = False
+    """Use a probe again when there are fewer probes than entries."""
+
+
+class DatasetSettings(Frozen):
+    """What the card says that no program can know."""
+
+    name: str = Field("clm-counterfactuals", min_length=1)
+    title: str = "Chinese-first bilingual counterfactuals"
+    licence: str = "unknown"
+    """Licence of the dataset as you publish it (Hub identifier)."""
+    seed: int = 42
+
+
+class Settings(Frozen):
+    """Everything ``clm.yaml`` may say."""
+
+    store: str = f"sqlite:///{STORE_NAME}"
+    """SQLAlchemy URL; a relative SQLite path is taken from the workspace."""
+    provider: str = "deepseek"
+    model: str | None = None
+    """None: the provider's default."""
+    base_url: str | None = None
+    """None: the provider's own."""
+    generation: GenerationSettings = GenerationSettings()
+    dedup: DedupSettings = DedupSettings()
+    locality: LocalitySettings = LocalitySettings()
+    dataset: DatasetSettings = DatasetSettings()
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder and its settings."""
+
+    path: Path
+    settings: Settings
+
+    @property
+    def store_url(self) -> str:
+        """The store's URL with a relative SQLite path made absolute."""
+        prefix = "sqlite:///"
+        url = self.settings.store
+        if url.startswith(prefix) and not url.startswith(prefix + "/") and url != prefix:
+            return f"{prefix}{(self.path / url.removeprefix(prefix)).resolve()}"
+        return url
+
+    @property
+    def domains_file(self) -> Path:
+        """The workspace's own ``domains.yaml`` where there is one, else the shipped one."""
+        own = self.path / "domains.yaml"
+        return own if own.is_file() else resource("domains.yaml")
+
+    @property
+    def prompts_folder(self) -> Path:
+        """The workspace's own ``prompts/`` where there is one, else the shipped one."""
+        own = self.path / "prompts"
+        return own if own.is_dir() else resource("prompts")
+
+
+def open_workspace(
+    path: Path | None = None,
+    *,
+    create: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Workspace:
+    """Open the workspace in a folder.
+
+    Args:
+        path: The folder; None: ``CLM_DATA_WORKSPACE`` or the current one.
+        create: Make ``clm.yaml`` where it is missing.
+        overrides: Top-level settings given as flags; None values are not given.
+        environ: Where ``CLM_DATA_*`` is read from.
+
+    Raises:
+        ConfigError: No workspace there, or a wrong setting (says which and where).
+    """
+    folder = path or Path(environ.get("CLM_DATA_WORKSPACE") or ".")
+    file = folder / CONFIG_NAME
+    if not file.is_file():
+        if not create:
+            where = "the current folder" if folder == Path() else str(folder)
+            raise ConfigError(
+                f"no {CONFIG_NAME} in {where}; make a workspace with: clm-data init {folder}"
+            )
+        write_default_config(folder)
+    values = _read_yaml(file)
+    values |= {
+        name: environ[f"CLM_DATA_{name.upper()}"]
+        for name in _TOP_LEVEL_ENV
+        if environ.get(f"CLM_DATA_{name.upper()}")
+    }
+    values |= {name: value for name, value in (overrides or {}).items() if value is not None}
+    return Workspace(folder, parse_settings(values, str(file)))
+
+
+def parse_settings(values: Mapping[str, Any], where: str) -> Settings:
+    """Settings from plain values; ``where`` names them in errors.
+
+    Raises:
+        ConfigError: The first wrong one.
+    """
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{where}: setting '{name}': {first['msg']}") from error
+
+
+def write_default_config(folder: Path) -> Path:
+    """Write ``clm.yaml`` with the settings people change; returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / CONFIG_NAME
+    defaults = Settings()
+    file.write_text(
+        "# Settings of this workspace; docs/schema.md lists them all.\n"
+        "# Also: siliconflow, openrouter, dashscope, vllm, ollama, custom, offline.\n"
+        f"provider: {defaults.provider}\n"
+        "dataset:\n"
+        f"  name: {defaults.dataset.name}\n"
+        f"  title: {defaults.dataset.title}\n"
+        f"  licence: {defaults.dataset.licence}\n",
+        encoding="utf-8",
+    )
+    return file
+
+
+def save_locality(folder: Path, settings: LocalitySettings) -> None:
+    """Put the locality section into ``clm.yaml``; other settings and comments stay as they are.
+
+    Raises:
+        ConfigError: ``clm.yaml`` cannot be read or written, or is built so that this needs a hand.
+    """
+    file = folder / CONFIG_NAME
+    section = {"locality": settings.model_dump()}
+    wanted = _read_yaml(file) | section
+    new = yaml.safe_dump(section, allow_unicode=True, sort_keys=False)
+    text = _with_section(file.read_text(encoding="utf-8"), "locality", new)
+    draft = file.with_name(f".{file.name}.new")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        if _read_yaml(draft) != wanted:
+            raise ConfigError("the section is written in an unusual way")
+        draft.replace(file)
+    except ConfigError as error:
+        by_hand = "; ".join(new.splitlines())
+        raise ConfigError(f"{file}: cannot be changed safely; write by hand: {by_hand}") from error
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be written: {error.strerror or error}") from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _with_section(text: str, name: str, section: str) -> str:
+    """YAML with a top-level section in place of the one of that name, or at the end."""
+    before: list[str] = []
+    after: list[str] = []
+    found = inside = False
+    for line in text.splitlines(keepends=True):
+        if re.match(rf"{name}\s*:", line):
+            found = inside = True
+        elif not inside or not (line.isspace() or line[0] in " \t"):
+            inside = False
+            (after if found else before).append(line)
+    if before and not before[-1].endswith("\n"):
+        before.append("\n")
+    return "".join([*before, section, *after])
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{file}: cannot be read as YAML: {reason}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file}: expected 'name: value' lines, found a {type(values).__name__}")
+    return values

@@ -1,0 +1,189 @@
+"""Deduplicate: the exact similarity join, and the keep-first filter on top of it.
+
+Similarity is rapidfuzz's normalised Indel similarity, ``(s - d) / s`` with ``s`` the sum of the
+lengths and ``d`` the Indel distance. A pair counts when it is *strictly* over the threshold,
+decided in integers: at 0.9, ``10 * d < s``. At exactly 0.9 both are kept.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+from clm_data.languages import normalise_text
+from clm_data.records import LANGUAGES, Entry, Language, Problem, Rejection, Sifted
+
+_ROWS = 512
+_COLUMNS = 8192
+_MARGIN = 0.01
+"""Percentage points by which the float pass is laxer than the integer test after it."""
+
+
+class Pair(NamedTuple):
+    """Two texts more similar than a threshold; ``left < right`` are their positions."""
+
+    left: int
+    right: int
+    ratio: float
+
+
+def join(texts: Sequence[str], threshold: float) -> list[Pair]:
+    """All pairs whose similarity is strictly over a threshold, none missed and none invented.
+
+    Args:
+        texts: Compared as they are given; two empty texts are equal (ratio 1).
+        threshold: 0 to 1, taken as the decimal number it prints as. Nothing is over 1.
+
+    Returns:
+        The pairs, by ``right``, then ``left``.
+    """
+    limit = _exact(threshold)
+    if limit == 1:
+        return []
+    found = _candidates(texts, limit)
+    pairs = (_verified(texts, min(i, j), max(i, j), limit) for i, j in found)
+    return sorted((p for p in pairs if p is not None), key=lambda p: (p.right, p.left))
+
+
+def similarity(left: str, right: str) -> float:
+    """Normalised Indel similarity of two texts, 0 to 1; two empty texts are equal."""
+    from rapidfuzz.distance import Indel
+
+    size = len(left) + len(right)
+    return (size - Indel.distance(left, right)) / size if size else 1.0
+
+
+def deduplicate(
+    entries: Sequence[Entry], *, threshold: float = 0.9, field: str = "zh.prompt"
+) -> Sifted[Entry]:
+    """Keep the first of entries that say the same.
+
+    An entry goes when an earlier *kept* one has the same (prompt, subject) in either language
+    (``duplicate-fact``), or a text of more than ``threshold`` similarity in ``field``
+    (``near-duplicate``). An entry that went takes no other with it. Texts are compared after
+    :func:`clm_data.languages.normalise_text`.
+
+    Args:
+        entries: In order of precedence.
+        threshold: Similarity from which on, itself excluded, two entries are one.
+        field: ``"zh.prompt"``, ``"en.prompt"`` or the rephrasing of either.
+
+    Returns:
+        Kept entries in their order; each rejection names its twin and the ratio in ``field``.
+    """
+    texts = [normalise_text(_text(entry, field)) for entry in entries]
+    twins: dict[int, list[Pair]] = defaultdict(list)
+    for pair in join(texts, threshold):
+        twins[pair.right].append(pair)
+    kept: set[int] = set()
+    rejected = []
+    first: dict[tuple[Language, str, str], int] = {}
+    for index, entry in enumerate(entries):
+        keys = _fact_keys(entry)
+        problems = [
+            _duplicate_fact(entries[first[key]], similarity(texts[first[key]], texts[index]), key)
+            for key in keys
+            if key in first
+        ]
+        near = [pair for pair in twins[index] if pair.left in kept]
+        if near and not problems:
+            closest = max(near, key=lambda pair: (pair.ratio, -pair.left))
+            problems = [_near_duplicate(entries[closest.left], closest.ratio, field)]
+        if problems:
+            rejected.append(_rejection(entry, problems))
+            continue
+        kept.add(index)
+        first.update((key, index) for key in keys)
+    return Sifted(tuple(entries[index] for index in sorted(kept)), tuple(rejected))
+
+
+def _exact(threshold: float) -> Fraction:
+    limit = Fraction(str(threshold))
+    if not 0 <= limit <= 1:
+        raise ValueError(f"threshold {threshold} is not between 0 and 1")
+    return limit
+
+
+def _candidates(texts: Sequence[str], limit: Fraction) -> list[tuple[int, int]]:
+    """A superset of the pairs: all-pairs on the texts sorted by length, upper triangle only."""
+    import numpy as np
+    from rapidfuzz import fuzz, process
+
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    ranked = [texts[index] for index in order]
+    lengths = np.array([len(text) for text in ranked])
+    cutoff = max(0.0, 100 * float(limit) - _MARGIN)
+    found: list[tuple[int, int]] = []
+    for top in range(0, len(ranked), _ROWS):
+        rows = ranked[top : top + _ROWS]
+        # d is at least the difference of the lengths, so s * limit <= 2 * (the shorter length).
+        longest = len(ranked[-1]) if limit == 0 else int(len(rows[-1]) * (2 - limit) / limit)
+        end = int(np.searchsorted(lengths, longest, side="right"))
+        for start in range(top, end, _COLUMNS):
+            columns = ranked[start : min(start + _COLUMNS, end)]
+            scores = process.cdist(
+                rows, columns, scorer=fuzz.ratio, score_cutoff=cutoff, dtype=np.float32
+            )
+            for row, column in np.argwhere(scores >= cutoff).tolist():
+                if top + row < start + column:
+                    found.append((order[top + row], order[start + column]))
+    return found
+
+
+def _verified(texts: Sequence[str], left: int, right: int, limit: Fraction) -> Pair | None:
+    from rapidfuzz.distance import Indel
+
+    size = len(texts[left]) + len(texts[right])
+    distance = Indel.distance(texts[left], texts[right])
+    allowed = (limit.denominator - limit.numerator) * size
+    if size and limit.denominator * distance >= allowed:
+        return None
+    return Pair(left, right, (size - distance) / size if size else 1.0)
+
+
+def _text(entry: Entry, field: str) -> str:
+    lang, name = field.split(".")
+    return str(getattr(getattr(entry, lang), name))
+
+
+def _fact_keys(entry: Entry) -> list[tuple[Language, str, str]]:
+    return [
+        (lang, normalise_text(entry.fact(lang).prompt), normalise_text(entry.fact(lang).subject))
+        for lang in LANGUAGES
+    ]
+
+
+def _duplicate_fact(twin: Entry, ratio: float, key: tuple[Language, str, str]) -> Problem:
+    lang, prompt, subject = key
+    return Problem(
+        code="duplicate-fact",
+        message=f"prompt '{prompt}' and subject '{subject}' are those of {twin.id}",
+        lang=lang,
+        field="prompt",
+        twin=twin.id,
+        ratio=ratio,
+    )
+
+
+def _near_duplicate(twin: Entry, ratio: float, field: str) -> Problem:
+    lang, name = field.split(".")
+    return Problem(
+        code="near-duplicate",
+        message=f"{ratio:.3f} similar to {twin.id}: '{_text(twin, field)}'",
+        lang="zh" if lang == "zh" else "en",
+        field=name,
+        twin=twin.id,
+        ratio=ratio,
+    )
+
+
+def _rejection(entry: Entry, problems: Sequence[Problem]) -> Rejection:
+    return Rejection(
+        stage="deduplicate",
+        id=entry.id,
+        domain=entry.domain,
+        problems=tuple(problems),
+        content=entry.model_dump(mode="json"),
+    )

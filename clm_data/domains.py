@@ -1,0 +1,85 @@
+"""The domains of a dataset: what is asked for, how much, and what to avoid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import yaml
+from pydantic import Field, ValidationError
+
+from clm_data.errors import ConfigError, UnknownNameError
+from clm_data.records import Fact, Frozen, Language
+
+
+class Bilingual(Frozen):
+    """A text in both languages."""
+
+    zh: str = Field(min_length=1)
+    en: str = Field(min_length=1)
+
+    def text(self, lang: Language) -> str:
+        """The text in one language."""
+        return self.zh if lang == "zh" else self.en
+
+
+class Example(Frozen):
+    """A worked example: one counterfactual in two languages."""
+
+    zh: Fact
+    en: Fact
+
+
+class Domain(Frozen):
+    """One domain of ``domains.yaml``."""
+
+    id: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)
+    zh: str = Field(min_length=1)
+    en: str = Field(min_length=1)
+    quota: int = Field(ge=1)
+    """Entries wanted."""
+    ask_for: tuple[Bilingual, ...] = Field(min_length=1)
+    """Topics; each dialogue starts from another one."""
+    avoid: tuple[Bilingual, ...] = ()
+    examples: tuple[Example, ...] = Field(min_length=1)
+
+
+def load_domains(file: Path) -> dict[str, Domain]:
+    """Read a domain file; the order in the file is the order in the dataset.
+
+    Raises:
+        ConfigError: Unreadable, a wrong field (says which), or an id used twice.
+    """
+    try:
+        rows = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{file}: cannot be read as YAML: {reason}") from error
+    if not isinstance(rows, list) or not rows:
+        raise ConfigError(f"{file}: expected a list of domains")
+    domains: dict[str, Domain] = {}
+    for number, row in enumerate(rows, 1):
+        name = row.get("id", f"number {number}") if isinstance(row, dict) else f"number {number}"
+        try:
+            domain = Domain.model_validate(row)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"]) or "entry"
+            raise ConfigError(f"{file}: domain {name}, {field}: {first['msg']}") from error
+        if domain.id in domains:
+            raise ConfigError(f"{file}: domain id '{domain.id}' is used twice; rename one")
+        domains[domain.id] = domain
+    return domains
+
+
+def pick(domains: dict[str, Domain], ids: Iterable[str]) -> list[Domain]:
+    """The domains named, in the file's order.
+
+    Raises:
+        UnknownNameError: An id is not there.
+    """
+    wanted = set(ids)
+    for name in sorted(wanted):
+        if name not in domains:
+            raise UnknownNameError("domain", name, domains)
+    return [domain for domain in domains.values() if domain.id in wanted]

@@ -1,0 +1,50 @@
+"""Writing folders whole: a reader sees the old one or the new one, never half of one."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from clm_data.errors import InputFileError
+
+
+@contextmanager
+def replaced_folder(out: Path, marker: str) -> Iterator[Path]:
+    """Fill a new folder beside ``out`` and put it in its place at the end.
+
+    A failure or a kill leaves ``out`` as it was; what an earlier one left over is removed.
+
+    Args:
+        out: The folder to make.
+        marker: A file that tells a folder of ours, which may be replaced, from somebody's own.
+
+    Yields:
+        The new folder, empty.
+
+    Raises:
+        InputFileError: ``out`` is a file, or holds files and no ``marker``.
+    """
+    out = out.absolute()
+    aside, retired = (out.with_name(f".{out.name}.{word}") for word in ("new", "old"))
+    if retired.exists() and not out.exists():
+        retired.rename(out)
+    if out.exists() and not out.is_dir():
+        raise InputFileError(f"{out} is a file; name a folder with --out")
+    if out.is_dir() and any(out.iterdir()) and not (out / marker).is_file():
+        raise InputFileError(
+            f"{out} holds files that clm-data did not write (no {marker}); "
+            "name another folder with --out, or empty it"
+        )
+    for leftover in (aside, retired):
+        shutil.rmtree(leftover, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        if out.exists():
+            out.rename(retired)
+        aside.rename(out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(retired, ignore_errors=True)

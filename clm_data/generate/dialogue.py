@@ -1,0 +1,90 @@
+"""What is said next in a dialogue: a pure function of what was said, so that it can be resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clm_data.codes import CODES
+from clm_data.config import GenerationSettings
+from clm_data.generate.known import Standing
+from clm_data.llm.base import Message
+from clm_data.prompts import Prompts
+from clm_data.records import Rejection
+
+DONE = "all entries there"
+NOTHING_MORE = "the model had nothing more"
+TURNS_USED = "all turns used"
+
+
+@dataclass(frozen=True)
+class Say:
+    """The next message to the model."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class End:
+    """The dialogue is over."""
+
+    reason: str
+
+
+def next_step(
+    standing: Standing,
+    wanted: int,
+    settings: GenerationSettings,
+    prompts: Prompts,
+) -> Say | End:
+    """Go on, correct, or end.
+
+    Args:
+        standing: After the last answer.
+        wanted: New entries the dialogue should bring.
+        settings: ``turns`` and ``entries_per_turn``.
+        prompts: Renders the messages.
+    """
+    if standing.good >= wanted:
+        return End(DONE)
+    last = standing.last
+    if not last.read and not last.cut_off:
+        return End(NOTHING_MORE)
+    if standing.turns >= settings.turns:
+        return End(TURNS_USED)
+    count = min(settings.entries_per_turn, wanted - standing.good)
+    # What a cut-off answer broke off in is no mistake of the model's: it just goes on.
+    wrong = [each for each in last.rejected if not (last.cut_off and each.stage == "parse")]
+    problems = list(in_words([*wrong, *standing.duplicates]))
+    return Say((prompts.correct(problems, count) if problems else prompts.more(count)).text)
+
+
+def in_words(rejections: Sequence[Rejection]) -> Iterator[str]:
+    """One line for each problem that keeps an entry out, naming the entry by its subject."""
+    for rejection in rejections:
+        for problem in rejection.problems:
+            if problem.severity == "error":
+                place = [_subject(rejection.content), problem.lang, problem.field]
+                name = " ".join(part for part in place if part)
+                meaning = f"{CODES[problem.code].zh}（{problem.message}）"
+                yield f"{name}：{meaning}" if name else meaning
+
+
+def extended(messages: Sequence[Message], answer: str, reply: str) -> list[Message]:
+    """A conversation with the model's answer and our reply; reasoning is no part of it.
+
+    An answer of reasoning alone stands as an empty list: endpoints refuse empty messages, and two
+    of ours in a row.
+    """
+    return [
+        *messages,
+        {"role": "assistant", "content": answer if answer.strip() else "[]"},
+        {"role": "user", "content": reply},
+    ]
+
+
+def _subject(content: Any) -> str | None:
+    fact = content.get("zh") if isinstance(content, dict) else None
+    subject = fact.get("subject") if isinstance(fact, dict) else None
+    return " ".join(subject.split()) if isinstance(subject, str) else None

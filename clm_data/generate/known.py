@@ -1,0 +1,200 @@
+"""What the store already holds, judged answer by answer as :mod:`clm_data.assemble` judges it all.
+
+Parsing and validating look at one candidate at a time, so each answer is judged once and
+remembered; only the deduplication, which is cheap, is done anew.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from clm_data import parse, sources
+from clm_data.assemble import answer_origin, in_order
+from clm_data.config import DedupSettings
+from clm_data.dedup import deduplicate
+from clm_data.domains import Domain
+from clm_data.llm.base import Completion
+from clm_data.records import Candidate, Entry, Rejection, Sifted
+from clm_data.review.decisions import apply_decisions
+from clm_data.store import Dialogue, Store
+from clm_data.validate import validate
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one answer says.
+
+    Attributes:
+        candidates: Complete entries, good or not.
+        entries: Those that pass every rule.
+        rejected: The others, and what could not be read.
+        cut_off: Whether it ended at the token limit.
+    """
+
+    candidates: tuple[Candidate, ...]
+    entries: tuple[Entry, ...]
+    rejected: tuple[Rejection, ...]
+    cut_off: bool
+
+    @property
+    def read(self) -> int:
+        """Entries and attempts at entries."""
+        return len(self.entries) + len(self.rejected)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a dialogue stands.
+
+    Attributes:
+        turns: Answers so far, at least one.
+        good: New entries in them: valid, and neither in earlier waves nor said twice.
+        last: The last answer.
+        duplicates: Entries of the last answer that are valid but not new.
+    """
+
+    turns: int
+    good: int
+    last: Reading
+    duplicates: tuple[Rejection, ...]
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a domain stands.
+
+    Attributes:
+        entries: What counts towards its quota.
+        new: How many of them each wave brought, for waves that brought any.
+    """
+
+    entries: tuple[Entry, ...]
+    new: Mapping[int, int]
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Chinese subjects already used, each once, in the order of their entries."""
+        return tuple(dict.fromkeys(entry.zh.subject for entry in self.entries))
+
+
+class Known:
+    """Reads a store and remembers; imported files and decisions are read once, at the start.
+
+    Args:
+        store: Of the workspace.
+        domains: All of the workspace's domains, in their order.
+        dedup: What counts as a duplicate.
+    """
+
+    def __init__(self, store: Store, domains: Mapping[str, Domain], dedup: DedupSettings) -> None:
+        self._store = store
+        self._domains = domains
+        self._dedup = dedup
+        self._decisions = store.decisions()
+        self._decided_ids = {decision.entry_id for decision in self._decisions}
+        self._imported = self._decide(sources.stored_candidates(store).kept)
+        self._readings: dict[tuple[int, int], Reading] = {}
+        self._ended: dict[int, tuple[Entry, ...]] = {}
+        """Good entries of dialogues that are over, by id."""
+
+    def reading(self, dialogue: Dialogue, turn: int, completion: Completion) -> Reading:
+        """What an answer says; judged once."""
+        key = (dialogue.id, turn)
+        if key not in self._readings:
+            read = parse.read_answer(
+                completion,
+                domain=dialogue.domain,
+                label=f"{dialogue.domain}/{dialogue.number}/{turn}",
+                origin=answer_origin(dialogue),
+            )
+            valid = validate(read.kept)
+            self._readings[key] = Reading(
+                candidates=read.kept,
+                entries=valid.kept,
+                rejected=(*read.rejected, *valid.rejected),
+                cut_off=completion.finish_reason == "length",
+            )
+        return self._readings[key]
+
+    def state(self, domain: str, *, before_wave: int | None = None) -> State:
+        """Where a domain stands by itself: imported files and its own answers count, no others.
+
+        So it does not depend on what other domains are doing at the same time.
+
+        Args:
+            domain: Its id.
+            before_wave: Leave out dialogues from this wave on.
+        """
+        dialogues = self._store.dialogues(domain)
+        if before_wave is not None:
+            dialogues = [each for each in dialogues if each.wave < before_wave]
+        return self._states(dialogues)[domain]
+
+    def whole(self) -> Mapping[str, State]:
+        """Where every domain stands in the dataset: of duplicates among domains the first stays."""
+        return self._states(in_order(self._store.dialogues(), self._domains))
+
+    def _states(self, dialogues: Sequence[Dialogue]) -> Mapping[str, State]:
+        entries = list(self._imported)
+        waves: dict[str, int] = {}
+        for dialogue in dialogues:
+            for entry in self._entries_of(dialogue):
+                entries.append(entry)
+                waves.setdefault(entry.id, dialogue.wave)
+        kept: defaultdict[str, list[Entry]] = defaultdict(list)
+        for entry in self._sift(entries).kept:
+            kept[entry.domain or ""].append(entry)
+        states = {
+            domain: State(tuple(own), Counter(waves[each.id] for each in own if each.id in waves))
+            for domain, own in kept.items()
+        }
+        return defaultdict(lambda: State((), {}), states)
+
+    def remember(self, dialogue: Dialogue, readings: Sequence[Reading]) -> None:
+        """Take over the readings of all answers of a dialogue that is over."""
+        self._ended[dialogue.id] = tuple(
+            entry for reading in readings for entry in self._decided(reading)
+        )
+
+    def standing(self, earlier: Sequence[Entry], readings: Sequence[Reading]) -> Standing:
+        """Where a dialogue stands.
+
+        Args:
+            earlier: Entries that were there when it was planned, none of them twice.
+            readings: Of its answers, at least one.
+        """
+        said = [entry for reading in readings for entry in reading.entries]
+        sifted = self._sift([*earlier, *said])
+        in_last = {entry.id for entry in readings[-1].entries}
+        return Standing(
+            turns=len(readings),
+            good=len(sifted.kept) - len(earlier),
+            last=readings[-1],
+            duplicates=tuple(each for each in sifted.rejected if each.id in in_last),
+        )
+
+    def _sift(self, entries: Sequence[Entry]) -> Sifted[Entry]:
+        return deduplicate(entries, threshold=self._dedup.threshold, field=self._dedup.field)
+
+    def _entries_of(self, dialogue: Dialogue) -> tuple[Entry, ...]:
+        if dialogue.id in self._ended:
+            return self._ended[dialogue.id]
+        entries: list[Entry] = []
+        for exchange in self._store.exchanges(dialogue.id):
+            if exchange.completion is not None:
+                completion = Completion.model_validate(exchange.completion)
+                entries += self._decided(self.reading(dialogue, exchange.turn, completion))
+        if dialogue.ended is not None:
+            self._ended[dialogue.id] = tuple(entries)
+        return tuple(entries)
+
+    def _decided(self, reading: Reading) -> tuple[Entry, ...]:
+        """The good entries after review; only what was decided on is validated again."""
+        if self._decided_ids.isdisjoint(candidate.id for candidate in reading.candidates):
+            return reading.entries
+        return self._decide(reading.candidates)
+
+    def _decide(self, candidates: Sequence[Candidate]) -> tuple[Entry, ...]:
+        return validate(apply_decisions(candidates, self._decisions).sifted.kept).kept

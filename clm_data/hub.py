@@ -1,0 +1,189 @@
+"""One dataset repository on the Hub; what goes wrong there becomes one line."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clm_data.errors import CredentialsError, InputFileError, PublishError
+from clm_data.manifest import MANIFEST_NAME, read_manifest
+
+if TYPE_CHECKING:
+    from huggingface_hub import RepoFile
+    from huggingface_hub.errors import HfHubHTTPError
+
+TOKENS_PAGE = "https://huggingface.co/settings/tokens"
+_TIMEOUT = 15.0
+"""Seconds to wait for the first answer."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A repository as it stands."""
+
+    private: bool
+    commit: str
+    files: dict[str, str]
+    """By path: sha256 of a large file, git's blob id of any other."""
+    previous: tuple[str, ...]
+    """Paths that the manifest in the repository lists, and the manifest itself."""
+
+
+class Repository:
+    """A dataset repository, which may not exist yet.
+
+    Args:
+        repo_id: ``NAMESPACE/NAME``.
+        token: The Hub's token; None: what anybody may see.
+        endpoint: The Hub's address; None: ``HF_ENDPOINT``, or the public one.
+
+    Raises:
+        PublishError: ``repo_id`` cannot be one. Every method raises it for what the Hub or the
+            network refuses, and CredentialsError for a refused token.
+    """
+
+    def __init__(self, repo_id: str, token: str | None, endpoint: str | None = None) -> None:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HFValidationError
+        from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+        if repo_id.count("/") != 1:
+            raise PublishError(
+                f"'{repo_id}' is not a repository; write your name or organisation too: "
+                "NAMESPACE/NAME"
+            )
+        try:
+            validate_repo_id(repo_id)
+        except HFValidationError as error:
+            raise PublishError(f"'{repo_id}' is not a repository: {error}") from error
+        self.id = repo_id
+        self.has_token = token is not None
+        self._api = HfApi(endpoint=endpoint, token=token or False, library_name="clm-data")
+
+    @property
+    def url(self) -> str:
+        """Where people find it."""
+        return f"{self._api.endpoint}/datasets/{self.id}"
+
+    def snapshot(self) -> Snapshot | None:
+        """What is there; None where there is no repository, or none that the token may see."""
+        from huggingface_hub import RepoFile
+        from huggingface_hub.errors import RepositoryNotFoundError
+
+        with self._errors():
+            try:
+                info = self._api.dataset_info(self.id, timeout=_TIMEOUT)
+            except RepositoryNotFoundError as error:
+                if self.has_token and error.response.status_code != 404:
+                    raise
+                return None
+            commit = str(info.sha)
+            tree = self._api.list_repo_tree(
+                self.id, recursive=True, revision=commit, repo_type="dataset"
+            )
+            files = {file.path: _digest(file) for file in tree if isinstance(file, RepoFile)}
+            previous = self._previous(commit) if MANIFEST_NAME in files else ()
+        return Snapshot(bool(info.private), commit, files, previous)
+
+    def _previous(self, commit: str) -> tuple[str, ...]:
+        with tempfile.TemporaryDirectory() as scratch:
+            self._api.hf_hub_download(
+                self.id, MANIFEST_NAME, repo_type="dataset", revision=commit, local_dir=scratch
+            )
+            try:
+                return (MANIFEST_NAME, *read_manifest(Path(scratch)).files)
+            except InputFileError:
+                return ()  # somebody else's manifest.json: nothing there is ours to remove
+
+    def tagged_commit(self, tag: str) -> str | None:
+        """The commit a tag marks; None where there is no such tag."""
+        with self._errors():
+            refs = self._api.list_repo_refs(self.id, repo_type="dataset")
+            if tag not in {ref.name for ref in refs.tags}:
+                return None
+            return self._api.dataset_info(self.id, revision=tag, timeout=_TIMEOUT).sha
+
+    def create(self, *, private: bool) -> None:
+        """Make it; not private leaves the choice to the organisation's default."""
+        with self._errors():
+            self._api.create_repo(self.id, private=private or None, repo_type="dataset")
+
+    def commit(
+        self, folder: Path, add: Iterable[str], remove: Iterable[str], *, message: str, parent: str
+    ) -> str:
+        """Add and remove paths in one commit on top of ``parent``; returns its id."""
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+        operations: list[Any] = [
+            CommitOperationAdd(path_in_repo=path, path_or_fileobj=folder / path) for path in add
+        ]
+        operations += [CommitOperationDelete(path_in_repo=path) for path in remove]
+        with self._errors():
+            made = self._api.create_commit(
+                self.id,
+                operations,
+                commit_message=message,
+                repo_type="dataset",
+                parent_commit=parent,
+            )
+        return str(made.oid)
+
+    def tag(self, tag: str, commit: str) -> None:
+        """Mark a commit."""
+        with self._errors():
+            self._api.create_tag(self.id, tag=tag, revision=commit, repo_type="dataset")
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        from huggingface_hub.errors import HfHubHTTPError
+        from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[attr-defined]
+
+        try:
+            yield
+        except HfHubHTTPError as error:
+            raise self._refusal(error) from error
+        except (TransportError, OSError) as error:
+            raise PublishError(
+                f"cannot reach {self._api.endpoint}: {_line(error)}; "
+                "check the network, then push again"
+            ) from error
+        except (ValueError, RuntimeError) as error:
+            cause = error.__cause__
+            if isinstance(cause, HfHubHTTPError):  # upload threads wrap what the Hub said
+                raise self._refusal(cause) from error
+            raise PublishError(
+                f"{self._api.endpoint} did not take {self.id}: {_line(cause or error)}"
+            ) from error
+
+    def _refusal(self, error: HfHubHTTPError) -> PublishError | CredentialsError:
+        status = error.response.status_code
+        said = f" ({_one_line(error.server_message)})" if error.server_message else ""
+        if status == 401:
+            return CredentialsError(
+                f"the Hub refused the token{said}; make one with write permission at {TOKENS_PAGE}"
+            )
+        owner = self.id.split("/", maxsplit=1)[0]
+        advice = {
+            403: f"the token may not write there; use one with write permission for {owner}",
+            404: f"check that {owner} exists and that the token may see it",
+            409: "it exists but the token may not see it, or somebody is changing it right now",
+            412: "somebody pushed in between; look at it, then push again",
+            429: "too many requests; wait a few minutes, then push again",
+        }.get(status, "push again later" if status >= 500 else "see what the Hub said")
+        return PublishError(f"the Hub answered {status} for {self.id}{said}: {advice}")
+
+
+def _digest(file: RepoFile) -> str:
+    return file.lfs.sha256 if file.lfs is not None else file.blob_id
+
+
+def _line(error: BaseException) -> str:
+    return _one_line(str(error)) or type(error).__name__
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,110 @@
+"""Rows of a dataset, as files hold them: our four configurations and the three published layouts.
+
+The published layouts are those of CLM-Bench: Chinese fields, English fields (``english_`` before
+the names of the fact) and both languages alternating under one set of names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from clm_data.records import FACT_FIELDS, LANGUAGES, Language, Record
+
+Row = dict[str, Any]
+
+ZH_FILE = "chinese_fields_with_loc.json"
+EN_FILE = "english_fields_with_loc.json"
+MIX_FILE = "merged_alternate_fields_no_english.json"
+PUBLISHED_FILES = (ZH_FILE, EN_FILE, MIX_FILE)
+
+ENGLISH_PREFIX = "english_"
+_PUBLISHED_ORDER = ("prompt", "target_new", "subject", "ground_truth", "rephrase_prompt")
+
+
+def parallel_rows(records: Sequence[Record]) -> list[Row]:
+    """One row a record, both languages in it."""
+    return [
+        {
+            "id": record.id,
+            "case_id": record.case_id,
+            "domain": record.domain,
+            **{lang: _texts(record, lang) for lang in LANGUAGES},
+            "review": record.review,
+            "origin": record.origin.model_dump(),
+        }
+        for record in records
+    ]
+
+
+def zh_rows(records: Sequence[Record]) -> list[Row]:
+    """The Chinese side, flat."""
+    return [_flat(record, "zh") for record in records]
+
+
+def en_rows(records: Sequence[Record]) -> list[Row]:
+    """The English side, flat."""
+    return [_flat(record, "en") for record in records]
+
+
+def mix_rows(records: Sequence[Record]) -> list[Row]:
+    """Both sides, flat and alternating, with the language named: two rows a record."""
+    return [_flat(record, lang, named=True) for record in records for lang in LANGUAGES]
+
+
+CONFIGURATIONS: dict[str, Callable[[Sequence[Record]], list[Row]]] = {
+    "parallel": parallel_rows,
+    "zh": zh_rows,
+    "en": en_rows,
+    "mix": mix_rows,
+}
+"""By the name that ``load_dataset(DIR, name)`` takes."""
+
+
+def published(records: Sequence[Record]) -> dict[str, list[Row]]:
+    """The three published layouts, by file name, with their fields in the published order."""
+    sides = {lang: [_published(record, lang) for record in records] for lang in LANGUAGES}
+    return {
+        ZH_FILE: sides["zh"],
+        EN_FILE: [with_english_names(row) for row in sides["en"]],
+        MIX_FILE: alternate(sides["zh"], sides["en"]),
+    }
+
+
+def alternate(zh: Sequence[Row], en: Sequence[Row]) -> list[Row]:
+    """Rows of two sides in turn; both must be of one length."""
+    return [row for pair in zip(zh, en, strict=True) for row in pair]
+
+
+def with_english_names(row: Row) -> Row:
+    """A row of plain names as the English layout names it; fields keep their order and values."""
+    return {ENGLISH_PREFIX + name if name in FACT_FIELDS else name: row[name] for name in row}
+
+
+def with_plain_names(row: Row) -> Row:
+    """A row of the English layout under plain names; fields keep their order and values."""
+    return {name.removeprefix(ENGLISH_PREFIX): value for name, value in row.items()}
+
+
+def _texts(record: Record, lang: Language) -> dict[str, str]:
+    return {**record.fact(lang).model_dump(), **record.probe(lang).model_dump()}
+
+
+def _flat(record: Record, lang: Language, *, named: bool = False) -> Row:
+    return {
+        "id": record.id,
+        "case_id": record.case_id,
+        "domain": record.domain,
+        **({"language": lang} if named else {}),
+        **_texts(record, lang),
+        "review": record.review,
+    }
+
+
+def _published(record: Record, lang: Language) -> Row:
+    fact, probe = record.fact(lang), record.probe(lang)
+    return {
+        "case_id": record.case_id,
+        **{name: getattr(fact, name) for name in _PUBLISHED_ORDER},
+        **probe.model_dump(),
+    }

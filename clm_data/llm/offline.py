@@ -1,0 +1,257 @@
+"""The bundled bank as a chat model: needs no key, no network, and always says the same.
+
+It reads the same prompts as any model and answers as models do: in fences, after reasoning, with
+trailing commas, cut off at the token limit, and here and there with a mistake
+(``bank/defects.yaml``). Each topic of a domain has its own share of the bank, so that dialogues
+held at the same time do not say the same. It looks for these lines of the shipped templates::
+
+    领域：物理学（physics）    主题（2/5）：...   数量：5 条   ## 已用主语 ...
+    Domain: Physics (physics)  Topic (2/5): ...   Count: 5     ## Subjects already used ...
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from clm_data import bank
+from clm_data.bank import BANK_VERSION, BankEntry, Defect
+from clm_data.errors import UserError
+from clm_data.llm.base import Completion, Message
+from clm_data.parse import read_items
+from clm_data.records import digest
+
+_DOMAIN = re.compile(r"^(?:领域|Domain)[：:].*[（(]([a-z][a-z0-9_]*)[）)]\s*$", re.MULTILINE)
+_TOPIC = re.compile(r"^(?:主题|Topic)\s*[（(](\d+)/(\d+)[）)]", re.MULTILINE)
+_COUNT = re.compile(r"^(?:数量|Count)[：:]\s*(\d+)", re.MULTILINE)
+_USED = re.compile(r"^## (?:已用主语|Subjects already used).*\n((?:- .*\n?)*)", re.MULTILINE)
+
+_DEFAULT_COUNT = 5
+_THOUGHT = "先确认事实只有一个答案，再想一个同类而不真实的新答案，最后核对英文译名。"
+_EXHAUSTED = "这个主题下，题库里已经没有更多可靠的条目了。\n\n[]"
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """One thing to say: an entry, a mistake with facts, or raw text."""
+
+    content: dict[str, Any] | None
+    raw: str = ""
+
+    @property
+    def text(self) -> str:
+        return self.raw or json.dumps(self.content, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """A bank entry, and the mistakes that turn up beside it."""
+
+    subjects: frozenset[str]
+    pieces: tuple[_Piece, ...]
+
+
+@dataclass(frozen=True)
+class _Ask:
+    """What a conversation asks for."""
+
+    domain: str
+    topic: int
+    """From 0."""
+    topics: int
+    count: int
+    turn: int
+    """Answers given so far."""
+    used: frozenset[str]
+    answers: tuple[str, ...] = field(repr=False)
+
+
+class OfflineModel:
+    """Answers from the bundled bank; a pure function of the messages.
+
+    Args:
+        provider: Name shown in provenance.
+        model: Name shown in provenance.
+    """
+
+    def __init__(self, provider: str = "offline", model: str = BANK_VERSION) -> None:
+        self.provider = provider
+        self.model = model
+        self._groups: dict[str, tuple[_Group, ...]] = {}
+        self._defects: tuple[Defect, ...] | None = None
+
+    async def complete(self, messages: Sequence[Message]) -> Completion:
+        """The next entries of the bank for the domain and topic of the conversation.
+
+        Raises:
+            UserError: The bank has nothing for the domain, or the prompt names none.
+        """
+        ask = _read(messages)
+        pieces = _next_pieces(self._groups_of(ask.domain), ask)
+        if not pieces:
+            return Completion(text=_EXHAUSTED, finish_reason="stop", model=self.model)
+        seed = int(digest([ask.domain, ask.topic, ask.turn])[:8], 16)
+        return _say(pieces, seed).model_copy(update={"model": self.model})
+
+    async def close(self) -> None:
+        """Nothing to give back."""
+
+    def _groups_of(self, domain: str) -> tuple[_Group, ...]:
+        """What there is to say in a domain; its file is read once."""
+        if self._defects is None:
+            self._defects = bank.load_defects()
+        if domain not in self._groups:
+            defects = [defect for defect in self._defects if defect.domain == domain]
+            self._groups[domain] = _load(domain, defects)
+        return self._groups[domain]
+
+
+def _read(messages: Sequence[Message]) -> _Ask:
+    """What the conversation asks for."""
+    questions = [message["content"] for message in messages if message["role"] != "assistant"]
+    answers = [message["content"] for message in messages if message["role"] == "assistant"]
+    opening = "\n".join(questions)
+    domain = _DOMAIN.search(opening)
+    if domain is None:
+        raise UserError(
+            "the offline bank finds no domain in the prompt; keep the line '领域：name（id）' or "
+            "'Domain: name (id)' in the template, or use a real model (see: clm-data doctor)"
+        )
+    topic = _TOPIC.search(opening)
+    used = _USED.search(opening)
+    counts = _COUNT.findall(questions[-1])
+    topics = max(int(topic[2]), 1) if topic else 1
+    return _Ask(
+        domain=domain[1],
+        topic=(int(topic[1]) - 1) % topics if topic else 0,
+        topics=topics,
+        count=int(counts[-1]) if counts else _DEFAULT_COUNT,
+        turn=len(answers),
+        used=frozenset(line[2:].strip() for line in used[1].splitlines()) if used else frozenset(),
+        answers=tuple(answers),
+    )
+
+
+def _load(domain: str, defects: Sequence[Defect]) -> tuple[_Group, ...]:
+    """The entries of a domain, each with the mistakes that belong beside it."""
+    if domain not in bank.domain_ids():
+        raise UserError(
+            f"the offline bank has no entries for domain '{domain}'; it knows the shipped domains "
+            "only (clm-data domains): set --provider to a real model"
+        )
+    entries = bank.load_domain(domain)
+    beside: list[list[Defect]] = [[] for _ in entries]
+    for number, defect in enumerate(defects):
+        beside[_host(defect, entries, number)].append(defect)
+    return tuple(
+        _Group(
+            subjects=frozenset({entry.zh.subject, entry.en.subject}),
+            pieces=(
+                _Piece(entry.model_dump(include={"zh", "en"})),
+                *(_Piece(_facts(defect), defect.raw or "") for defect in wrong),
+            ),
+        )
+        for entry, wrong in zip(entries, beside, strict=True)
+    )
+
+
+def _host(defect: Defect, entries: Sequence[BankEntry], number: int) -> int:
+    """Position of the entry that a defect stands beside: after the one it repeats, if it does."""
+    for position, entry in enumerate(entries):
+        if defect.zh is not None and defect.zh.subject == entry.zh.subject:
+            return position
+    return (1 + 3 * number) % len(entries)
+
+
+def _facts(defect: Defect) -> dict[str, Any] | None:
+    return None if defect.raw else defect.model_dump(include={"zh", "en"})
+
+
+def _next_pieces(groups: Sequence[_Group], ask: _Ask) -> list[_Piece]:
+    """What is still to be said of the topic's share: whole groups, as many as ``count`` allows."""
+    said = [item for answer in ask.answers for item in read_items(answer)]
+    pieces: list[_Piece] = []
+    for position, group in enumerate(groups):
+        if position * ask.topics // len(groups) != ask.topic or group.subjects & ask.used:
+            continue
+        left = [piece for piece in group.pieces if not _was_said(piece, said, ask.answers)]
+        if pieces and len(pieces) + len(left) > ask.count:
+            break
+        pieces += left
+    return pieces
+
+
+def _was_said(piece: _Piece, said: Sequence[dict[str, Any]], answers: Sequence[str]) -> bool:
+    return any(piece.raw in a for a in answers) if piece.raw else piece.content in said
+
+
+def _say(pieces: Sequence[_Piece], seed: int) -> Completion:
+    """The pieces in one of the shapes that models give their answers."""
+    texts = [piece.text for piece in pieces]
+    if len(texts) == 1 and seed % 2:
+        return _answer(texts[0])
+    shapes = _SHAPES if len(texts) > 1 and pieces[-1].content else _WHOLE_SHAPES
+    return shapes[seed % len(shapes)](texts)
+
+
+def _answer(text: str, reasoning: str | None = None, finish_reason: str = "stop") -> Completion:
+    return Completion(text=text, reasoning=reasoning, finish_reason=finish_reason, model="")
+
+
+def _list(texts: Sequence[str]) -> str:
+    return "[\n" + ",\n".join(texts) + "\n]"
+
+
+def _plain(texts: Sequence[str]) -> Completion:
+    return _answer(_list(texts), reasoning=_THOUGHT)
+
+
+def _fenced(texts: Sequence[str]) -> Completion:
+    return _answer(f"```json\n{_list(texts)}\n```", reasoning=_THOUGHT)
+
+
+def _thinking_aloud(texts: Sequence[str]) -> Completion:
+    return _answer(f"<think>\n{_THOUGHT}\n</think>\n\n```json\n{_list(texts)}\n```")
+
+
+def _trailing_commas(texts: Sequence[str]) -> Completion:
+    return _answer(_list(texts).removesuffix("\n]") + ",\n]")
+
+
+def _json_lines(texts: Sequence[str]) -> Completion:
+    return _answer("\n".join(texts))
+
+
+def _in_prose(texts: Sequence[str]) -> Completion:
+    return _answer(f"好的，以下是新的条目：\n\n{_list(texts)}\n\n每条事实都已核对，请审阅。")
+
+
+def _wrapped(texts: Sequence[str]) -> Completion:
+    return _answer(f'{{"entries": {_list(texts)}}}')
+
+
+def _fence_each(texts: Sequence[str]) -> Completion:
+    return _answer("\n\n".join(f"```json\n{text}\n```" for text in texts))
+
+
+def _cut_off(texts: Sequence[str]) -> Completion:
+    last = texts[-1]
+    whole = _list([*texts[:-1], last[: len(last) * 2 // 3]])
+    return _answer(whole.removesuffix("\n]"), reasoning=_THOUGHT, finish_reason="length")
+
+
+_Shape = Callable[[Sequence[str]], Completion]
+_WHOLE_SHAPES: tuple[_Shape, ...] = (
+    _plain,
+    _fenced,
+    _thinking_aloud,
+    _trailing_commas,
+    _json_lines,
+    _in_prose,
+    _wrapped,
+    _fence_each,
+)
+_SHAPES: tuple[_Shape, ...] = (*_WHOLE_SHAPES, _cut_off)

@@ -1,0 +1,244 @@
+"""Locality probes: reading them from the bank, a file, a folder or the Hub, and judging them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from clm_data.errors import InputFileError
+from clm_data.languages import TABLE, normalise_text
+from clm_data.records import (
+    LANGUAGES,
+    PROBE_FIELDS,
+    Language,
+    LooseProbe,
+    Probe,
+    ProbePair,
+    Problem,
+    Rejection,
+    Sifted,
+)
+from clm_data.resources import bank_path
+from clm_data.sources import candidates_of, named_format
+from clm_data.sources.files import RawFile, read_rows
+from clm_data.validate.form import is_untranslated
+
+BANK = "bank"
+HUB_PREFIX = "hub:"
+_HUB_TIMEOUT = 15.0
+"""Seconds to wait for the Hub's first answer."""
+_FILE_ENDINGS = (".json", ".jsonl", ".csv")
+_PUBLISHED_PREFIX = re.compile(r"^\s*nq question\s*:\s*", re.IGNORECASE)
+
+Sides = dict[Language, LooseProbe]
+
+
+def read_probes(spec: str, folder: Path = Path()) -> Sifted[ProbePair]:
+    """Read a source of probes.
+
+    Args:
+        spec: ``bank``; ``hub:ID`` of a dataset; a file in any format of
+            :data:`clm_data.sources.FORMATS`, or a YAML or JSON list of
+            ``{zh: {loc, loc_ans}, en: {loc, loc_ans}}``; or a folder of such files, where the
+            published Chinese and English files are paired.
+        folder: What a relative path is taken from.
+
+    Returns:
+        Good probes, cleaned, in their order; what is broken, untranslated or repeated is rejected.
+
+    Raises:
+        InputFileError: Unreadable, or without any good bilingual probe.
+    """
+    name, (found, unread) = _read(spec, folder)
+    if not found:
+        raise InputFileError(f"{name}: holds no locality probes (loc, loc_ans)")
+    languages = {lang for sides in found for lang in sides}
+    if not any(len(sides) == 2 for sides in found):
+        only = "Chinese and English apart" if len(languages) == 2 else _one_language(languages)
+        raise InputFileError(
+            f"{name}: holds probes in {only}, but each must come in both languages; name a "
+            "bilingual source, or the folder that holds both published files"
+        )
+    sifted = sift(found, name)
+    if not sifted.kept:
+        reason = sifted.rejected[0].problems[0].message
+        raise InputFileError(f"{name}: none of its {len(found)} probes is usable: {reason}")
+    return Sifted(sifted.kept, (*unread, *sifted.rejected))
+
+
+def sift(found: Iterable[Sides], name: str) -> Sifted[ProbePair]:
+    """Clean probes and keep the good ones, the first of repeated ones.
+
+    Args:
+        found: One probe each, by language.
+        name: Of the source, for the ids of rejections: ``name#1``.
+    """
+    kept: list[ProbePair] = []
+    rejected = []
+    first: dict[tuple[Language, str], ProbePair] = {}
+    for number, loose in enumerate(found, 1):
+        sides = {lang: clean(probe) for lang, probe in loose.items()}
+        problem = problem_of(sides) or _repetition(sides, first)
+        if problem is None:
+            pair = ProbePair(zh=_tight(sides["zh"]), en=_tight(sides["en"]))
+            first.update((key, pair) for key in question_keys(pair))
+            kept.append(pair)
+        else:
+            content = {lang: probe.model_dump() for lang, probe in loose.items()}
+            rejected.append(rejection(f"{name}#{number}", problem, content))
+    return Sifted(tuple(kept), tuple(rejected))
+
+
+def clean(probe: LooseProbe) -> LooseProbe:
+    """Without blanks at the ends and without the prefix of the published English questions."""
+    return LooseProbe(
+        loc=None if probe.loc is None else _PUBLISHED_PREFIX.sub("", probe.loc).strip(),
+        loc_ans=None if probe.loc_ans is None else probe.loc_ans.strip(),
+    )
+
+
+def problem_of(sides: Sides) -> Problem | None:
+    """What keeps a cleaned probe from use: a blank field, or a side in the other language."""
+    for lang in LANGUAGES:
+        for field in PROBE_FIELDS:
+            text = getattr(sides[lang], field) if lang in sides else None
+            if not text:
+                message = f"the {TABLE[lang].en} side of the probe has no {field}"
+                return Problem(code="empty-field", message=message, lang=lang, field=field)
+    for lang in LANGUAGES:
+        for field in PROBE_FIELDS:
+            text = str(getattr(sides[lang], field))
+            if is_untranslated(text, field, lang):
+                message = f"not {TABLE[lang].en}: '{text}'"
+                return Problem(code="untranslated-probe", message=message, lang=lang, field=field)
+    return None
+
+
+def question_keys(pair: ProbePair) -> list[tuple[Language, str]]:
+    """What makes a probe the same as another: an equal question in either language."""
+    return [(lang, normalise_text(getattr(pair, lang).loc)) for lang in LANGUAGES]
+
+
+def rejection(id: str, problem: Problem, content: Any, domain: str | None = None) -> Rejection:
+    """A probe that is not used, with its reason."""
+    return Rejection(stage="locality", id=id, domain=domain, problems=(problem,), content=content)
+
+
+def loose_sides(pair: ProbePair) -> Sides:
+    """A probe as :func:`sift` takes it."""
+    return {lang: LooseProbe(**getattr(pair, lang).model_dump()) for lang in LANGUAGES}
+
+
+def _repetition(sides: Sides, first: dict[tuple[Language, str], ProbePair]) -> Problem | None:
+    pair = ProbePair(zh=_tight(sides["zh"]), en=_tight(sides["en"]))
+    for key in question_keys(pair):
+        if key in first:
+            message = f"the question '{key[1]}' is that of {first[key].id}"
+            twin = first[key].id
+            return Problem(
+                code="repeated-probe", message=message, lang=key[0], field="loc", twin=twin
+            )
+    return None
+
+
+def _tight(probe: LooseProbe) -> Probe:
+    return Probe(loc=probe.loc or "", loc_ans=probe.loc_ans or "")
+
+
+def _one_language(languages: set[Language]) -> str:
+    return "Chinese only" if languages == {"zh"} else "English only"
+
+
+Found = tuple[list[Sides], tuple[Rejection, ...]]
+"""Probes, and what could not be read."""
+
+
+def _read(spec: str, folder: Path) -> tuple[str, Found]:
+    if spec == BANK:
+        return BANK, _from_rows(_yaml_rows(bank_path("probes.yaml")), BANK)
+    if spec.startswith(HUB_PREFIX):
+        return spec, _from_files([_hub_rows(spec.removeprefix(HUB_PREFIX))])
+    path = folder / Path(spec).expanduser()
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return path.name, _from_rows(_yaml_rows(path), path.name)
+    if path.is_dir():
+        names = sorted(file for file in path.iterdir() if file.suffix.lower() in _FILE_ENDINGS)
+        return path.name, _from_files([read_rows(file) for file in names])
+    return path.name, _from_files([read_rows(path)])
+
+
+def _is_bare(row: Any) -> bool:
+    """Whether a row holds a probe and no fact."""
+    sides = [row.get(lang) for lang in LANGUAGES] if isinstance(row, dict) else []
+    return any(isinstance(side, dict) and "loc" in side and "prompt" not in side for side in sides)
+
+
+def _from_rows(rows: Sequence[Any], name: str) -> Found:
+    found: list[Sides] = []
+    unread = []
+    for number, row in enumerate(rows, 1):
+        try:
+            sides = {lang: row[lang] for lang in LANGUAGES if lang in row}
+            found.append(
+                {
+                    lang: LooseProbe(**{field: side.get(field) for field in PROBE_FIELDS})
+                    for lang, side in sides.items()
+                }
+            )
+        except (ValidationError, TypeError, AttributeError):
+            message = "expected {zh: {loc, loc_ans}, en: {loc, loc_ans}} with texts"
+            problem = Problem(code="unreadable-answer", message=message)
+            unread.append(rejection(f"{name}#{number}", problem, row))
+    return found, tuple(unread)
+
+
+def _from_files(raw: Sequence[RawFile]) -> Found:
+    """Of rows that hold probes alone, or of the candidates of all files taken together."""
+    if len(raw) == 1 and any(_is_bare(row) for row in raw[0].rows):
+        return _from_rows(raw[0].rows, raw[0].name)
+    read = candidates_of([named_format(file, None) for file in raw])
+    found: list[Sides] = []
+    for candidate in read.kept:
+        probes = {lang: candidate.probe(lang) for lang in LANGUAGES}
+        found.append({lang: probe for lang, probe in probes.items() if probe is not None})
+    unread = tuple(item.model_copy(update={"stage": "locality"}) for item in read.rejected)
+    return [sides for sides in found if sides], unread
+
+
+def _yaml_rows(path: Path) -> list[Any]:
+    try:
+        rows = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputFileError(f"{path}: no such file; check the name") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputFileError(f"{path}: cannot be read as YAML: {error}") from error
+    if not isinstance(rows, list):
+        raise InputFileError(f"{path}: expected a list of probes")
+    return rows
+
+
+def _hub_rows(name: str) -> RawFile:
+    """Rows of a dataset on the Hub: of ``parallel`` and ``test``, or else of what comes first."""
+    from datasets.inspect import get_dataset_config_names
+    from datasets.load import load_dataset
+    from huggingface_hub import HfApi, constants
+
+    try:
+        if not constants.HF_HUB_OFFLINE:  # fails at once where the loader would try for long
+            HfApi(library_name="clm-data").dataset_info(name, timeout=_HUB_TIMEOUT)
+        configurations = get_dataset_config_names(name)
+        chosen = "parallel" if "parallel" in configurations else configurations[0]
+        splits = load_dataset(name, chosen)
+        split = splits["test"] if "test" in splits else splits[next(iter(splits))]
+        return RawFile(name, "", split.to_list(), is_csv=False)
+    except Exception as error:  # the library raises what its dozen back ends raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputFileError(
+            f"{HUB_PREFIX}{name} cannot be read ({reason}); check the id and the network "
+            "(HF_TOKEN for a private dataset), or name a file"
+        ) from error

@@ -1,0 +1,1 @@
+"""Review by people: what to review, sheets out and back, and what they decided."""

@@ -1,0 +1,196 @@
+"""What there is to review: entries with the problems found on them, and how far the review is."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from clm_data.codes import CODES
+from clm_data.records import (
+    FACT_FIELDS,
+    LANGUAGES,
+    Candidate,
+    Decision,
+    Entry,
+    Problem,
+    Rejection,
+    ReviewStatus,
+)
+from clm_data.review.cells import MAX_CELL, encode
+
+TEXT_FIELDS: tuple[str, ...] = tuple(
+    f"{lang}.{field}" for field in FACT_FIELDS for lang in LANGUAGES
+)
+"""The ten texts of an entry, both languages side by side: ``zh.prompt``, ``en.prompt``, ..."""
+
+ItemStatus = ReviewStatus | Literal["rejected"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One entry as a reviewer gets it."""
+
+    id: str
+    content_hash: str
+    """Of exactly the texts shown here."""
+    domain: str | None
+    texts: Mapping[str, str]
+    """By the names of :data:`TEXT_FIELDS`; a missing one is empty."""
+    problems: tuple[Problem, ...] = ()
+    status: ItemStatus = "unreviewed"
+    decisions: int = 0
+    """How many decisions there are on this entry so far."""
+
+
+@dataclass(frozen=True)
+class Queue:
+    """The items to review and what had to stay out."""
+
+    items: tuple[Item, ...]
+    too_long: tuple[str, ...] = ()
+    """Ids of items with a text that no spreadsheet cell holds."""
+
+
+def item_of(
+    content: Candidate | Entry,
+    problems: Iterable[Problem] = (),
+    status: ItemStatus = "unreviewed",
+    decisions: int = 0,
+) -> Item:
+    """The item of one entry or candidate."""
+    return Item(
+        id=content.id,
+        content_hash=content.content_hash,
+        domain=content.domain,
+        texts=texts_of(content),
+        problems=tuple(problems),
+        status=status,
+        decisions=decisions,
+    )
+
+
+def texts_of(content: Candidate | Entry) -> dict[str, str]:
+    """The ten texts by the names of :data:`TEXT_FIELDS`; a missing one is empty."""
+    texts = {}
+    for name in TEXT_FIELDS:
+        lang, field = name.split(".")
+        fact = content.zh if lang == "zh" else content.en
+        texts[name] = (getattr(fact, field) or "") if fact is not None else ""
+    return texts
+
+
+def build_queue(
+    entries: Iterable[Entry],
+    warnings: Iterable[tuple[str, Problem]],
+    status: Mapping[str, ReviewStatus],
+    *,
+    rejected: Iterable[Rejection] = (),
+    contents: Mapping[str, Candidate] | None = None,
+    decisions: Sequence[Decision] = (),
+    domains: Iterable[str] = (),
+    unreviewed_only: bool = True,
+    limit: int | None = None,
+) -> Queue:
+    """Choose what to review: kept entries in their order, then rejected ones a person could mend.
+
+    Args:
+        entries: The entries that are in the dataset now.
+        warnings: (id, warning) on them.
+        status: Review status by id; a missing id is unreviewed.
+        rejected: Rejections to offer as well; those without a content in ``contents`` (answers
+            that never became a candidate) cannot be mended and are passed over.
+        contents: Current content of every candidate by id
+            (:func:`clm_data.review.decisions.current_contents`).
+        decisions: All decisions so far.
+        domains: Only these; none: all.
+        unreviewed_only: Leave out what has a verdict on its current text.
+        limit: At most so many items.
+    """
+    found: defaultdict[str, list[Problem]] = defaultdict(list)
+    for id_, problem in warnings:
+        found[id_].append(problem)
+    count = Counter(decision.entry_id for decision in decisions)
+    items = [
+        item_of(entry, found[entry.id], status.get(entry.id, "unreviewed"), count[entry.id])
+        for entry in entries
+    ]
+    for rejection in rejected:
+        content = (contents or {}).get(rejection.id)
+        if content is not None:
+            verdict: ItemStatus = "rejected" if rejection.stage == "review" else "unreviewed"
+            verdict = status.get(rejection.id, verdict)
+            items.append(item_of(content, rejection.problems, verdict, count[rejection.id]))
+    wanted = set(domains)
+    chosen = [
+        item
+        for item in items
+        if (not wanted or item.domain in wanted)
+        and (not unreviewed_only or item.status == "unreviewed")
+    ]
+    long = {item.id for item in chosen if any(map(_overflows, item.texts.values()))}
+    return Queue(
+        items=tuple(item for item in chosen if item.id not in long)[:limit],
+        too_long=tuple(item.id for item in chosen if item.id in long),
+    )
+
+
+def describe(problems: Iterable[Problem]) -> str:
+    """The problems in words, one a line, in both languages.
+
+    A line is ``错误 error | zh.prompt | code | Chinese / English | what was found``.
+    """
+    lines = []
+    for problem in problems:
+        code = CODES[problem.code]
+        severity = "错误 error" if code.severity == "error" else "提醒 warning"
+        where = ".".join(part for part in (problem.lang, problem.field) if part)
+        parts = (severity, where, problem.code, f"{code.zh} / {code.en}", problem.message)
+        lines.append(" | ".join(part for part in parts if part))
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class DomainStatus:
+    """How far the review of one domain is. ``entries == accepted + fixed + unreviewed``."""
+
+    domain: str | None
+    entries: int
+    accepted: int
+    fixed: int
+    rejected: int
+    """Rejected by reviewers; not among ``entries``."""
+    unreviewed: int
+
+
+def review_status(
+    entries: Iterable[Entry],
+    status: Mapping[str, ReviewStatus],
+    rejected: Iterable[Rejection],
+    domains: Iterable[str] = (),
+) -> list[DomainStatus]:
+    """Counts by domain in the order of ``domains``; others by name, those without one last."""
+    counts: dict[str | None, Counter[str]] = {}
+    for entry in entries:
+        counts.setdefault(entry.domain, Counter())[status.get(entry.id, "unreviewed")] += 1
+    for rejection in rejected:
+        if rejection.stage == "review":
+            counts.setdefault(rejection.domain, Counter())["rejected"] += 1
+    rank = {name: index for index, name in enumerate(domains)}
+    order = sorted(counts, key=lambda name: (name is None, rank.get(name or "", len(rank)), name))
+    return [
+        DomainStatus(
+            domain=name,
+            entries=counts[name].total() - counts[name]["rejected"],
+            accepted=counts[name]["accepted"],
+            fixed=counts[name]["fixed"],
+            rejected=counts[name]["rejected"],
+            unreviewed=counts[name]["unreviewed"],
+        )
+        for name in order
+    ]
+
+
+def _overflows(text: str) -> bool:
+    return len(encode(text)) > MAX_CELL

@@ -1,0 +1,71 @@
+"""Imported files: their rows as they stand, and the candidates they hold.
+
+file --read_file--> SourceFile (rows unaltered) --candidates_of--> Candidate or Rejection
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clm_data import schema
+from clm_data.records import Candidate, Record, Sifted
+from clm_data.sources.candidates import candidates_of
+from clm_data.sources.files import RawFile, SourceFile, read_rows
+from clm_data.sources.formats import FORMATS, check_format, detect_format
+from clm_data.store import Store
+
+__all__ = [
+    "FORMATS",
+    "SourceFile",
+    "candidates_of",
+    "named_format",
+    "read_file",
+    "stored_candidates",
+    "stored_files",
+]
+
+
+def read_file(path: Path, format: str | None = None, licence: str | None = None) -> SourceFile:
+    """Read a file; alters and drops nothing.
+
+    Args:
+        path: JSON list, JSON Lines or CSV.
+        format: A name in :data:`FORMATS`; None: told from the fields.
+        licence: Of the file's content, where the user knows it.
+
+    Raises:
+        InputFileError: Unreadable, of no known format, or a record of ours that breaks its schema.
+        UnknownNameError: No format of that name.
+    """
+    return named_format(read_rows(path), format, licence)
+
+
+def named_format(raw: RawFile, format: str | None, licence: str | None = None) -> SourceFile:
+    """Rows with the format they are in; see :func:`read_file`."""
+    if format is not None:
+        check_format(raw, format)
+    chosen = format or detect_format(raw)
+    if chosen == "clm-data":
+        for number, row in enumerate(raw.rows, 1):
+            if isinstance(row, dict) and row.keys() >= Record.model_fields.keys():
+                schema.check("record", row, f"{raw.name}, row {number}")
+    return SourceFile(raw.name, chosen, raw.sha256, raw.rows, licence)
+
+
+def stored_files(store: Store) -> list[SourceFile]:
+    """All imported files of a store, in the order of import."""
+    return [
+        SourceFile(
+            source.name,
+            source.format,
+            source.sha256,
+            store.source_rows(source.id),
+            source.licence,
+        )
+        for source in store.sources()
+    ]
+
+
+def stored_candidates(store: Store) -> Sifted[Candidate]:
+    """The candidates of all imported files of a store."""
+    return candidates_of(stored_files(store))

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from judged import SOUND
+
+import clm_data.cli.audit  # noqa: F401  (registers the commands)
+from clm_data.cli import run
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    rows: list[Any] = [{"case_id": 1, **SOUND["zh"]}, {"case_id": "2", **SOUND["zh"]}]
+    rows[1] |= {"prompt": "小说《边城》的作者是谁？", "subject": "边城"}
+    path = tmp_path / "made.json"
+    path.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
+def test_json_goes_to_stdout_alone(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = file.with_name("audit.html")
+    assert run(["audit", str(file), "--json", "--html", str(page)]) == 0
+    out = capsys.readouterr()
+    report = json.loads(out.out)
+    assert report["entries"] == 2
+    assert {"prompt-not-cloze", "duplicate-id"} <= {p["code"] for p in report["problems"]}
+    assert "wrote" in out.err
+    assert "边城" in page.read_text(encoding="utf-8")
+
+
+def test_the_table_shows_code_count_and_example(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["audit", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert "prompt-not-cloze" in out
+    assert "2 entries" in out
+    assert "ends in a question" in " ".join(out.split())
+
+
+def test_strict_tells_by_exit_code_whether_an_error_was_found(file: Path) -> None:
+    assert run(["audit", str(file), "--strict"]) == 1
+    sound = file.with_name("sound.json")
+    sound.write_text(json.dumps([{"case_id": 1, **SOUND["zh"]}]), encoding="utf-8")
+    assert run(["audit", str(sound), "--strict"]) == 0
+
+
+def test_a_page_that_cannot_be_written_is_one_line(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["audit", str(file), "--html", str(file.parent)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_schema_prints_the_shipped_one_or_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["schema", "record"]) == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "Record"
+    assert run(["schema"]) == 0
+    assert "urn:clm-data:schema:entry:1" in capsys.readouterr().out
+    assert run(["schema", "recrod"]) == 2
+    assert "did you mean record" in capsys.readouterr().err
+
+
+def test_square_brackets_in_a_finding_are_shown_as_they_are(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = SOUND["zh"] | {"prompt": "《边城》的作者是[MASK]"}
+    file.write_text(json.dumps([row], ensure_ascii=False), encoding="utf-8")
+    assert run(["audit", str(file)]) == 0
+    assert "[MASK]" in "".join(capsys.readouterr().out.split())
+
+
+def test_without_files_the_workspace_is_audited(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from clm_data.config import open_workspace
+    from clm_data.store import Store
+
+    workspace = open_workspace(tmp_path, create=True)
+    with Store(workspace.store_url) as store:
+        rows = [{"case_id": 1, **SOUND["zh"], "subject": None}]
+        store.add_source("made.json", "clm-bench-zh", "0" * 64, None, rows)
+    assert run(["--workspace", str(tmp_path), "audit", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [p["code"] for p in report["problems"]] == ["empty-field"]

@@ -1,0 +1,29 @@
+"""Fixtures every test may use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def sample_folder() -> Path:
+    """300 published CLM-Bench rows, where they lie beside the checkout."""
+    folder = ROOT.parent / "shared" / "data" / "clm_bench_sample"
+    if not folder.is_dir():
+        pytest.skip("the published CLM-Bench sample is not beside this checkout")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_outside_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test sees the caller's workspace, keys or Hub login, or can reach the Hub by accident."""
+    for name in ("WORKSPACE", "STORE", "PROVIDER", "MODEL", "BASE_URL"):
+        monkeypatch.delenv(f"CLM_DATA_{name}", raising=False)
+    for name in ("DEEPSEEK", "SILICONFLOW", "OPENROUTER", "DASHSCOPE", "OPENAI"):
+        monkeypatch.delenv(f"{name}_API_KEY", raising=False)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf_home"))

@@ -1,0 +1,186 @@
+"""The bank answers as a model does: the same every time, everything once, in many shapes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from clm_data import bank
+from clm_data.domains import Domain, load_domains
+from clm_data.errors import UserError
+from clm_data.llm.base import Completion, Message
+from clm_data.llm.offline import OfflineModel
+from clm_data.parse import read_answer, read_items, read_pieces
+from clm_data.prompts import Prompts
+from clm_data.records import LANGUAGES, Candidate, Language, Origin
+from clm_data.resources import resource
+
+PROMPTS = {lang: Prompts(resource("prompts"), lang) for lang in LANGUAGES}
+MODEL = OfflineModel()
+
+
+@pytest.fixture(scope="module")
+def domains() -> dict[str, Domain]:
+    return load_domains(resource("domains.yaml"))
+
+
+def hold(
+    domain: Domain,
+    topic: int,
+    *,
+    lang: Language = "zh",
+    count: int = 5,
+    turns: int = 4,
+    used: tuple[str, ...] = (),
+) -> list[Completion]:
+    """The answers of one dialogue."""
+    prompts = PROMPTS[lang]
+    model = MODEL
+    messages: list[Message] = [
+        {
+            "role": "user",
+            "content": prompts.first(domain, domain.ask_for[topic], count, used).text,
+        }
+    ]
+    answers = []
+    for _ in range(turns):
+        answer = asyncio.run(model.complete(messages))
+        answers.append(answer)
+        messages += [
+            {"role": "assistant", "content": answer.text},
+            {"role": "user", "content": prompts.more(count).text},
+        ]
+    return answers
+
+
+def first_prompt(domain: Domain, topic: int) -> str:
+    return PROMPTS["zh"].first(domain, domain.ask_for[topic], 5).text
+
+
+def candidates(answers: list[Completion], domain: str) -> list[Candidate]:
+    origin = Origin(kind="bank", name="bank-1")
+    return [
+        candidate
+        for number, answer in enumerate(answers)
+        for candidate in read_answer(answer, domain=domain, label=str(number), origin=origin).kept
+    ]
+
+
+@pytest.mark.parametrize("lang", ["zh", "en"])
+def test_all_topics_together_give_every_entry_and_defect_once(
+    domains: dict[str, Domain], lang: Language
+) -> None:
+    planted = bank.load_defects()
+    for domain in domains.values():
+        answers = [
+            answer
+            for topic in range(len(domain.ask_for))
+            for answer in hold(domain, topic, lang=lang)
+        ]
+        got = Counter(
+            (c.zh.prompt if c.zh else None, c.zh.rephrase_prompt if c.zh else None)
+            for c in candidates(answers, domain.id)
+        )
+        facts = [entry.zh for entry in bank.load_domain(domain.id)]
+        defects = [d for d in planted if d.domain == domain.id]
+        expected = Counter((fact.prompt, fact.rephrase_prompt) for fact in facts)
+        expected += Counter((d.zh.prompt, d.zh.rephrase_prompt) for d in defects if d.zh)
+        assert got == expected, domain.id
+        unread = [p.text for a in answers for p in read_pieces(a.text) if p.value is None]
+        for defect in defects:
+            if defect.raw is not None and "note" not in defect.raw:
+                said = sum(defect.raw in answer.text for answer in answers)
+                assert said == 1, defect.raw
+        assert all(text.startswith("{") for text in unread)
+
+
+def test_the_same_messages_get_the_same_answer(domains: dict[str, Domain]) -> None:
+    answers = hold(domains["physics"], 0)
+    assert answers == hold(domains["physics"], 0)
+    messages = [{"role": "user", "content": first_prompt(domains["physics"], 0)}]
+    assert asyncio.run(OfflineModel().complete(messages)) == answers[0]
+
+
+def test_dialogues_on_different_topics_do_not_overlap(domains: dict[str, Domain]) -> None:
+    for domain in (domains["physics"], domains["chinese_literature"]):
+        subjects: list[str] = []
+        for topic in range(len(domain.ask_for)):
+            found = {
+                c.zh.prompt
+                for c in candidates(hold(domain, topic), domain.id)
+                if c.zh is not None and c.zh.prompt is not None
+            }
+            subjects += found
+        assert max(Counter(subjects).values()) == 1
+
+
+def test_used_subjects_are_not_said_again(domains: dict[str, Domain]) -> None:
+    domain = domains["physics"]
+    subjects = tuple(entry.zh.subject for entry in bank.load_domain("physics"))
+    answers = hold(domain, 0, used=subjects, turns=1)
+    assert read_items(answers[0].text) == []
+    english = tuple(entry.en.subject for entry in bank.load_domain("physics"))
+    assert read_items(hold(domain, 0, lang="en", used=english, turns=1)[0].text) == []
+
+
+def test_an_exhausted_topic_says_so_with_an_empty_list(domains: dict[str, Domain]) -> None:
+    last = hold(domains["sports"], 1, turns=5)[-1]
+    assert last.text.endswith("[]")
+    assert last.text != "[]"
+    assert read_pieces(last.text) == []
+    assert last.finish_reason == "stop"
+
+
+def test_answers_come_in_many_shapes_and_some_are_cut_off(domains: dict[str, Domain]) -> None:
+    answers = [
+        answer
+        for domain in domains.values()
+        for topic in range(len(domain.ask_for))
+        for answer in hold(domain, topic, turns=2)
+    ]
+    text = [answer.text for answer in answers]
+    assert any(t.startswith("```json") for t in text)
+    assert any(t.startswith("<think>") for t in text)
+    assert any(t.startswith('{"entries"') for t in text)
+    assert any(t.endswith(",\n]") for t in text)
+    assert any(t.startswith("好的") for t in text)
+    assert any(t.startswith('{"zh"') and '}}\n{"zh"' in t for t in text)
+    assert any(t.startswith('{"zh"') and "\n" not in t for t in text)
+    assert any(answer.reasoning for answer in answers)
+    cut = [answer for answer in answers if answer.finish_reason == "length"]
+    assert cut
+    for answer in cut:
+        assert read_pieces(answer.text)[-1].value is None
+
+
+def test_what_was_cut_off_comes_again_in_the_next_turn(domains: dict[str, Domain]) -> None:
+    seen = 0
+    for domain in domains.values():
+        for topic in range(len(domain.ask_for)):
+            first, second = hold(domain, topic, turns=2)
+            if first.finish_reason == "length":
+                seen += 1
+                lost = read_pieces(first.text)[-1].text
+                prompt = lost.split('"prompt": "')[1].split('"')[0]
+                (again,) = [i for i in read_items(second.text) if i["zh"]["prompt"] == prompt]
+                assert again["en"]["rephrase_prompt"]
+    assert seen
+
+
+def test_about_as_many_as_asked(domains: dict[str, Domain]) -> None:
+    for count in (1, 2, 3):
+        (answer,) = hold(domains["astronomy"], 0, count=count, turns=1)
+        assert len(read_pieces(answer.text)) in range(max(1, count - 1), count + 2)
+
+
+def test_a_domain_of_the_users_own_is_one_clear_line(domains: dict[str, Domain]) -> None:
+    own = domains["physics"].model_copy(update={"id": "tea_tasting", "zh": "品茶"})
+    with pytest.raises(UserError, match="no entries for domain 'tea_tasting'"):
+        hold(own, 0)
+
+
+def test_a_prompt_without_a_domain_is_one_clear_line() -> None:
+    with pytest.raises(UserError, match="finds no domain"):
+        asyncio.run(OfflineModel().complete([{"role": "user", "content": "你好"}]))

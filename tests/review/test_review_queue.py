@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import pytest
+from made import made_fact
+from sheets import candidate
+
+from clm_data.records import Candidate, Decision, Entry, Origin, Problem, Rejection, Stage
+from clm_data.review.cells import MAX_CELL
+from clm_data.review.queue import TEXT_FIELDS, build_queue, describe, item_of, review_status
+
+WARNING = Problem(code="length", message="long", lang="zh", field="prompt")
+
+
+def _entry(number: int, domain: str | None = "rivers") -> Entry:
+    return Entry(
+        id=f"clm-{number:012x}",
+        domain=domain,
+        origin=Origin(kind="bank", name="bank-1"),
+        zh=made_fact("zh", number),
+        en=made_fact("en", number),
+    )
+
+
+def _rejection(content: Candidate, stage: Stage = "validate") -> Rejection:
+    problem = Problem(code="empty-field", message="no subject", lang="zh", field="subject")
+    return Rejection(
+        stage=stage, id=content.id, domain=content.domain, problems=(problem,), content={}
+    )
+
+
+ENTRIES = [_entry(1), _entry(2, "hills"), _entry(3), _entry(4, None)]
+IDS = [entry.id for entry in ENTRIES]
+
+
+def test_an_item_shows_the_ten_texts_of_exactly_its_hash() -> None:
+    item = item_of(ENTRIES[0])
+    assert item.content_hash == ENTRIES[0].content_hash == candidate(1).content_hash
+    assert list(item.texts) == list(TEXT_FIELDS)
+    assert item.texts["en.subject"] == ENTRIES[0].en.subject
+
+
+def test_missing_texts_are_empty() -> None:
+    texts = item_of(candidate(1, subject=None).model_copy(update={"en": None})).texts
+    assert (texts["zh.subject"], texts["en.prompt"]) == ("", "")
+
+
+def test_the_queue_holds_unreviewed_entries_in_order_with_their_warnings() -> None:
+    queue = build_queue(ENTRIES, [(IDS[2], WARNING)], {IDS[0]: "accepted", IDS[1]: "fixed"})
+    assert [item.id for item in queue.items] == IDS[2:]
+    assert [item.problems for item in queue.items] == [(WARNING,), ()]
+
+
+def test_any_status_shows_the_status_and_the_number_of_decisions() -> None:
+    decision = Decision(entry_id=IDS[0], content_hash="0", verdict="accept", reviewer="Li")
+    queue = build_queue(
+        ENTRIES, [], {IDS[0]: "accepted"}, decisions=[decision, decision], unreviewed_only=False
+    )
+    assert [item.status for item in queue.items] == ["accepted", *["unreviewed"] * 3]
+    assert [item.decisions for item in queue.items] == [2, 0, 0, 0]
+
+
+def test_domain_and_limit_narrow_the_queue() -> None:
+    rivers = build_queue(ENTRIES, [], {}, domains=["rivers"])
+    assert [item.id for item in rivers.items] == [IDS[0], IDS[2]]
+    assert [item.id for item in build_queue(ENTRIES, [], {}, limit=3).items] == IDS[:3]
+
+
+def test_rejected_entries_come_last_if_a_person_can_mend_them() -> None:
+    mendable, refused = candidate(8, subject=""), candidate(9)
+    queue = build_queue(
+        ENTRIES,
+        [],
+        {},
+        rejected=[
+            Rejection(stage="parse", id="x#1", domain=None, problems=(WARNING,), content="text"),
+            _rejection(mendable),
+            _rejection(refused, "review"),
+        ],
+        contents={mendable.id: mendable, refused.id: refused},
+        unreviewed_only=False,
+    )
+    assert [item.id for item in queue.items] == [*IDS, mendable.id, refused.id]
+    assert queue.items[-2].problems[0].code == "empty-field"
+    assert [item.status for item in queue.items[-2:]] == ["unreviewed", "rejected"]
+
+
+def test_what_no_cell_can_hold_is_named_and_left_out() -> None:
+    long = candidate(8, prompt="长" * (MAX_CELL + 1))
+    queue = build_queue(ENTRIES, [], {}, rejected=[_rejection(long)], contents={long.id: long})
+    assert [item.id for item in queue.items] == IDS
+    assert queue.too_long == (long.id,)
+
+
+def test_problems_are_told_in_both_languages_one_a_line() -> None:
+    number = Problem(code="duplicate-id", message="clm-1", field="id")
+    first, second = describe([WARNING, number]).split("\n")
+    assert first == (
+        "错误 error | zh.prompt | length | 长度超限 / too long to be what it should be | long"
+    )
+    assert second.startswith("提醒 warning | id | duplicate-id |")
+
+
+def test_status_counts_every_entry_once_by_domain_in_the_order_of_the_file() -> None:
+    rows = review_status(
+        ENTRIES,
+        {IDS[0]: "accepted", IDS[1]: "fixed"},
+        [_rejection(candidate(9), "review"), _rejection(candidate(11))],
+        ["hills", "rivers", "lakes"],
+    )
+    assert [row.domain for row in rows] == ["hills", "rivers", None]
+    rivers = rows[1]
+    assert (rivers.entries, rivers.accepted, rivers.unreviewed, rivers.rejected) == (2, 1, 1, 1)
+    assert rows[0].fixed == 1
+    for row in rows:
+        assert row.entries == row.accepted + row.fixed + row.unreviewed
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_status_of_nothing_is_nothing(count: int) -> None:
+    assert len(review_status(ENTRIES[:count], {}, [])) == count

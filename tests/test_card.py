@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from made import made_domains, made_records
+
+from clm_data import card, layouts
+from clm_data.card import front_matter, render_card
+from clm_data.config import DatasetSettings, Settings
+from clm_data.manifest import Manifest, shaping_settings
+from clm_data.records import Origin, Problem, Record, Rejection
+from clm_data.stats import Stats, statistics
+
+BANK = Origin(kind="bank", name="bank-1", licence="apache-2.0")
+IMPORT = Origin(kind="import", name="rows.json")
+
+
+def made_manifest(**changed: Any) -> Manifest:
+    values: dict[str, Any] = {
+        "clm_data": "9.8.7",
+        "packages": {},
+        "settings": shaping_settings(Settings()),
+        "domains_sha256": "0" * 64,
+        "prompt_hashes": {},
+        "sources": [],
+        "stages": {"parse": {"in": 61, "kept": 60, "rejected": 1}},
+        "reviewed": {},
+        "reviewed_only": False,
+        "files": {},
+    }
+    return Manifest(**(values | changed))
+
+
+def counted(records: list[Record], *rejected: Rejection) -> Stats:
+    return statistics(records, rejected, [], made_domains())
+
+
+def rendered(stats: Stats, dataset: DatasetSettings | None = None, **manifest: Any) -> str:
+    return render_card(stats, dataset or DatasetSettings(), made_manifest(**manifest))
+
+
+def metadata(text: str) -> dict[str, Any]:
+    found = yaml.safe_load(text.split("---\n")[1])
+    assert isinstance(found, dict)
+    return found
+
+
+def test_front_matter_is_the_metadata_and_nothing_but() -> None:
+    stats = counted(made_records(4))
+    text = rendered(stats)
+    assert text.startswith("---\nlanguage:\n- zh\n- en\n")
+    assert metadata(text) == front_matter(stats, DatasetSettings())
+
+
+def test_every_configuration_is_declared_with_its_parquet_file_and_split() -> None:
+    declared = metadata(rendered(counted(made_records(4))))["configs"]
+    assert [entry["config_name"] for entry in declared] == list(layouts.CONFIGURATIONS)
+    for entry in declared:
+        path = f"{entry['config_name']}/test.parquet"
+        assert entry["data_files"] == [{"split": "test", "path": path}]
+    assert [entry.get("default", False) for entry in declared] == [True, False, False, False]
+
+
+def test_every_column_is_explained_in_both_languages() -> None:
+    records = made_records(2)
+    columns = set()
+    for rows in layouts.CONFIGURATIONS.values():
+        for name, value in rows(records)[0].items():
+            columns |= set(value) if name in ("zh", "en") else {name}
+    text = rendered(counted(records))
+    for name in columns:
+        assert text.count(f"| `{name}` |") >= 2, name
+
+
+def test_row_counts_are_those_of_the_files() -> None:
+    records = made_records(7)
+    text = rendered(counted(records))
+    for name, rows in layouts.CONFIGURATIONS.items():
+        assert text.count(f"| `{name}` | {len(rows(records))} |") == 2
+
+
+def test_says_how_many_people_reviewed_and_that_the_rest_is_unreviewed() -> None:
+    records = made_records(5, review=("accepted", "accepted", "fixed", "unreviewed", "unreviewed"))
+    text = rendered(counted(records))
+    assert "| 2 | 1 | 2 |" in text
+    assert "The 2 unreviewed entries are unreviewed" in text
+    assert "原样通过 2 条，修改后通过 1 条，未审校 2 条" in text
+    assert "没有任何人核对过" in text
+
+
+def test_a_fully_reviewed_dataset_does_not_speak_of_unreviewed_entries() -> None:
+    text = rendered(counted(made_records(3, review=("accepted",))), reviewed_only=True)
+    assert "entries are unreviewed" not in text
+    assert "没有任何人核对过" not in text
+    assert "Only entries that a person accepted or corrected were taken." in text
+
+
+def test_sources_are_named_with_what_is_known_of_their_licences() -> None:
+    sources = [{"name": "rows.json", "format": "clm-bench", "sha256": "ab" * 32, "licence": None}]
+    text = rendered(counted(made_records(4, origins=(BANK, IMPORT))), sources=sources)
+    assert "| the bank bundled with clm-data | bank-1 | apache-2.0 | 2 |" in text
+    assert "| imported file | rows.json | not known | 2 |" in text
+    assert "| rows.json | clm-bench | not known | `abababababab` |" in text
+    assert "| 导入文件 | rows.json | 不详 | 2 |" in text
+
+
+def test_says_how_it_was_made() -> None:
+    rejected = Rejection(
+        stage="validate",
+        id="x",
+        domain=None,
+        problems=(Problem(code="empty-field", message=""),),
+        content={},
+    )
+    text = rendered(counted(made_records(2), rejected), prompt_hashes={"c" * 64: 2})
+    assert "clm-data 9.8.7" in text
+    assert "| parse | 61 | 60 | 1 |" in text
+    assert "(`empty-field`) | 1 |" in text
+    assert f"- `{'c' * 64}`: 2" in text
+
+
+def test_cites_the_paper_and_warns_of_the_false_targets() -> None:
+    text = rendered(counted(made_records(1)))
+    title = "Benchmarking and Analyzing Cross-lingual Misalignment of {LLMs} in Knowledge Editing"
+    assert f"title  = {{{{CLM-Bench}}: {title}}}," in text
+    assert "false on purpose" in text
+    assert "有意写错" in text
+
+
+@pytest.mark.parametrize(
+    ("licence", "expected"),
+    [
+        ("CC-BY-4.0", {"license": "cc-by-4.0"}),
+        ("unknown", {"license": "unknown"}),
+        ("", {"license": "unknown"}),
+        ("Our Terms (2)", {"license": "other", "license_name": "our-terms-2"}),
+        ("自定义", {"license": "other"}),
+    ],
+)
+def test_licence_goes_out_in_words_the_hub_knows(licence: str, expected: dict[str, str]) -> None:
+    found = front_matter(counted([]), DatasetSettings(licence=licence))
+    assert {name: value for name, value in found.items() if name.startswith("license")} == expected
+
+
+def test_an_unknown_licence_is_said_plainly() -> None:
+    stats = counted(made_records(1))
+    assert "**No licence is stated for this dataset.**" in rendered(stats)
+    stated = rendered(stats, DatasetSettings(licence="cc-by-4.0"))
+    assert "states its licence as: cc-by-4.0." in stated
+    assert "No licence is stated" not in stated
+
+
+@pytest.mark.parametrize(
+    ("count", "category"), [(0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (10**6, "n>1M")]
+)
+def test_size_category(count: int, category: str) -> None:
+    stats = counted([]).model_copy(update={"records": count})
+    assert front_matter(stats, DatasetSettings())["size_categories"] == [category]
+
+
+def test_an_empty_dataset_has_a_card() -> None:
+    assert "| `parallel` | 0 |" in rendered(counted([]), stages={})
+
+
+def test_names_cannot_break_a_table_or_the_metadata() -> None:
+    origin = Origin(kind="import", name="a|b\n<script>")
+    dataset = DatasetSettings(title='x: "y"\n---\nz')
+    text = rendered(counted(made_records(1, origins=(origin,))), dataset)
+    assert metadata(text)["pretty_name"] == 'x: "y" --- z'
+    assert "| imported file | a\\|b &lt;script> | not known | 1 |" in text
+
+
+@given(st.text(min_size=1))
+def test_metadata_survives_any_title(title: str) -> None:
+    found = front_matter(counted([]), DatasetSettings(title=title))
+    dumped = yaml.safe_dump(found, allow_unicode=True, sort_keys=False)
+    assert yaml.safe_load(dumped) == found
+
+
+def test_the_template_holds_no_number_of_the_dataset() -> None:
+    text = card.read_text(card.TEMPLATE_NAME)
+    prose = re.sub(r"\{\{.*?\}\}|\{%.*?%\}|`[^`]*`", "", text)
+    assert re.findall(r"\b\d+", prose) == []
+
+
+def test_the_same_input_gives_the_same_card() -> None:
+    records = made_records(9, origins=(BANK, IMPORT))
+    assert rendered(counted(records)) == rendered(counted(records))

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from subprocess import run
+
+import pytest
+from made import made_domains, made_records
+
+from clm_data.chart import chinese_font, draw_domains
+from clm_data.stats import Stats, statistics
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture
+def stats() -> Stats:
+    return statistics(made_records(12), [], [], made_domains())
+
+
+@pytest.fixture
+def no_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the fonts of the machine."""
+    monkeypatch.setenv("MPL_IGNORE_SYSTEM_FONTS", "1")
+
+
+def size(png: Path) -> tuple[int, int]:
+    data = png.read_bytes()
+    assert data.startswith(PNG)
+    return int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
+
+
+def chunks(png: Path) -> list[bytes]:
+    data, at, names = png.read_bytes(), 8, []
+    while at < len(data):
+        names.append(data[at + 4 : at + 8])
+        at += 12 + int.from_bytes(data[at : at + 4])
+    return names
+
+
+def test_the_same_counts_give_the_same_bytes(stats: Stats, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        draw_domains(stats, tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert b"tEXt" not in chunks(tmp_path / "a.png")
+
+
+@pytest.mark.usefixtures("no_fonts")
+def test_another_process_with_other_settings_draws_the_same_bytes(
+    stats: Stats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_domains(stats, tmp_path / "here.png")
+    (tmp_path / "matplotlibrc").write_text("axes.facecolor: red\nfont.size: 30\nsavefig.dpi: 20\n")
+    (tmp_path / "stats.json").write_text(stats.model_dump_json(), encoding="utf-8")
+    monkeypatch.setenv("MATPLOTLIBRC", str(tmp_path / "matplotlibrc"))
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from clm_data.chart import draw_domains; from clm_data.stats import Stats\n"
+        "folder = Path(sys.argv[1])\n"
+        "text = (folder / 'stats.json').read_text(encoding='utf-8')\n"
+        "draw_domains(Stats.model_validate_json(text), folder / 'there.png')\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    run([sys.executable, "-c", program, str(tmp_path)], check=True)
+    assert (tmp_path / "here.png").read_bytes() == (tmp_path / "there.png").read_bytes()
+
+
+def test_counts_change_the_picture(stats: Stats, tmp_path: Path) -> None:
+    draw_domains(stats, tmp_path / "a.png")
+    other = statistics(made_records(13), [], [], made_domains())
+    draw_domains(other, tmp_path / "b.png")
+    assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
+
+
+@pytest.mark.usefixtures("no_fonts")
+def test_every_domain_gets_its_row(stats: Stats, tmp_path: Path) -> None:
+    draw_domains(stats, tmp_path / "a.png")
+    more = statistics(made_records(12, domains=("apes", "bees")), [], [], made_domains())
+    draw_domains(more, tmp_path / "b.png")
+    (width, height), (wider, higher) = size(tmp_path / "a.png"), size(tmp_path / "b.png")
+    assert (wider, higher) == (width, height + 2 * 45)
+
+
+def drawn_texts(stats: Stats, folder: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Every text of the picture, as the plotting library was told to draw it."""
+    from matplotlib.backends.backend_agg import RendererAgg
+
+    texts: set[str] = set()
+    draw_text = RendererAgg.draw_text
+
+    def noting(self: RendererAgg, *args: object, **options: object) -> None:
+        texts.add(str(args[3]))
+        draw_text(self, *args, **options)
+
+    monkeypatch.setattr(RendererAgg, "draw_text", noting)
+    draw_domains(stats, folder / "chart.png")
+    return texts
+
+
+@pytest.mark.usefixtures("no_fonts")
+def test_names_are_english_where_no_font_has_the_chinese_ones(
+    stats: Stats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert chinese_font("山") is None
+    texts = drawn_texts(stats, tmp_path, monkeypatch)
+    counts = {str(domain.records) for domain in stats.domains}
+    assert (
+        texts == {"Hills", "Rivers", "Lakes", "Entries by domain (12 in all)", "entries"} | counts
+    )
+
+
+@pytest.mark.usefixtures("no_fonts")
+def test_an_english_name_that_cannot_be_written_gives_way_to_the_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domains = {
+        "hills": made_domains()["hills"].model_copy(update={"en": "山 hills"}),
+        "cash": made_domains()["lakes"].model_copy(update={"id": "cash", "en": "$x$ and $y$"}),
+    }
+    texts = drawn_texts(statistics(made_records(2), [], [], domains), tmp_path, monkeypatch)
+    assert {"hills", "$x$ and $y$"} <= texts
+
+
+def test_names_are_chinese_where_a_font_has_them(
+    stats: Stats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if chinese_font("各领域条目数（共条）山河流湖泊未注明") is None:
+        pytest.skip("no font with Chinese characters is installed")
+    texts = drawn_texts(stats, tmp_path, monkeypatch)
+    assert {"山", "河流", "湖泊", "各领域条目数（共 12 条）", "条目数"} <= texts
+
+
+def test_a_font_must_have_every_character() -> None:
+    assert chinese_font("\U0010ffff") is None
+
+
+def test_a_font_that_draws_one_box_for_all_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = tmp_path / "box.ttf"
+    write_font(box, {"山": "box", "水": "box"})
+    drawn = tmp_path / "drawn.ttf"
+    write_font(drawn, {"山": "one", "水": "two"})
+    monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda: [str(box)])
+    assert chinese_font("山水") is None
+    monkeypatch.setattr(
+        "matplotlib.font_manager.findSystemFonts", lambda: [str(box), str(drawn), "/no/such/font"]
+    )
+    assert chinese_font("山水") == str(drawn)
+
+
+def write_font(file: Path, glyphs: dict[str, str]) -> None:
+    """A small real font that maps characters to glyphs."""
+    from fontTools.fontBuilder import FontBuilder
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0))
+    pen.lineTo((0, 500))
+    pen.lineTo((500, 500))
+    pen.closePath()
+    outline = pen.glyph()
+    names = [".notdef", *sorted(set(glyphs.values()))]
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder(names)
+    builder.setupCharacterMap({ord(character): name for character, name in glyphs.items()})
+    builder.setupGlyf(dict.fromkeys(names, outline))
+    builder.setupHorizontalMetrics(dict.fromkeys(names, (600, 0)))
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": file.stem, "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(file)

@@ -1,0 +1,128 @@
+"""The command line as a whole: light, documented, and clear about what a user can mend."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from clm_data.cli import run
+from clm_data.cli.commands import app
+
+HEAVY = """
+    torch transformers datasets huggingface_hub openai httpx aiohttp pandas pyarrow numpy
+    rapidfuzz matplotlib openpyxl sqlalchemy opencc langdetect jinja2 yaml pydantic jsonschema
+""".split()
+
+
+def leaves(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, child in command.commands.items():
+        if hasattr(child, "commands"):
+            yield from leaves(child, f"{path}{name} ")
+        else:
+            yield f"{path}{name}", child
+
+
+COMMANDS = dict(leaves(typer.main.get_command(app)))
+
+
+def test_the_commands_that_stand_are_there() -> None:
+    assert {
+        "demo",
+        "init",
+        "domains",
+        "schema",
+        "doctor",
+        "generate",
+        "import",
+        "audit",
+        "review export",
+        "review import",
+        "review status",
+        "locality attach",
+        "build",
+        "stats",
+        "export",
+        "push-to-hub",
+    } <= COMMANDS.keys()
+
+
+def test_help_loads_no_heavy_package() -> None:
+    script = (
+        "import sys; from clm_data.cli import run; run(['--help']); "
+        f"print('LOADED', sorted(set({HEAVY!r}) & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert "LOADED []" in done.stdout
+    assert "generate" in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_an_example_that_parses(name: str) -> None:
+    command = COMMANDS[name]
+    examples = [
+        line.split("`")[1] for line in (command.help or "").splitlines() if "Example" in line
+    ]
+    assert examples, "the help has no line 'Example: `clm-data ...`'"
+    for example in examples:
+        words = shlex.split(example)
+        assert words[: 1 + len(name.split())] == ["clm-data", *name.split()]
+        command.make_context(name, words[1 + len(name.split()) :])
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["nonsense"], "No such command"),
+        (["generate", "--nonsense"], "No such option"),
+        (["generate", "--count"], "requires an argument"),
+        (["build"], "clm-data init"),
+        (["stats"], "clm-data init"),
+        (["review", "status"], "clm-data init"),
+        (["review", "import", "nowhere.csv"], "clm-data init"),
+        (["audit", "nowhere.json"], "nowhere.json"),
+        (["--workspace", "nowhere", "build"], "nowhere"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line_and_exit_code_2(
+    argv: list[str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(argv) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert says in err
+
+
+def test_an_unknown_domain_suggests_its_neighbours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    argv = ["generate", "--provider", "offline", "--domain", "chinese_litterature"]
+    assert run(argv) == 2
+    assert "did you mean chinese_literature" in capfd.readouterr().err
+
+
+def test_without_a_key_one_line_names_the_variable_and_the_way_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["generate", "--domain", "chinese_literature"]) == 2
+    err = capfd.readouterr().err
+    assert "DEEPSEEK_API_KEY" in err
+    assert "--provider offline" in err
+    assert err.count("error: ") == 1

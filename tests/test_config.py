@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clm_data.config import Settings, open_workspace, write_default_config
+from clm_data.errors import ConfigError
+
+
+def test_the_file_that_init_writes_says_the_defaults(tmp_path: Path) -> None:
+    write_default_config(tmp_path)
+    assert open_workspace(tmp_path).settings == Settings()
+
+
+def test_flag_over_environment_over_file_over_default(tmp_path: Path) -> None:
+    (tmp_path / "clm.yaml").write_text("provider: vllm\nmodel: from-file\n")
+    environ = {"CLM_DATA_MODEL": "from-env", "CLM_DATA_BASE_URL": "http://env"}
+    workspace = open_workspace(
+        tmp_path, overrides={"base_url": "http://flag", "model": None}, environ=environ
+    )
+    settings = workspace.settings
+    assert settings.provider == "vllm"
+    assert settings.model == "from-env"
+    assert settings.base_url == "http://flag"
+    assert settings.store == Settings().store
+
+
+def test_the_workspace_comes_from_the_environment(tmp_path: Path) -> None:
+    write_default_config(tmp_path)
+    assert open_workspace(environ={"CLM_DATA_WORKSPACE": str(tmp_path)}).path == tmp_path
+
+
+def test_a_relative_store_lies_in_the_workspace(tmp_path: Path) -> None:
+    write_default_config(tmp_path)
+    assert open_workspace(tmp_path).store_url == f"sqlite:///{tmp_path / 'clm.db'}"
+
+
+@pytest.mark.parametrize("url", ["sqlite:////abs/clm.db", "postgresql+psycopg://u@h/db"])
+def test_other_stores_are_left_as_they_are(tmp_path: Path, url: str) -> None:
+    (tmp_path / "clm.yaml").write_text(f"store: {url}\n")
+    assert open_workspace(tmp_path).store_url == url
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("dedup: {threshold: 2}", "dedup.threshold"),
+        ("nonsense: 1", "nonsense"),
+        ("generation: {turns: many}", "generation.turns"),
+        ("- a\n- b", "expected 'name: value'"),
+        ("a: [", "cannot be read as YAML"),
+    ],
+)
+def test_a_wrong_setting_is_named(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "clm.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"clm\.yaml") as caught:
+        open_workspace(tmp_path)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_workspace_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="clm-data init"):
+        open_workspace(tmp_path)
+
+
+def test_own_domains_and_prompts_take_the_place_of_the_shipped_ones(tmp_path: Path) -> None:
+    write_default_config(tmp_path)
+    workspace = open_workspace(tmp_path)
+    assert workspace.domains_file.parent != tmp_path
+    (tmp_path / "domains.yaml").touch()
+    (tmp_path / "prompts").mkdir()
+    assert workspace.domains_file == tmp_path / "domains.yaml"
+    assert workspace.prompts_folder == tmp_path / "prompts"

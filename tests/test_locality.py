@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made import made_fact
+
+from clm_data.errors import UserError
+from clm_data.locality import attach, read_probes, touches
+from clm_data.probes import rejection
+from clm_data.records import (
+    Candidate,
+    Entry,
+    Fact,
+    LooseFact,
+    LooseProbe,
+    Origin,
+    Probe,
+    ProbePair,
+    Problem,
+    Record,
+    Sifted,
+)
+from clm_data.validate import problems_of
+
+ORIGIN = Origin(kind="import", name="made.json", licence="MIT")
+
+
+def entry(number: int, probe: ProbePair | None = None, **zh: str) -> Entry:
+    return Entry(
+        id=f"clm-{number}",
+        domain="rivers",
+        origin=ORIGIN,
+        zh=made_fact("zh", number).model_copy(update=zh),
+        en=made_fact("en", number),
+        probe=probe,
+    )
+
+
+def probe(number: int, zh: str = "第{}页讲什么？", zh_answer: str = "故事{}") -> ProbePair:
+    return ProbePair(
+        zh=Probe(loc=zh.format(number), loc_ans=zh_answer.format(number)),
+        en=Probe(loc=f"What is page {number} about?", loc_ans=f"Story {number}"),
+    )
+
+
+def pool(*numbers: int) -> Sifted[ProbePair]:
+    return Sifted(tuple(probe(number) for number in numbers))
+
+
+def drawn(
+    entries: Sequence[Entry], probes: Sifted[ProbePair], seed: int = 1, *, repeat: bool = False
+) -> Sifted[Record]:
+    return attach(entries, probes, seed=seed, repeat=repeat, status={})
+
+
+def ids(records: Sequence[Record]) -> list[str]:
+    return [ProbePair(zh=record.zh_probe, en=record.en_probe).id for record in records]
+
+
+def test_every_entry_becomes_a_record_with_its_status() -> None:
+    entries = [entry(number) for number in range(5)]
+    sifted = attach(entries, pool(*range(9)), seed=1, repeat=False, status={"clm-3": "accepted"})
+    assert [record.case_id for record in sifted.kept] == [1, 2, 3, 4, 5]
+    assert [record.id for record in sifted.kept] == [item.id for item in entries]
+    assert [record.review for record in sifted.kept].count("accepted") == 1
+    assert sifted.kept[3].review == "accepted"
+    assert (sifted.kept[0].origin, sifted.kept[0].domain) == (ORIGIN, "rivers")
+
+
+def test_the_seed_decides_and_the_order_of_the_source_does_not() -> None:
+    entries = [entry(number) for number in range(20)]
+    first = drawn(entries, pool(*range(60)))
+    assert drawn(entries, pool(*reversed(range(60)))).kept == first.kept
+    assert ids(drawn(entries, pool(*range(60)), seed=2).kept) != ids(first.kept)
+    assert set(ids(first.kept)) != {probe(number).id for number in range(20)}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    owners=st.lists(st.none() | st.integers(0, 12), min_size=1, max_size=12),
+    added=st.none() | st.integers(0, 12),
+    probes=st.integers(14, 30),
+    seed=st.integers(0, 5),
+    repeat=st.booleans(),
+)
+def test_probes_are_unique_untouched_and_stable(
+    owners: list[int | None], added: int | None, probes: int, seed: int, repeat: bool
+) -> None:
+    entries = [
+        entry(100 + number, None if own is None else probe(own))
+        for number, own in enumerate(owners)
+    ]
+    source = pool(*range(probes))
+    sifted = drawn(entries, source, seed, repeat=repeat)
+    assert len(set(ids(sifted.kept))) == len(entries)
+    for item, record in zip(entries, sifted.kept, strict=True):
+        assert touches(item, ProbePair(zh=record.zh_probe, en=record.en_probe)) is None
+    own = {item.id: item.probe.id for item in entries if item.probe is not None}
+    lost = sum(
+        own.get(record.id, id_) != id_
+        for record, id_ in zip(sifted.kept, ids(sifted.kept), strict=True)
+    )
+    assert len(sifted.rejected) == lost
+    longer = [*entries, entry(999, None if added is None else probe(added))]
+    assert drawn(longer, source, seed, repeat=repeat).kept[:-1] == sifted.kept
+
+
+@pytest.mark.parametrize(
+    ("zh", "question", "answer"),
+    [
+        ({"subject": "钢琴"}, "標準鋼琴有几个琴键？", "很多"),
+        ({"ground_truth": "八十八个"}, "什么有八十八个键？", "琴"),
+        ({"target_new": "《边城》"}, "边城在哪里？", "湖南"),
+        ({"ground_truth": "湖南省"}, "凤凰古城在哪里？", "湖南"),
+        ({"subject": "道"}, "这条街道叫什么？", "长街"),
+        ({"ground_truth": "七"}, "一周有几天？", "七"),
+        ({"target_new": "１２"}, "一年有几个月？", "12"),
+    ],
+)
+def test_a_probe_touches_an_entry(zh: dict[str, str], question: str, answer: str) -> None:
+    pair = ProbePair(zh=Probe(loc=question, loc_ans=answer), en=probe(1).en)
+    problem = touches(entry(1, **zh), pair)
+    assert problem is not None
+    assert (problem.code, problem.lang, problem.twin) == ("probe-touches-subject", "zh", "clm-1")
+
+
+@pytest.mark.parametrize(
+    ("fact", "question", "answer", "found"),
+    [
+        ({"subject": "Border Town"}, "who wrote the border town?", "nobody", True),
+        ({"ground_truth": "The Nile"}, "what is the longest river?", "nile", True),
+        ({"target_new": "Paris, France"}, "what is the capital?", "Paris", True),
+        ({"ground_truth": "art"}, "how does the party start?", "late", False),
+        ({"ground_truth": "12"}, "who won in 1912?", "the 12 apostles", False),
+        ({"ground_truth": "1988"}, "how many keys?", "88", False),
+    ],
+)
+def test_english_is_compared_by_whole_words(
+    fact: dict[str, str], question: str, answer: str, found: bool
+) -> None:
+    english: Fact = made_fact("en", 1).model_copy(update=fact)
+    item = entry(1).model_copy(update={"en": english})
+    pair = ProbePair(zh=probe(1).zh, en=Probe(loc=question, loc_ans=answer))
+    assert (touches(item, pair) is not None) is found
+
+
+def test_a_single_character_or_short_number_in_other_words_is_chance() -> None:
+    pair = ProbePair(zh=Probe(loc="1988年的中秋节在几月？", loc_ans="九"), en=probe(1).en)
+    assert touches(entry(1, ground_truth="中", target_new="88"), pair) is None
+    assert touches(entry(1, ground_truth="九江"), pair) is None
+
+
+def test_the_bank_is_drawn_so_that_validation_finds_nothing() -> None:
+    bank = read_probes("bank")
+    entries = [
+        entry(number, subject=pair.zh.loc_ans, prompt=f"{pair.zh.loc_ans}是")
+        for number, pair in enumerate(bank.kept[:60])
+    ]
+    for record in drawn(entries, bank).kept:
+        candidate = Candidate(
+            id=record.id,
+            domain=None,
+            origin=ORIGIN,
+            zh=LooseFact(**record.zh.model_dump()),
+            en=LooseFact(**record.en.model_dump()),
+            zh_probe=LooseProbe(**record.zh_probe.model_dump()),
+            en_probe=LooseProbe(**record.en_probe.model_dump()),
+        )
+        codes = {problem.code for problem in problems_of(candidate)}
+        assert not codes & {"probe-touches-subject", "untranslated-probe"}
+
+
+def test_an_entry_keeps_its_own_good_probe_cleaned() -> None:
+    own = ProbePair(
+        zh=Probe(loc=" 光年是什么的单位？", loc_ans="距离"),
+        en=Probe(loc="nq question: what does a light-year measure", loc_ans="Distance "),
+    )
+    sifted = drawn([entry(1, own)], pool())
+    assert sifted.kept[0].zh_probe.loc == "光年是什么的单位？"
+    assert sifted.kept[0].en_probe == Probe(
+        loc="what does a light-year measure", loc_ans="Distance"
+    )
+    assert sifted.rejected == ()
+
+
+@pytest.mark.parametrize(
+    ("own", "code"),
+    [
+        (probe(1, zh="1号河流有多长？"), "probe-touches-subject"),
+        (probe(1, zh="what is on page {}"), "untranslated-probe"),
+        (probe(7), "repeated-probe"),
+    ],
+)
+def test_an_own_probe_that_cannot_be_kept_is_rejected_and_replaced(
+    own: ProbePair, code: str
+) -> None:
+    sifted = drawn([entry(5, probe(7)), entry(1, own)], pool(20, 21))
+    assert len(sifted.kept) == 2
+    assert ids(sifted.kept)[1] in {probe(20).id, probe(21).id}
+    (gone,) = sifted.rejected
+    assert (gone.stage, gone.code, gone.content) == ("locality", code, own.model_dump())
+
+
+def test_what_the_source_rejected_is_passed_on() -> None:
+    gone = rejection("bank#3", Problem(code="empty-field", message="no loc"), {})
+    sifted = drawn([entry(1)], Sifted((probe(1),), (gone,)))
+    assert sifted.rejected == (gone,)
+
+
+def test_too_few_probes_say_so_with_numbers() -> None:
+    entries = [entry(number) for number in range(5)]
+    with pytest.raises(
+        UserError, match=r"2 of 5 entries get no locality probe.*\(3 probes.*--repeat"
+    ):
+        drawn(entries, pool(1, 2, 3))
+    with pytest.raises(UserError, match="5 of 5 entries"):
+        drawn(entries, pool(), repeat=True)
+
+
+def test_repeated_probes_are_used_evenly() -> None:
+    entries = [entry(number) for number in range(11)]
+    uses = Counter(ids(drawn(entries, pool(1, 2, 3), repeat=True).kept))
+    assert sorted(uses.values()) == [3, 4, 4]

@@ -1,0 +1,157 @@
+"""Prompts are complete, versioned and hashed; what is wrong with a template is one line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from clm_data.domains import Bilingual, Domain, load_domains
+from clm_data.errors import ConfigError
+from clm_data.parse import read_items
+from clm_data.prompts import TEMPLATES, Prompts
+from clm_data.records import FACT_FIELDS, Language
+from clm_data.resources import resource
+
+
+@pytest.fixture(scope="module")
+def domains() -> dict[str, Domain]:
+    return load_domains(resource("domains.yaml"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the shipped folder, free to break."""
+    return Path(shutil.copytree(resource("prompts"), tmp_path / "prompts"))
+
+
+@pytest.mark.parametrize("lang", ["zh", "en"])
+def test_the_first_message_says_everything_of_every_domain(
+    domains: dict[str, Domain], lang: Language
+) -> None:
+    prompts = Prompts(resource("prompts"), lang)
+    for domain in domains.values():
+        topic = domain.ask_for[-1]
+        text = prompts.first(domain, topic, 7, ["鲁迅", "老\n舍"]).text
+        assert domain.id in text
+        assert (domain.zh if lang == "zh" else domain.en) in text
+        assert topic.text(lang) in text
+        assert all(item.text(lang) in text for item in domain.avoid)
+        assert "\n- 鲁迅\n- 老 舍\n" in text
+        assert "{{" not in text
+        assert "{%" not in text
+        assert "\n\n\n" not in text
+        addition = resource("prompts", "domains", f"{domain.id}.md").read_text(encoding="utf-8")
+        assert addition.strip() in text
+        shown = [item for item in read_items(text) if set(item) == {"zh", "en"}]
+        assert [set(item["zh"]) for item in shown if isinstance(item["zh"], dict)] == [
+            set(FACT_FIELDS)
+        ] * 2
+
+
+@pytest.mark.parametrize("lang", ["zh", "en"])
+def test_every_field_and_limit_is_named(domains: dict[str, Domain], lang: Language) -> None:
+    text = Prompts(resource("prompts"), lang).first(*_physics(domains), 5).text
+    for part in (*FACT_FIELDS, "80", "240", "JSON", "5"):
+        assert part in text
+
+
+@pytest.mark.parametrize("lang", ["zh", "en"])
+def test_used_subjects_are_listed_only_when_there_are_some(
+    domains: dict[str, Domain], lang: Language
+) -> None:
+    prompts = Prompts(resource("prompts"), lang)
+    plain = prompts.first(*_physics(domains), 5)
+    used = prompts.first(*_physics(domains), 5, ["牛顿"])
+    assert "- 牛顿" not in plain.text
+    assert plain.hash != used.hash
+
+
+def test_more_and_correct_carry_count_and_problems() -> None:
+    for lang in ("zh", "en"):
+        prompts = Prompts(resource("prompts"), lang)
+        assert "4" in prompts.more(4).text
+        text = prompts.correct(["鲁迅：提示中泄露了答案", "老舍：长度超限"], 3).text
+        assert "- 鲁迅：提示中泄露了答案\n- 老舍：长度超限\n" in text
+        assert "3" in text
+
+
+def test_the_hash_is_that_of_the_text_and_the_version_that_of_the_template(
+    domains: dict[str, Domain], folder: Path
+) -> None:
+    template = folder / "generate.zh.md.j2"
+    source = template.read_text(encoding="utf-8")
+    template.write_text(source.replace("version: 1", "version: 2-mine"), encoding="utf-8")
+    prompts = Prompts(folder)
+    rendered = prompts.first(*_physics(domains), 5)
+    assert rendered.hash == hashlib.sha256(rendered.text.encode()).hexdigest()
+    assert rendered.version == prompts.versions["generate"] == "2-mine"
+    assert "version" not in rendered.text
+    assert rendered.hash == Prompts(resource("prompts")).first(*_physics(domains), 5).hash
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "says"),
+    [
+        ("generate", "{# version: 1 #}\n{{ nobody }}", "nobody"),
+        ("more", "{# version: 1 #}\n{% if %}", "line 2"),
+        ("correct", "no version", "version"),
+        ("more", None, "missing"),
+    ],
+)
+def test_a_wrong_template_is_one_line(
+    domains: dict[str, Domain], folder: Path, name: str, source: str | None, says: str
+) -> None:
+    file = folder / f"{name}.zh.md.j2"
+    if source is None:
+        file.unlink()
+    else:
+        file.write_text(source, encoding="utf-8")
+    with pytest.raises(ConfigError) as error:
+        Prompts(folder).first(*_physics(domains), 5)
+    assert says in str(error.value)
+    assert file.name in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_shipped_domain_needs_its_addition_and_an_own_one_does_not(
+    domains: dict[str, Domain], folder: Path
+) -> None:
+    (folder / "domains" / "physics.md").unlink()
+    with pytest.raises(ConfigError, match=r"physics\.md is missing"):
+        Prompts(folder).first(*_physics(domains), 5)
+    own = domains["physics"].model_copy(update={"id": "tea_tasting"})
+    assert "本领域须知" not in Prompts(folder).first(own, own.ask_for[0], 5).text
+
+
+def test_an_english_addition_goes_before_the_chinese_one(
+    domains: dict[str, Domain], folder: Path
+) -> None:
+    (folder / "domains" / "physics.en.md").write_text("Name the unit in full.", encoding="utf-8")
+    assert "Name the unit in full." in Prompts(folder, "en").first(*_physics(domains), 5).text
+    assert "Name the unit" not in Prompts(folder, "zh").first(*_physics(domains), 5).text
+
+
+def test_templates_come_in_both_languages_with_versions() -> None:
+    for lang in ("zh", "en"):
+        assert set(Prompts(resource("prompts"), lang).versions) == set(TEMPLATES)
+
+
+def test_the_domain_file_is_what_the_paper_has(domains: dict[str, Domain]) -> None:
+    quotas = {name: domain.quota for name, domain in domains.items()}
+    assert len(quotas) == 24
+    assert sum(quotas.values()) == 1010
+    assert next(iter(quotas)) == "chinese_literature"
+    assert quotas["chinese_literature"] == 102 == max(quotas.values())
+    assert quotas["modern_chinese_history"] == 8 == min(quotas.values())
+    for domain in domains.values():
+        assert len(domain.examples) == 2
+        assert json.dumps([e.model_dump() for e in domain.examples], ensure_ascii=False)
+        assert len({topic.zh for topic in domain.ask_for}) == len(domain.ask_for)
+
+
+def _physics(domains: dict[str, Domain]) -> tuple[Domain, Bilingual]:
+    return domains["physics"], domains["physics"].ask_for[0]

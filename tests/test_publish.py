@@ -1,0 +1,418 @@
+"""Pushing to a stand-in for the Hub: the real client, real HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hub_server import Hub, running_hub
+from made import made_domains, made_records
+
+from clm_data import cli, layouts
+from clm_data.card import render_card
+from clm_data.chart import draw_domains
+from clm_data.config import Settings
+from clm_data.errors import CredentialsError, InputFileError, PublishError, UserError
+from clm_data.manifest import Manifest, file_hashes, read_manifest, shaping_settings
+from clm_data.publish import PushReport, push_to_hub
+from clm_data.stats import statistics
+
+REPO = "team/facts"
+COUNT = 6
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset folder laid out as a build lays it out."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = tmp_path_factory.mktemp("built")
+    records = made_records(COUNT)
+    for name, rows in layouts.CONFIGURATIONS.items():
+        (folder / name).mkdir()
+        pq.write_table(pa.Table.from_pylist(rows(records)), folder / name / "test.parquet")
+    for name, content in layouts.published(records).items():
+        text = json.dumps(content, ensure_ascii=False, indent=2)
+        (folder / name).write_text(text, encoding="utf-8")
+    (folder / "rejected.jsonl").write_text('{"stage": "parse"}\n', encoding="utf-8")
+    settings = Settings()
+    manifest = Manifest(
+        clm_data="0.0.0",
+        packages={},
+        settings=shaping_settings(settings),
+        domains_sha256="0" * 64,
+        prompt_hashes={},
+        sources=[],
+        stages={},
+        reviewed={"unreviewed": COUNT},
+        reviewed_only=False,
+        files={},
+    )
+    stats = statistics(records, [], [], made_domains())
+    draw_domains(stats, folder / "domains.png")
+    card = render_card(stats, settings.dataset, manifest)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    seal(folder, manifest)
+    return folder
+
+
+@pytest.fixture
+def folder(built: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(built, tmp_path / "dataset"))
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """A Hub that the client's defaults point to, and no stored token."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no_token"))
+    with running_hub() as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        monkeypatch.setattr(
+            "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+            hub.url + "/{repo_id}/resolve/{revision}/{filename}",
+        )
+        yield hub
+
+
+def seal(folder: Path, manifest: Manifest) -> None:
+    manifest.model_copy(update={"files": file_hashes(folder)}).write(folder)
+
+
+def change(folder: Path, name: str, text: str) -> None:
+    """Change a file as another build would: the manifest knows."""
+    (folder / name).write_text(text, encoding="utf-8")
+    seal(folder, read_manifest(folder))
+
+
+def push(folder: Path, **options: Any) -> PushReport:
+    return push_to_hub(folder, REPO, **({"token": "hf_writer"} | options))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def closed_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+def assert_one_line(error: pytest.ExceptionInfo[UserError], *words: str) -> None:
+    message = str(error.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_pushes_every_file_byte_for_byte(folder: Path, hub: Hub) -> None:
+    report = push(folder, tag="v1")
+    repo = hub.repos[REPO]
+    assert {**repo.files, ".gitattributes": b""} == {**contents(folder), ".gitattributes": b""}
+    assert (report.changed, report.commit, report.remote) == (True, repo.head, "absent")
+    assert {file.change for file in report.files} == {"new"}
+    assert repo.tags == {"v1": repo.head}
+    assert not repo.private
+
+
+def test_parquet_and_png_go_to_large_storage(folder: Path, hub: Hub) -> None:
+    push(folder)
+    large = [data for path, data in contents(folder).items() if path.endswith((".parquet", ".png"))]
+    assert sorted(hub.large.values()) == sorted(large)
+
+
+def test_second_push_of_the_same_content_sends_nothing(folder: Path, hub: Hub) -> None:
+    first = push(folder, tag="v1")
+    hub.requests.clear()
+    second = push(folder, tag="v1")
+    assert hub.writes == []
+    assert (second.changed, second.commit) == (False, first.commit)
+    assert {file.change for file in second.files} == {"same"}
+
+
+def test_only_what_differs_is_sent(folder: Path, hub: Hub) -> None:
+    push(folder)
+    change(folder, "rejected.jsonl", '{"stage": "validate"}\n')
+    report = push(folder)
+    changed = {file.path for file in report.files if file.change != "same"}
+    assert changed == {"rejected.jsonl", "manifest.json"}
+    assert hub.repos[REPO].files["rejected.jsonl"] == b'{"stage": "validate"}\n'
+    assert len(hub.repos[REPO].commits) == 3
+
+
+def test_removes_what_an_earlier_push_brought_and_keeps_what_others_added(
+    folder: Path, hub: Hub
+) -> None:
+    push(folder)
+    repo = hub.repos[REPO]
+    repo.add_commit({**repo.files, "LICENSE": b"text"})
+    report = push(folder, rejected=False)
+    assert report.removed == ("rejected.jsonl",)
+    assert report.left_out == ("rejected.jsonl",)
+    assert "rejected.jsonl" not in repo.files
+    assert repo.files["LICENSE"] == b"text"
+    assert not push(folder, rejected=False).changed
+
+
+def test_what_no_build_wrote_is_not_pushed(folder: Path, hub: Hub) -> None:
+    (folder / "notes.txt").write_text("mine", encoding="utf-8")
+    assert push(folder).left_out == ("notes.txt",)
+    assert "notes.txt" not in hub.repos[REPO].files
+
+
+def test_foreign_manifest_in_the_repository_is_overwritten_and_removes_nothing(
+    folder: Path, hub: Hub
+) -> None:
+    push(folder)
+    repo = hub.repos[REPO]
+    repo.add_commit({**repo.files, "manifest.json": b'{"files": {"LICENSE": ""}}', "LICENSE": b"x"})
+    assert push(folder).removed == ()
+    assert repo.files == {
+        **contents(folder),
+        "LICENSE": b"x",
+        ".gitattributes": repo.files[".gitattributes"],
+    }
+
+
+def test_private_repository_is_made_private_and_stays_so(folder: Path, hub: Hub) -> None:
+    assert push(folder, private=True).visibility == "private"
+    assert hub.repos[REPO].private
+    assert push(folder).visibility == "private"
+
+
+def test_public_repository_is_not_taken_for_a_private_one(folder: Path, hub: Hub) -> None:
+    push(folder)
+    hub.requests.clear()
+    with pytest.raises(PublishError) as error:
+        push(folder, private=True)
+    assert_one_line(error, REPO, "public")
+    assert hub.writes == []
+
+
+def test_dry_run_shows_what_differs_and_sends_nothing(folder: Path, hub: Hub) -> None:
+    push(folder)
+    change(folder, "rejected.jsonl", "")
+    hub.requests.clear()
+    report = push(folder, dry_run=True)
+    assert hub.writes == []
+    assert (report.changed, report.commit, report.remote) == (True, None, "present")
+    sizes = {file.path: file.size for file in report.files}
+    assert sizes == {path: len(data) for path, data in contents(folder).items()}
+    hashes = {file.path: file.sha256 for file in report.files}
+    assert hashes.items() >= read_manifest(folder).files.items()
+
+
+def test_dry_run_on_an_absent_repository_makes_none(folder: Path, hub: Hub) -> None:
+    report = push(folder, dry_run=True, private=True, tag="v1")
+    assert (report.remote, report.visibility, report.tag) == ("absent", "private", "v1")
+    assert (hub.writes, hub.repos) == ([], {})
+
+
+def test_dry_run_needs_neither_token_nor_network(folder: Path, hub: Hub) -> None:
+    report = push(folder, dry_run=True, token=None, endpoint=closed_port())
+    assert report.remote.startswith("not read: cannot reach http://127.0.0.1")
+    assert {file.change for file in report.files} == {"unknown"}
+    assert len(report.files) == len(contents(folder))
+
+
+def test_dry_run_without_a_token_does_not_call_a_private_repository_absent(
+    folder: Path, hub: Hub
+) -> None:
+    push(folder, private=True)
+    assert push(folder, dry_run=True, token=None).remote.startswith("absent, or private")
+
+
+def test_tag_is_set_where_an_earlier_push_left_it_out(folder: Path, hub: Hub) -> None:
+    push(folder)
+    report = push(folder, tag="v1")
+    assert not report.changed
+    assert hub.repos[REPO].tags == {"v1": report.commit}
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_tag_that_marks_other_content_is_refused_before_anything_is_sent(
+    folder: Path, hub: Hub, dry_run: bool
+) -> None:
+    push(folder, tag="v1")
+    change(folder, "rejected.jsonl", "")
+    hub.requests.clear()
+    with pytest.raises(PublishError) as error:
+        push(folder, tag="v1", dry_run=dry_run)
+    assert_one_line(error, "v1", hub.repos[REPO].head[:8])
+    assert hub.writes == []
+
+
+def test_token_comes_from_the_environment(
+    folder: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_writer")
+    assert push(folder, token=None).changed
+
+
+def test_no_token_is_one_line(folder: Path, hub: Hub) -> None:
+    with pytest.raises(CredentialsError) as error:
+        push(folder, token=None)
+    assert_one_line(error, "HF_TOKEN")
+    assert hub.requests == []
+
+
+def test_refused_token_is_one_line_that_does_not_show_it(folder: Path, hub: Hub) -> None:
+    with pytest.raises(CredentialsError) as error:
+        push(folder, token="hf_expired")
+    assert_one_line(error, "refused the token")
+    assert "hf_expired" not in str(error.value)
+
+
+def test_no_permission_to_make_a_repository_is_one_line(folder: Path, hub: Hub) -> None:
+    with pytest.raises(PublishError) as error:
+        push(folder, token="hf_reader")
+    assert_one_line(error, "403", "write permission for team")
+
+
+def test_no_permission_to_write_is_one_line(folder: Path, hub: Hub) -> None:
+    push(folder)
+    change(folder, "rejected.jsonl", "")
+    with pytest.raises(PublishError) as error:
+        push(folder, token="hf_reader")
+    assert_one_line(error, "403", "write permission for team")
+
+
+def test_private_repository_of_others_is_one_line(folder: Path, hub: Hub) -> None:
+    push(folder, private=True)
+    hub.tokens["hf_reader"] = ("else",)
+    with pytest.raises(PublishError) as error:
+        push(folder, token="hf_reader")
+    assert_one_line(error, "403")
+
+
+@pytest.mark.parametrize("name", ["facts", "a/b/c", "team/", "team/fa cts", ""])
+def test_what_cannot_be_a_repository_is_one_line(folder: Path, hub: Hub, name: str) -> None:
+    with pytest.raises(PublishError) as error:
+        push_to_hub(folder, name, token="hf_writer", dry_run=True)
+    assert_one_line(error, "is not a repository")
+    assert hub.requests == []
+
+
+def test_no_network_is_one_line(folder: Path, hub: Hub) -> None:
+    with pytest.raises(PublishError) as error:
+        push(folder, endpoint=closed_port())
+    assert_one_line(error, "cannot reach http://127.0.0.1", "network")
+
+
+@pytest.mark.parametrize(
+    ("status", "word"), [(429, "wait"), (503, "later"), (412, "in between"), (400, "Hub")]
+)
+def test_other_refusals_are_one_line(folder: Path, hub: Hub, status: int, word: str) -> None:
+    hub.failing["/commit/"] = status
+    with pytest.raises(PublishError) as error:
+        push(folder)
+    assert_one_line(error, str(status), word)
+
+
+def test_refused_upload_is_one_line(folder: Path, hub: Hub) -> None:
+    hub.failing["/lfs/"] = 403
+    with pytest.raises(PublishError) as error:
+        push(folder)
+    assert_one_line(error, "403")
+
+
+def test_push_that_broke_off_is_completed_by_the_next(folder: Path, hub: Hub) -> None:
+    hub.failing["/commit/"] = 503
+    with pytest.raises(PublishError):
+        push(folder, tag="v1")
+    assert hub.repos[REPO].tags == {}
+    hub.failing.clear()
+    push(folder, tag="v1")
+    assert contents(folder).items() <= hub.repos[REPO].files.items()
+    assert hub.repos[REPO].tags == {"v1": hub.repos[REPO].head}
+
+
+@pytest.mark.parametrize("name", ["README.md", "zh/test.parquet"])
+def test_file_changed_after_the_build_is_named(folder: Path, hub: Hub, name: str) -> None:
+    with (folder / name).open("ab") as file:
+        file.write(b"\n")
+    with pytest.raises(InputFileError) as error:
+        push(folder)
+    assert_one_line(error, name, "changed")
+    assert hub.requests == []
+
+
+def test_missing_file_is_named(folder: Path, hub: Hub) -> None:
+    (folder / "en" / "test.parquet").unlink()
+    with pytest.raises(InputFileError) as error:
+        push(folder)
+    assert_one_line(error, "en/test.parquet", "missing")
+
+
+def test_folder_that_does_not_load_is_not_pushed(folder: Path, hub: Hub) -> None:
+    change(folder, "zh/test.parquet", "no parquet")
+    with pytest.raises(InputFileError) as error:
+        push(folder)
+    assert_one_line(error, "does not load")
+    assert hub.requests == []
+
+
+def test_folder_without_a_manifest_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputFileError) as error:
+        push(tmp_path)
+    assert_one_line(error, "manifest.json")
+
+
+def test_pushed_dataset_loads_from_the_hub(folder: Path, hub: Hub, tmp_path: Path) -> None:
+    push(folder, private=True)
+    program = (
+        "import datasets, json\n"
+        f"rows = [datasets.load_dataset({REPO!r}, name, split='test').to_list()"
+        " for name in ('parallel', 'zh', 'en', 'mix')]\n"
+        "print(json.dumps(rows))"
+    )
+    environ = {
+        **os.environ,
+        "HF_ENDPOINT": hub.url,
+        "HF_TOKEN": "hf_writer",
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environ, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    records = made_records(COUNT)
+    assert json.loads(done.stdout) == [rows(records) for rows in layouts.CONFIGURATIONS.values()]
+
+
+def test_command_prints_what_went_up(
+    folder: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_writer")
+    arguments = ["push-to-hub", REPO, "--dataset", str(folder), "--tag", "v1", "--json"]
+    assert cli.run([*arguments, "--dry-run"]) == 0
+    assert json.loads(capsys.readouterr().out)["changed"] is True
+    assert hub.repos == {}
+    assert cli.run(arguments) == 0
+    assert json.loads(capsys.readouterr().out)["commit"] == hub.repos[REPO].head
+    assert cli.run(arguments[:-1]) == 0
+    assert "nothing to change" in capsys.readouterr().out
+
+
+def test_command_without_a_token_exits_with_2_and_one_line(
+    folder: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["push-to-hub", REPO, "--dataset", str(folder)]) == 2
+    assert capsys.readouterr().err.startswith("error: no Hub token; set HF_TOKEN")

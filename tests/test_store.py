@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from clm_data.errors import StoreError, UserError
+from clm_data.records import Decision
+from clm_data.store import NewDialogue, Store
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'clm.db'}"
+
+
+def dialogue(number: int, domain: str = "physics") -> NewDialogue:
+    return NewDialogue(domain, number, 0, "offline", "bank", "问", "0" * 64, 5)
+
+
+def decision(entry: str, verdict: str = "accept") -> Decision:
+    return Decision.model_validate(
+        {"entry_id": entry, "content_hash": "h", "verdict": verdict, "reviewer": "李华"}
+    )
+
+
+def test_what_was_written_is_there_after_opening_again(url: str) -> None:
+    with Store(url) as store:
+        store.plan([dialogue(1), dialogue(0)])
+        request = store.record_request(1, 0, [{"role": "user", "content": "问"}])
+        store.commit_answer(request, {"text": "答😀"})
+        store.end_dialogue(1, "quota reached")
+    with Store(url) as store:
+        assert [d.number for d in store.dialogues("physics")] == [0, 1]
+        assert [d.ended for d in store.dialogues()] == [None, "quota reached"]
+        (exchange,) = store.exchanges(1)
+        assert exchange.completion == {"text": "答😀"}
+        assert exchange.messages == [{"role": "user", "content": "问"}]
+        assert exchange.error is None
+
+
+def test_a_request_in_flight_has_neither_answer_nor_error(url: str) -> None:
+    with Store(url) as store:
+        store.plan([dialogue(0)])
+        store.record_request(1, 0, [])
+        (exchange,) = store.exchanges()
+        assert (exchange.completion, exchange.error) == (None, None)
+
+
+def test_a_wave_is_planned_whole_or_not_at_all(url: str) -> None:
+    with Store(url) as store:
+        store.plan([dialogue(0)])
+        with pytest.raises(StoreError, match="another run"):
+            store.plan([dialogue(1), dialogue(0)])
+        assert [d.number for d in store.dialogues()] == [0]
+
+
+def test_the_same_file_is_kept_once_with_its_rows_as_they_are(url: str) -> None:
+    rows = [{"case_id": 1, "x": None}, {"case_id": "1", "x": 1.5}, ["list"], "\ud83d", 10**20, {}]
+    with Store(url) as store:
+        assert store.add_source("a.json", "clm-bench-zh", "s1", "cc-by-4.0", rows)
+        assert not store.add_source("copy.json", "clm-bench-zh", "s1", None, rows)
+        (source,) = store.sources()
+        assert (source.name, source.licence) == ("a.json", "cc-by-4.0")
+        kept = store.source_rows(source.id)
+    assert kept == rows
+    assert [type(row) for row in kept] == [type(row) for row in rows]
+
+
+def test_a_decision_is_added_once_and_never_changed(url: str) -> None:
+    with Store(url) as store:
+        assert store.add_decisions([decision("a"), decision("b")], ["1", "2"]) == 2
+        assert store.add_decisions([decision("a"), decision("c", "reject")], ["1", "3"]) == 1
+        assert [d.entry_id for d in store.decisions()] == ["a", "b", "c"]
+
+
+def test_repeated_acts_in_one_call_count_once(url: str) -> None:
+    with Store(url) as store:
+        assert store.add_decisions([decision("a"), decision("a")], ["1", "1"]) == 1
+
+
+def test_another_schema_version_is_refused_in_words(url: str) -> None:
+    Store(url).close()
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as db:
+        db.execute("UPDATE info SET value = '99'")
+    with pytest.raises(StoreError, match="schema 99"):
+        Store(url)
+
+
+@pytest.mark.parametrize("bad", ["no url", "nosuch://host/db"])
+def test_an_unusable_url_is_one_clear_error(bad: str) -> None:
+    with pytest.raises(StoreError, match="not usable"):
+        Store(bad)
+
+
+def test_a_file_that_is_no_database_is_one_clear_error(tmp_path: Path) -> None:
+    file = tmp_path / "clm.db"
+    file.write_text("not a database, " * 100)
+    with pytest.raises(StoreError, match="cannot be used"):
+        Store(f"sqlite:///{file}")
+
+
+def test_a_password_is_not_shown() -> None:
+    with pytest.raises(UserError) as caught:
+        Store("postgresql+nosuch://user:secret@127.0.0.1/db")
+    assert "secret" not in str(caught.value)

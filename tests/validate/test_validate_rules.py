@@ -1,0 +1,490 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from judged import candidate
+
+from clm_data.codes import CODES
+from clm_data.records import Candidate
+from clm_data.validate.rules import RULES, problems_of
+
+
+def found(code: str, **changes: Any) -> list[tuple[str | None, str | None]]:
+    return [(problem.lang, problem.field) for problem in RULES[code](candidate(**changes))]
+
+
+def test_the_sound_candidate_has_no_problem() -> None:
+    assert problems_of(candidate(probes=True)) == []
+
+
+def test_every_rule_is_registered_under_a_code_and_yields_it() -> None:
+    assert set(RULES) <= set(CODES)
+    empty = Candidate(id="x", domain=None, origin=candidate().origin)
+    assert {problem.code for problem in problems_of(empty)} == {"empty-field"}
+
+
+# --- empty-field
+
+
+@pytest.mark.parametrize("value", [None, "", "  ", "\u3000", "\u200b", "\ufeff\n"])
+def test_a_field_with_nothing_to_read_is_empty_and_nothing_else(value: str | None) -> None:
+    assert [(p.code, p.lang, p.field) for p in problems_of(candidate(en_ground_truth=value))] == [
+        ("empty-field", "en", "ground_truth")
+    ]
+
+
+def test_a_missing_side_is_one_problem() -> None:
+    one_sided = candidate().model_copy(update={"en": None})
+    assert [(p.code, p.lang, p.field) for p in problems_of(one_sided)] == [
+        ("empty-field", "en", None)
+    ]
+
+
+def test_a_probe_on_one_side_only_is_incomplete() -> None:
+    half = candidate(probes=True).model_copy(update={"en_probe": None})
+    assert [(p.lang, p.field) for p in RULES["empty-field"](half)] == [
+        ("en", "loc"),
+        ("en", "loc_ans"),
+    ]
+
+
+# --- subject
+
+
+@pytest.mark.parametrize("change", [{"zh_subject": "邊城"}, {"zh_subject": "《边 城》"}])
+def test_the_subject_must_stand_letter_by_letter(change: dict[str, str]) -> None:
+    assert found("subject-not-in-prompt", **change) == [("zh", "prompt")]
+    assert found("subject-not-in-rephrase", **change) == [("zh", "rephrase_prompt")]
+
+
+def test_case_counts_in_the_subject() -> None:
+    assert found("subject-not-in-prompt", en_subject="border town") == [("en", "prompt")]
+
+
+def test_a_rephrasing_without_the_subject_is_found_alone() -> None:
+    changed = candidate(zh_rephrase_prompt="湘西茶峒翠翠的故事，写它的人是")
+    assert [p.code for p in problems_of(changed)] == ["subject-not-in-rephrase"]
+
+
+# --- leaks
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"zh_prompt": "沈从文的小说《边城》的作者是"},
+        {"zh_prompt": "沈從文的小说《边城》的作者是"},
+        {"zh_prompt": "小说《边城》的作者不是汪曾祺，而是"},
+        {"zh_ground_truth": "《边城》"},
+        {"zh_ground_truth": "DNA", "zh_prompt": "《边城》里dna的作者是"},
+        {"zh_ground_truth": "仁", "zh_prompt": "《边城》讲仁，作者是"},
+    ],
+)
+def test_a_chinese_prompt_leaks(change: dict[str, str]) -> None:
+    assert ("zh", "prompt") in found("answer-in-prompt", **change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"zh_ground_truth": "从文先生"},
+        {"zh_ground_truth": "城"},
+        {"zh_ground_truth": "8", "zh_prompt": "1934年8月，小说《边城》的章数是"},
+        {"zh_ground_truth": "8个", "zh_prompt": "小说《边城》分18个部分，章数是"},
+        {"zh_ground_truth": "NA", "zh_prompt": "《边城》里DNA的作者是"},
+    ],
+)
+def test_a_chinese_prompt_does_not_leak(change: dict[str, str]) -> None:
+    assert found("answer-in-prompt", **change) == []
+
+
+@pytest.mark.parametrize(
+    ("subject", "truth", "prompt"),
+    [
+        ("night-blooming jasmine", "night", "The blooming time of night-blooming jasmine is"),
+        ("Sui", "the Sui Dynasty", "Founded in 581, the sui dynasty Sui is"),
+        ("Napoleon", "Napoleon", "Napoleon's first name is"),
+        ("Congwen", "Shen  Congwen", "Congwen, or Shen Congwen, was"),
+    ],
+)
+def test_an_english_prompt_leaks(subject: str, truth: str, prompt: str) -> None:
+    change = {"en_subject": subject, "en_ground_truth": truth, "en_prompt": prompt}
+    assert found("answer-in-prompt", **change) == [("en", "prompt")]
+
+
+@pytest.mark.parametrize(
+    ("truth", "prompt"),
+    [
+        ("night", "The knight of Border Town is"),
+        ("C", "The letter c of Border Town is"),
+        ("10", "On 10 May the count in Border Town was"),
+        ("Shen", "The emperor Shenzong read Border Town in"),
+    ],
+)
+def test_an_english_prompt_does_not_leak(truth: str, prompt: str) -> None:
+    assert found("answer-in-prompt", en_ground_truth=truth, en_prompt=prompt) == []
+
+
+def test_a_leak_in_the_rephrasing_names_both_answers() -> None:
+    text = "Border Town is by Shen Congwen or Wang Zengqi, namely"
+    changed = candidate(en_rephrase_prompt=text)
+    [problem] = RULES["answer-in-rephrase"](changed)
+    assert problem.field == "rephrase_prompt"
+    assert "ground_truth «Shen Congwen» and target_new «Wang Zengqi»" in problem.message
+
+
+# --- target and truth
+
+
+@pytest.mark.parametrize(
+    ("lang", "truth", "target"),
+    [
+        ("zh", "《红楼梦》", "红楼梦"),
+        ("zh", "紅樓夢", "红楼梦"),
+        ("zh", "ＤＮＡ", "dna"),
+        ("zh", "二十一年", "21年"),
+        ("zh", "一九四九年", "1949年"),
+        ("zh", "约翰·洛克", "约翰洛克"),
+        ("en", "the Sui Dynasty", "Sui dynasty"),
+        ("en", "twenty-one", "21"),
+        ("en", "2,430", "2430"),
+        ("en", "“Border Town”", "border town"),
+    ],
+)
+def test_another_spelling_is_the_same_answer(lang: str, truth: str, target: str) -> None:
+    change = {f"{lang}_ground_truth": truth, f"{lang}_target_new": target}
+    assert found("target-equals-truth", **change) == [(lang, "target_new")]
+    assert found("target-near-truth", **change) == []
+
+
+@pytest.mark.parametrize(
+    ("lang", "truth", "target"),
+    [
+        ("zh", "1.5亿", "15亿"),
+        ("zh", "-40", "40"),
+        ("zh", "3-4", "34"),
+        ("zh", "由北向南", "由南向北"),
+        ("en", "C", "C++"),
+        ("en", "1637", "1638"),
+    ],
+)
+def test_another_answer_is_neither_equal_nor_near(lang: str, truth: str, target: str) -> None:
+    change = {f"{lang}_ground_truth": truth, f"{lang}_target_new": target}
+    assert found("target-equals-truth", **change) == []
+    assert found("target-near-truth", **change) == []
+
+
+@pytest.mark.parametrize(
+    ("lang", "truth", "target"),
+    [
+        ("zh", "鲁迅", "鲁迅先生"),
+        ("zh", "长安城", "长安"),
+        ("en", "Sui", "the Sui Dynasty"),
+        ("en", "Beethovenberg", "Beethovemberg"),
+    ],
+)
+def test_a_contained_or_misspelt_answer_is_near(lang: str, truth: str, target: str) -> None:
+    change = {f"{lang}_ground_truth": truth, f"{lang}_target_new": target}
+    assert found("target-near-truth", **change) == [(lang, "target_new")]
+
+
+@pytest.mark.parametrize(
+    ("lang", "truth", "target"),
+    [
+        ("zh", "对称", "不对称"),
+        ("zh", "水", "水银"),
+        ("zh", "8卷", "18卷"),
+        ("zh", "二氧化碳", "一氧化碳"),
+        ("en", "stable", "not stable"),
+        ("en", "Northern Song dynasty", "Southern Song dynasty"),
+        ("en", "rain", "train"),
+    ],
+)
+def test_a_real_contrast_is_not_near(lang: str, truth: str, target: str) -> None:
+    change = {f"{lang}_ground_truth": truth, f"{lang}_target_new": target}
+    assert found("target-near-truth", **change) == []
+
+
+# --- rephrasing
+
+
+@pytest.mark.parametrize(
+    ("lang", "rephrase"),
+    [
+        ("zh", "小说《边城》的作者是"),
+        ("zh", "小说“边城”的作者是"),
+        ("en", "the novel Border Town  was written by"),
+    ],
+)
+def test_a_repeated_prompt_is_equal_not_near(lang: str, rephrase: str) -> None:
+    change = {f"{lang}_rephrase_prompt": rephrase}
+    assert found("rephrase-equals-prompt", **change) == [(lang, "rephrase_prompt")]
+    assert found("rephrase-near-prompt", **change) == []
+
+
+def test_one_more_word_is_near() -> None:
+    change = {"en_rephrase_prompt": "The novel Border Town was once written by"}
+    assert found("rephrase-near-prompt", **change) == [("en", "rephrase_prompt")]
+    assert found("rephrase-equals-prompt", **change) == []
+
+
+# --- cloze
+
+
+@pytest.mark.parametrize(
+    ("lang", "prompt"),
+    [
+        ("zh", "《边城》的作者是谁"),
+        ("zh", "《边城》的作者叫什么名字？"),
+        ("zh", "《边城》的作者是沈某某。"),
+        ("zh", "《边城》的作者是____"),
+        ("zh", "《边城》的作者是（　）"),
+        ("zh", "《边城》写于哪一年"),
+        ("zh", "《边城》有多少章"),
+        ("zh", "《边城》的作者为何人"),
+        ("zh", "《边城》的作者是湖南人吗"),
+        ("zh", "《边城》的作者是……"),
+        ("zh", "《边城》分第几章"),
+        ("en", "Who wrote Border Town?"),
+        ("en", "Who wrote Border Town"),
+        ("en", "Who is the author of Border Town"),
+        ("en", "When was Border Town published"),
+        ("en", "Which author wrote Border Town"),
+        ("en", "In which year did Border Town appear"),
+        ("en", "In what year was Border Town written"),
+        ("en", "How many chapters does Border Town have"),
+        ("en", "Did Shen write Border Town"),
+        ("en", "The author of Border Town is who"),
+        ("en", "The author of Border Town is ____"),
+        ("en", "The author of Border Town is [MASK]"),
+        ("en", "Border Town was written in 1934."),
+        ("en", "The author of Border Town is:"),
+    ],
+)
+def test_a_question_or_a_closed_sentence_is_no_cloze(lang: str, prompt: str) -> None:
+    assert found("prompt-not-cloze", **{f"{lang}_prompt": prompt}) == [(lang, "prompt")]
+
+
+@pytest.mark.parametrize(
+    ("lang", "subject", "prompt"),
+    [
+        ("zh", "边城", "《谁动了我的奶酪》与《边城》的共同点是"),
+        ("zh", "谁是最可爱的人", "通讯谁是最可爱的人的作者是"),
+        ("zh", "哪吒", "哪吒的父亲是"),
+        ("zh", "保尔", "保尔是《钢铁是怎样炼成的》的"),
+        ("zh", "几何原本", "几何原本的译者是"),
+        ("zh", "十万个为什么", "丛书《十万个为什么》的首个出版者是"),
+        ("zh", "边城", "“边城无处不飞花”里的边城，作者称之为"),
+        ("en", "Border Town", "The man who wrote Border Town was"),
+        ("en", "Border Town", "The year in which Border Town appeared was"),
+        ("en", "Zhao Yun", "Where Zhao Yun rescued A Dou was"),
+        ("en", "Xi'an", "What is now Xi'an was formerly known as"),
+        ("en", "Guizhou", "In what is now Guizhou the thinker who awoke to the truth was"),
+        ("en", "Herschel", "What made Herschel famous was finding the planet"),
+        ("en", "Who Is Who", "Who Is Who was first published in"),
+        ("en", "Washington, D.C.", "The man who planned Washington, D.C."),
+        ("en", "Basilica", "The Basilica in Rome is named after St."),
+    ],
+)
+def test_an_open_statement_is_a_cloze(lang: str, subject: str, prompt: str) -> None:
+    change = {f"{lang}_prompt": prompt, f"{lang}_subject": subject}
+    assert found("prompt-not-cloze", **change) == []
+
+
+# --- script and language
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"en_ground_truth": "Soviet政权"},
+        {"en_prompt": "The novel 边城, or Border Town, was written by"},
+        {"zh_ground_truth": "苏维埃regime"},
+        {"zh_ground_truth": "chaitya"},
+        {"zh_target_new": "the old order"},
+        {"en_ground_truth": "Владимир Lenin"},
+        {"zh_subject": "边の城"},
+    ],
+)
+def test_a_word_of_another_script_is_found(change: dict[str, str]) -> None:
+    [name] = change
+    lang, field = name.split("_", 1)
+    assert found("mixed-script", **change) == [(lang, field)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "DNA",
+        "iPhone",
+        "pH值",
+        "C919",
+        "5 km",
+        "维生素B12",
+        "mRNA疫苗",
+        "Ludwig van Beethoven",
+        "α粒子",
+    ],
+)
+def test_names_units_and_abbreviations_belong_in_chinese(text: str) -> None:
+    assert found("mixed-script", zh_ground_truth=text) == []
+    assert found("wrong-language", zh_ground_truth=text) == []
+
+
+def test_letters_with_marks_belong_in_english() -> None:
+    assert found("mixed-script", en_ground_truth="Lü Meng, café") == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"zh_prompt": "The novel Border Town was written by"},
+        {"zh_rephrase_prompt": "The author of 边城 is the writer named"},
+        {"en_prompt": "小说《边城》的作者是"},
+        {"en_rephrase_prompt": "小说《边城》的作者是Shen的朋友"},
+        {"en_subject": "边城"},
+        {"en_ground_truth": "沈从文"},
+    ],
+)
+def test_a_text_in_another_language_is_found_once(change: dict[str, str]) -> None:
+    [name] = change
+    lang, field = name.split("_", 1)
+    assert found("wrong-language", **change) == [(lang, field)]
+    assert found("mixed-script", **change) == []
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Taarak Mehta Ka Ooltah Chashmah的首播年份是",
+        "第一代苹果iPod Touch发布于",
+        "歌曲《Someone That I Used to Know》的演唱者是",
+        "DNA的中文全称是",
+    ],
+)
+def test_foreign_names_do_not_make_a_chinese_prompt_foreign(prompt: str) -> None:
+    assert found("wrong-language", zh_prompt=prompt) == []
+
+
+# --- characters
+
+
+@pytest.mark.parametrize("text", ["生长基質", "後来", "鍾錶", "臺北", "乾燥的國家"])
+def test_traditional_characters_are_found(text: str) -> None:
+    assert found("traditional-characters", zh_ground_truth=text) == [("zh", "ground_truth")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["乾隆", "乾坤", "康乾盛世", "著名", "瞭望", "毕昇", "魏徵", "钱锺书", "祢衡", "丫鬟", "慰藉"],
+)
+def test_simplified_text_is_not_called_traditional(text: str) -> None:
+    assert found("traditional-characters", zh_ground_truth=text) == []
+
+
+@pytest.mark.parametrize(
+    "char", list("\u200b\u200e\u202e\u2060\ufeff\ufffd\ue000\x07\n\u00ad\ufe0f\u2028\u3164")
+)
+def test_characters_nobody_sees_are_found_and_named(char: str) -> None:
+    [problem] = RULES["control-character"](candidate(en_ground_truth=f"Shen{char}Congwen"))
+    assert f"U+{ord(char):04X}" in problem.message
+    assert char not in problem.message
+
+
+@pytest.mark.parametrize("text", ["Lü Meng", "naïve café", "曹操、刘备", "H₂O", "“引文”"])
+def test_ordinary_characters_are_no_control_characters(text: str) -> None:
+    assert found("control-character", en_ground_truth=text) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [" 沈从文", "沈从文 ", "沈 从文", "沈\u3000从文", "Shen  Congwen", "Shen\u00a0C", "c.\u20091"],
+)
+def test_stray_blanks_are_found(text: str) -> None:
+    assert found("stray-whitespace", zh_ground_truth=text) == [("zh", "ground_truth")]
+
+
+@pytest.mark.parametrize("text", ["福特 F150 汽车", "Shen Congwen", "15 号"])
+def test_blanks_between_words_are_not_stray(text: str) -> None:
+    assert found("stray-whitespace", zh_ground_truth=text) == []
+
+
+# --- numbers and lengths
+
+
+def test_numbers_are_compared_field_by_field() -> None:
+    change = {"zh_ground_truth": "1934年", "en_ground_truth": "1935"}
+    [problem] = RULES["number-mismatch"](candidate(**change))
+    assert (problem.lang, problem.field) == (None, "ground_truth")
+    assert "zh 1934, en 1935" in problem.message
+    assert found("number-mismatch", zh_ground_truth="1934年", en_ground_truth="1934") == []
+
+
+def test_the_numbers_of_a_probe_are_compared_too() -> None:
+    assert found("number-mismatch", zh_loc_ans="八十八", en_loc_ans="89") == [(None, "loc_ans")]
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [("zh_prompt", 80), ("zh_subject", 40), ("en_rephrase_prompt", 240), ("en_target_new", 120)],
+)
+def test_lengths_are_limited(name: str, limit: int) -> None:
+    lang, field = name.split("_", 1)
+    assert found("length", **{name: "一" * limit}) == []
+    assert found("length", **{name: "一" * (limit + 1)}) == [(lang, field)]
+
+
+# --- probes
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("zh_loc", "who wrote the score"),
+        ("zh_loc", " kill bill"),
+        ("zh_loc_ans", "about 9 days after ovulation"),
+        ("zh_loc_ans", "chaitya"),
+        ("en_loc", "钢琴有几个键"),
+        ("en_loc_ans", "八十八"),
+    ],
+)
+def test_an_untranslated_probe_is_found(name: str, text: str) -> None:
+    lang, field = name.split("_", 1)
+    assert found("untranslated-probe", **{name: text}) == [(lang, field)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("zh_loc", "《Die a Happy Man》是谁写的？"),
+        ("zh_loc", "kill bill中的功夫大师是谁？"),
+        ("zh_loc_ans", "Steve Goodman"),
+        ("zh_loc_ans", "IATA：SAN"),
+        ("zh_loc_ans", "2,430"),
+        ("en_loc", "what does the character 福 mean"),
+        ("en_loc_ans", "Atlético Madrid"),
+    ],
+)
+def test_a_translated_probe_may_hold_names(name: str, text: str) -> None:
+    assert found("untranslated-probe", **{name: text}) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("zh_loc", "《边城》有几章？"),
+        ("zh_loc", "汪曾祺是哪里人？"),
+        ("zh_loc_ans", "沈从文"),
+        ("en_loc", "where is border town"),
+        ("en_loc_ans", "Shen Congwen himself"),
+    ],
+)
+def test_a_probe_that_touches_the_edit_is_found(name: str, text: str) -> None:
+    lang, field = name.split("_", 1)
+    assert found("probe-touches-subject", **{name: text}) == [(lang, field)]
+
+
+def test_single_characters_and_small_numbers_touch_nothing() -> None:
+    assert found("probe-touches-subject", zh_ground_truth="琴", probes=True) == []
+    assert found("probe-touches-subject", en_target_new="88", probes=True) == []
