@@ -32,6 +32,7 @@ from clm_data.manifest import (
     shaping_packages,
     shaping_settings,
 )
+from clm_data.prompts import Prompts
 from clm_data.records import Record, Rejection, Sifted
 from clm_data.stats import Stats, statistics
 from clm_data.store import Source, Store
@@ -170,6 +171,7 @@ def build(workspace: Workspace, out: Path, *, reviewed_only: bool = False) -> Bu
         packages=shaping_packages(),
         settings=shaping_settings(workspace.settings),
         domains_sha256=sha256_file(workspace.domains_file),
+        prompt_versions=Prompts(workspace.prompts_folder).versions,
         prompt_hashes=_prompt_hashes(collected.records),
         sources=[_source_facts(source) for source in collected.sources],
         stages=collected.stages,

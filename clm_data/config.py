@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from clm_data.errors import ConfigError
+from clm_data.files import read_yaml
 from clm_data.records import Frozen
 from clm_data.resources import resource
 
@@ -228,12 +230,23 @@ def _with_section(text: str, name: str, section: str) -> str:
     return "".join([*before, section, *after])
 
 
+def copy_domains(folder: Path) -> list[Path]:
+    """Copy the shipped ``domains.yaml`` and ``prompts/`` into a workspace, to be changed there.
+
+    Raises:
+        ConfigError: The workspace has one of them already; nothing is copied.
+    """
+    targets = [folder / "domains.yaml", folder / "prompts"]
+    for target in targets:
+        if target.exists():
+            raise ConfigError(f"{target} is there already; move it away to get a fresh copy")
+    shutil.copyfile(resource("domains.yaml"), targets[0])
+    shutil.copytree(resource("prompts"), targets[1])
+    return targets
+
+
 def _read_yaml(file: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{file}: cannot be read as YAML: {reason}") from error
+    values = read_yaml(file, ConfigError)
     if values is None:
         return {}
     if not isinstance(values, dict):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import yaml
 from pydantic import Field, ValidationError
 
 from clm_data.errors import ConfigError, UnknownNameError
+from clm_data.files import read_yaml
 from clm_data.records import Fact, Frozen, Language
 
 
@@ -50,11 +50,7 @@ def load_domains(file: Path) -> dict[str, Domain]:
     Raises:
         ConfigError: Unreadable, a wrong field (says which), or an id used twice.
     """
-    try:
-        rows = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{file}: cannot be read as YAML: {reason}") from error
+    rows = read_yaml(file, ConfigError)
     if not isinstance(rows, list) or not rows:
         raise ConfigError(f"{file}: expected a list of domains")
     domains: dict[str, Domain] = {}

@@ -1,4 +1,4 @@
-"""Writing folders whole: a reader sees the old one or the new one, never half of one."""
+"""Reading YAML, and writing folders whole: a reader sees the old one or the new one, never half."""
 
 from __future__ import annotations
 
@@ -6,8 +6,33 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from clm_data.errors import InputFileError
+import yaml
+
+from clm_data.errors import InputFileError, UserError
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The fast loader where PyYAML was built with it."""
+
+
+def read_yaml(file: Path, error_type: type[UserError] = InputFileError) -> Any:
+    """The value in a YAML file.
+
+    Args:
+        file: UTF-8.
+        error_type: What to raise.
+
+    Raises:
+        UserError: Missing, unreadable or not YAML; one line, as ``error_type``.
+    """
+    try:
+        return yaml.load(file.read_text(encoding="utf-8"), Loader=_LOADER)
+    except FileNotFoundError as error:
+        raise error_type(f"{file}: no such file; check the name") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise error_type(f"{file}: cannot be read as YAML: {reason}") from error
 
 
 @contextmanager

@@ -50,6 +50,7 @@ _UNITS_AND_SIGNS = frozenset(
     )
 )
 _LETTER = "A-Za-z0-9À-ɏ"
+_EDGE = re.compile(f"[{_LETTER}]")
 
 _AUXILIARY = r"(?:is|was|are|were|did|does|do|has|have|had|can|could|will|would|should)"
 _COPULA = r"\b(?:is|was|are|were)\b"
@@ -182,11 +183,10 @@ def mentions(text: str, phrase: str, lang: Language) -> bool:
     if lang == "en":
         wanted = _ARTICLES.sub("", wanted, count=1) if _ARTICLES.match(wanted) else wanted
     words = wanted.split()
-    if not words:
+    if not words or not all(word in where for word in words):
         return False
-    edge = re.compile(f"[{_LETTER}]")
-    before = f"(?<![{_LETTER}])" if edge.match(words[0][0]) else ""
-    after = f"(?![{_LETTER}])" if edge.match(words[-1][-1]) else ""
+    before = f"(?<![{_LETTER}])" if _EDGE.match(words[0][0]) else ""
+    after = f"(?![{_LETTER}])" if _EDGE.match(words[-1][-1]) else ""
     return re.search(before + r"\s+".join(map(re.escape, words)) + after, where) is not None
 
 

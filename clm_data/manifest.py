@@ -27,6 +27,8 @@ class Manifest(Frozen):
     """The settings that shape the content (:func:`shaping_settings`)."""
     domains_sha256: str
     """Of the domain file."""
+    prompt_versions: dict[str, str]
+    """Of the prompt templates as they are now."""
     prompt_hashes: dict[str, int]
     """sha256 of each rendered prompt and how many records it brought."""
     sources: list[dict[str, Any]]

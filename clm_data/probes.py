@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from clm_data.errors import InputFileError
+from clm_data.files import read_yaml
 from clm_data.languages import TABLE, normalise_text
 from clm_data.records import (
     LANGUAGES,
@@ -211,12 +211,7 @@ def _from_files(raw: Sequence[RawFile]) -> Found:
 
 
 def _yaml_rows(path: Path) -> list[Any]:
-    try:
-        rows = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputFileError(f"{path}: no such file; check the name") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputFileError(f"{path}: cannot be read as YAML: {error}") from error
+    rows = read_yaml(path)
     if not isinstance(rows, list):
         raise InputFileError(f"{path}: expected a list of probes")
     return rows

@@ -62,7 +62,7 @@ def _parameter(parameter: Any) -> str | None:
     is_option = parameter.param_type_name == "option"
     names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
     if not is_option:
-        names = f"`{parameter.make_metavar(typer.Context(typer.main.get_command(app)))}`"
+        names = f"`{parameter.name.upper()}`"
     if is_option and "--help" in parameter.opts:
         return None
     help_ = " ".join((parameter.help or "").split()).replace("|", "\\|")

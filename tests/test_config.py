@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from clm_data.config import Settings, open_workspace, write_default_config
+from clm_data.config import Settings, copy_domains, open_workspace, write_default_config
+from clm_data.domains import load_domains
 from clm_data.errors import ConfigError
 
 
@@ -73,3 +74,13 @@ def test_own_domains_and_prompts_take_the_place_of_the_shipped_ones(tmp_path: Pa
     (tmp_path / "prompts").mkdir()
     assert workspace.domains_file == tmp_path / "domains.yaml"
     assert workspace.prompts_folder == tmp_path / "prompts"
+
+
+def test_domains_are_copied_to_be_changed_and_never_overwritten(tmp_path: Path) -> None:
+    write_default_config(tmp_path)
+    copy_domains(tmp_path)
+    workspace = open_workspace(tmp_path)
+    assert len(load_domains(workspace.domains_file)) == 24
+    assert (workspace.prompts_folder / "domains" / "physics.md").is_file()
+    with pytest.raises(ConfigError, match="already"):
+        copy_domains(tmp_path)

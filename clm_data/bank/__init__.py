@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError, model_validator
 
 from clm_data.codes import CODES
 from clm_data.errors import ConfigError, UnknownNameError
+from clm_data.files import read_yaml
 from clm_data.records import Fact, Frozen, LooseFact, ProbePair
 from clm_data.resources import bank_path
 
@@ -84,20 +84,10 @@ def load_defects() -> tuple[Defect, ...]:
 
 
 def _load(kind: type[T], *parts: str) -> tuple[T, ...]:
-    file = bank_path(*parts)
-    try:
-        rows: Sequence[Any] = yaml.load(file.read_text(encoding="utf-8"), Loader=_loader())
-    except OSError as error:
-        where = "/".join(parts)
-        raise ConfigError(f"bank file {where} is missing; install clm-data again") from error
+    rows: Sequence[Any] = read_yaml(bank_path(*parts), ConfigError)
     try:
         return tuple(kind.model_validate(row) for row in rows)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"bank file {'/'.join(parts)}: {field}: {first['msg']}") from error
-
-
-def _loader() -> Any:
-    """The fast loader where PyYAML was built with it."""
-    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)

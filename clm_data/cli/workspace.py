@@ -22,12 +22,16 @@ from clm_data.cli.common import (
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder to make a workspace of.")] = Path(),
+    own_domains: Annotated[
+        bool,
+        typer.Option("--own-domains", help="Copy domains.yaml and prompts/ there, to be changed."),
+    ] = False,
 ) -> None:
     """Make a workspace: a folder with `clm.yaml` (settings) and `clm.db` (the store).
 
     Example: `clm-data init my-dataset`
     """
-    from clm_data.config import CONFIG_NAME, open_workspace
+    from clm_data.config import CONFIG_NAME, copy_domains, open_workspace
 
     existed = (folder / CONFIG_NAME).is_file()
     workspace = open_workspace(folder, create=True)
@@ -35,6 +39,9 @@ def init(
     say(
         f"{'kept' if existed else 'made'} {folder / CONFIG_NAME}; store: {workspace.settings.store}"
     )
+    if own_domains:
+        for path in copy_domains(folder):
+            say(f"made {path}")
     say(f"next: clm-data --workspace {folder} generate --domain chinese_literature --dry-run")
 
 

@@ -103,6 +103,8 @@ class DomainRun:
         self._before = self._state = before
         self._ahead = 0
         """Good entries in the answers of the wave that is being held."""
+        self._planned: set[int] = set()
+        """Numbers of dialogues planned in this run: nothing was said in them before."""
         self._read = 0
         self._lost: list[str] = []
         self._stopped = ""
@@ -118,14 +120,17 @@ class DomainRun:
             unfinished = self._unfinished()
             await self._hold_wave(unfinished)
             dialogues = store.dialogues(domain_id)
-            self._state = known.whole()[domain_id] if among_all else known.state(domain_id)
+            own = known.state(domain_id)
+            self._state = known.whole()[domain_id] if among_all else own
             self._ahead = 0
             self._tell(settled=True)
             held = {dialogue.id for dialogue in unfinished}
             self._stopped = self._reason_to_stop(dialogues, held)
             if self._stopped:
                 return
-            store.plan(self._next_wave(dialogues))
+            wave = self._next_wave(dialogues, own.subjects)
+            store.plan(wave)
+            self._planned.update(dialogue.number for dialogue in wave)
 
     async def make_up(self, whole: State) -> bool:
         """Replace entries that another domain had first; only while no other is being run.
@@ -204,12 +209,14 @@ class DomainRun:
             for wave in last
         )
 
-    def _next_wave(self, dialogues: Sequence[Dialogue]) -> list[NewDialogue]:
+    def _next_wave(
+        self, dialogues: Sequence[Dialogue], subjects: Sequence[str]
+    ) -> list[NewDialogue]:
         session = self._session
         return plan_wave(
             self._domain,
             self._target - len(self._state.entries),
-            subjects=self._state.subjects,
+            subjects=subjects,
             dialogues=dialogues,
             settings=session.settings,
             prompts=session.prompts,
@@ -242,7 +249,9 @@ class DomainRun:
     async def _talk(self, dialogue: Dialogue, earlier: Sequence[Entry]) -> str:
         """Say and hear what is left to be said; returns why the dialogue is over."""
         session = self._session
-        recorded = {each.turn: each for each in session.store.exchanges(dialogue.id)}
+        fresh = dialogue.number in self._planned
+        exchanges = [] if fresh else session.store.exchanges(dialogue.id)
+        recorded = {each.turn: each for each in exchanges}
         messages = [{"role": "user", "content": dialogue.prompt}]
         readings: list[Reading] = []
         good = 0
