@@ -254,6 +254,12 @@ def detect(text: str) -> Language | None:
 
     Not for subjects and answers: those are too short and are judged by script.
     """
+    letters = "".join(filter(str.isalpha, text))
+    han = len(HAN.findall(letters))
+    if han == len(letters):
+        return "zh" if han else None
+    if not han and len(LATIN.findall(letters)) == len(letters):
+        return "en"  # of the languages known here
     from langdetect.lang_detect_exception import LangDetectException
 
     detector = _detectors().create()

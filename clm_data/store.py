@@ -285,22 +285,6 @@ class Store:
                     )
         return ids
 
-    def end_dialogue(self, dialogue_id: int, reason: str) -> None:
-        """Note that a dialogue is over, and why."""
-        self.write([Ended(dialogue_id, reason)])
-
-    def record_request(self, dialogue_id: int, turn: int, messages: list[dict[str, str]]) -> int:
-        """Record a request before it is sent; returns its id."""
-        return self.write([NewRequest(dialogue_id, turn, messages)])[0]
-
-    def commit_answer(self, request_id: int, completion: dict[str, Any]) -> None:
-        """Keep an answer, whole, before anything reads it."""
-        self.write([Settled(request_id, completion=completion)])
-
-    def commit_error(self, request_id: int, error: str) -> None:
-        """Keep the reason why a request got no answer for good."""
-        self.write([Settled(request_id, error=error)])
-
     def exchanges(self, dialogue_id: int | None = None) -> list[Exchange]:
         """Requests in the order of dialogue, turn and sending."""
         columns = [_request.c[name] for name in Exchange.__annotations__]

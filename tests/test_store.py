@@ -7,7 +7,7 @@ import pytest
 
 from clm_data.errors import StoreError, UserError
 from clm_data.records import Decision
-from clm_data.store import NewDialogue, Store
+from clm_data.store import Ended, NewDialogue, NewRequest, Settled, Store
 
 
 @pytest.fixture
@@ -28,9 +28,8 @@ def decision(entry: str, verdict: str = "accept") -> Decision:
 def test_what_was_written_is_there_after_opening_again(url: str) -> None:
     with Store(url) as store:
         store.plan([dialogue(1), dialogue(0)])
-        request = store.record_request(1, 0, [{"role": "user", "content": "问"}])
-        store.commit_answer(request, {"text": "答😀"})
-        store.end_dialogue(1, "quota reached")
+        (request,) = store.write([NewRequest(1, 0, [{"role": "user", "content": "问"}])])
+        store.write([Settled(request, completion={"text": "答😀"}), Ended(1, "quota reached")])
     with Store(url) as store:
         assert [d.number for d in store.dialogues("physics")] == [0, 1]
         assert [d.ended for d in store.dialogues()] == [None, "quota reached"]
@@ -43,7 +42,7 @@ def test_what_was_written_is_there_after_opening_again(url: str) -> None:
 def test_a_request_in_flight_has_neither_answer_nor_error(url: str) -> None:
     with Store(url) as store:
         store.plan([dialogue(0)])
-        store.record_request(1, 0, [])
+        store.write([NewRequest(1, 0, [])])
         (exchange,) = store.exchanges()
         assert (exchange.completion, exchange.error) == (None, None)
 

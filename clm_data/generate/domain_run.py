@@ -172,7 +172,7 @@ class DomainRun:
             if (dialogue.provider, dialogue.model) == (model.provider, model.model):
                 found.append(dialogue)
             else:
-                store.end_dialogue(dialogue.id, f"left for {model.provider} {model.model}")
+                store.write([Ended(dialogue.id, f"left for {model.provider} {model.model}")])
         return found
 
     def _reason_to_stop(self, dialogues: Sequence[Dialogue], held: set[int]) -> str:

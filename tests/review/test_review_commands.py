@@ -21,7 +21,7 @@ from clm_data.cli.commands import app
 from clm_data.config import open_workspace, write_default_config
 from clm_data.llm.base import Completion
 from clm_data.records import Decision
-from clm_data.store import NewDialogue, Store
+from clm_data.store import NewDialogue, NewRequest, Settled, Store
 
 DOMAINS = ("chinese_literature", "physics")
 COUNT = sum(len(bank.load_domain(domain)) for domain in DOMAINS)
@@ -41,9 +41,10 @@ def workspace(tmp_path: Path) -> Path:
             if domain == "physics":
                 facts.append(facts[0] | {"zh": facts[0]["zh"] | {"subject": "不在提示里"}})
             store.plan([NewDialogue(domain, 0, 0, "offline", "bank", "p", "0" * 64, 1)])
-            request = store.record_request(number, 0, [{"role": "user", "content": "p"}])
+            asked = NewRequest(number, 0, [{"role": "user", "content": "p"}])
+            (request,) = store.write([asked])
             answer = Completion(text=json.dumps(facts, ensure_ascii=False), model="bank")
-            store.commit_answer(request, answer.model_dump(mode="json"))
+            store.write([Settled(request, completion=answer.model_dump(mode="json"))])
     return tmp_path
 
 
