@@ -195,13 +195,11 @@ class Store:
     def __init__(self, url: str) -> None:
         self.url = url
         try:
-            self._engine = sa.create_engine(url)
+            self._engine = _engine(url)
         except (ArgumentError, NoSuchModuleError) as error:
             raise StoreError(f"store url '{_shown(url)}' is not usable: {error}") from error
         except ModuleNotFoundError as error:
             raise MissingExtraError(str(error.name), "postgres") from error
-        if self._engine.dialect.name == "sqlite":
-            sa.event.listen(self._engine, "connect", _set_pragmas)
         self._open()
 
     def __enter__(self) -> Store:
@@ -242,10 +240,12 @@ class Store:
                 "let it end, then run the command again"
             ) from error
         except DatabaseError as error:
-            raise StoreError(
-                f"store {_shown(self.url)} cannot be used: {error.orig}; check the path, "
-                "its permissions and the free space"
-            ) from error
+            reason = " ".join(str(error.orig).split())
+            if self._engine.dialect.name == "sqlite":
+                mend = "check the path, its permissions and the free space"
+            else:
+                mend = "check the address, the server, and that the database is UTF-8 and yours"
+            raise StoreError(f"store {_shown(self.url)} cannot be used: {reason}; {mend}") from error
 
     # --- what models were asked and said
 
@@ -390,6 +390,16 @@ def _shown(url: str) -> str:
         return sa.engine.make_url(url).render_as_string(hide_password=True)
     except ArgumentError:
         return url.rsplit("@", 1)[-1]
+
+
+def _engine(url: str) -> sa.Engine:
+    if sa.engine.make_url(url).get_backend_name() == "postgresql":
+        # A server may drop what is idle; and a database may be made without an encoding.
+        return sa.create_engine(url, pool_pre_ping=True, client_encoding="utf8")
+    engine = sa.create_engine(url)
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _set_pragmas)
+    return engine
 
 
 def _set_pragmas(connection: Any, _record: Any) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from paths import ROOT
+from postgres_server import NewDatabase, running_postgres
 
 
 @pytest.fixture
@@ -15,6 +17,13 @@ def sample_folder() -> Path:
     if not folder.is_dir():
         pytest.skip("the published CLM-Bench sample is not beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def new_postgres() -> Iterator[NewDatabase]:
+    """Makes databases on a PostgreSQL server that lives as long as the tests."""
+    with running_postgres() as new:
+        yield new
 
 
 @pytest.fixture(autouse=True)

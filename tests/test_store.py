@@ -1,18 +1,22 @@
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from postgres_server import NewDatabase
 
 from clm_data.errors import StoreError, UserError
 from clm_data.records import Decision
 from clm_data.store import Ended, NewDialogue, NewRequest, Settled, Store
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'clm.db'}"
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'clm.db'}"
+    new: NewDatabase = request.getfixturevalue("new_postgres")
+    return new()
 
 
 def dialogue(number: int, domain: str = "physics") -> NewDialogue:
@@ -81,8 +85,10 @@ def test_repeated_acts_in_one_call_count_once(url: str) -> None:
 
 def test_another_schema_version_is_refused_in_words(url: str) -> None:
     Store(url).close()
-    with sqlite3.connect(url.removeprefix("sqlite:///")) as db:
-        db.execute("UPDATE info SET value = '99'")
+    engine = sa.create_engine(url)
+    with engine.begin() as db:
+        db.execute(sa.text("UPDATE info SET value = '99'"))
+    engine.dispose()
     with pytest.raises(StoreError, match="schema 99"):
         Store(url)
 

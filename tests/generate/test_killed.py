@@ -14,7 +14,10 @@ import pytest
 from chat_server import ChatServer
 from test_generate import contents
 
+from clm_data.build import build
+from clm_data.config import open_workspace
 from clm_data.llm.offline import OfflineModel
+from clm_data.manifest import file_hashes
 from clm_data.store import Store
 
 DOMAINS = ("chinese_literature", "physics", "sports", "biology", "chemistry", "classical_novels")
@@ -33,6 +36,12 @@ def start(folder: Path, url: str, domains: Sequence[str] = DOMAINS[:2]) -> subpr
     # A log instead of a pipe: nobody reads while the process is being killed.
     with (folder / "log").open("a") as log:
         return subprocess.Popen(command(folder, url, domains), stdout=log, stderr=log, text=True)
+
+
+def dataset(folder: Path) -> dict[str, str]:
+    """The hash of every file that a build makes of the store."""
+    build(open_workspace(folder), folder / "dataset")
+    return file_hashes(folder / "dataset")
 
 
 def wait_for(server: ChatServer, requests: int, process: subprocess.Popen[str]) -> None:
@@ -62,6 +71,7 @@ def killed_run(tmp_path: Path, domains: Sequence[str], *, kills: int, seed: int)
         paid_twice = sum(times - 1 for times in server.answered.values())
     assert struck == kills
     assert contents(killed) == contents(clean)
+    assert dataset(killed) == dataset(clean)
     assert len(contents(killed)) > 24 * len(domains) - 1
     assert asked <= asked_clean + 4 * struck
     assert paid_twice <= 4 * struck
