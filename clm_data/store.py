@@ -8,7 +8,6 @@ transaction, so a killed process leaves whole rows or none. Everything else is d
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,28 +16,13 @@ from types import TracebackType
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, NoSuchModuleError
+from sqlalchemy.exc import DatabaseError, IntegrityError
 
-from clm_data.errors import MissingExtraError, StoreError
+from clm_data.database import Json, Words, open_engine, shown
+from clm_data.errors import StoreError
 from clm_data.records import Decision
 
 SCHEMA_VERSION = "1"
-
-
-class _Json(sa.TypeDecorator[Any]):
-    """A JSON value as ASCII text, the same in every database; SQL NULL for None.
-
-    A database's own JSON type may turn 10**20 into a float, or refuse a lone surrogate.
-    """
-
-    impl = sa.Text
-    cache_ok = True
-
-    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> str | None:
-        return None if value is None else json.dumps(value, separators=(",", ":"))
-
-    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> Any:
-        return None if value is None else json.loads(value)
 
 
 _meta = sa.MetaData()
@@ -60,7 +44,7 @@ _dialogue = sa.Table(
     sa.Column("prompt_hash", sa.String(64), nullable=False),
     sa.Column("wanted", sa.Integer, nullable=False),
     sa.Column("wave", sa.Integer, nullable=False),
-    sa.Column("ended", sa.Text),
+    sa.Column("ended", Words),
     sa.UniqueConstraint("domain", "number"),
 )
 _request = sa.Table(
@@ -69,11 +53,11 @@ _request = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("dialogue_id", sa.ForeignKey("dialogue.id"), nullable=False, index=True),
     sa.Column("turn", sa.Integer, nullable=False),
-    sa.Column("messages", _Json, nullable=False),
+    sa.Column("messages", Json, nullable=False),
     sa.Column("sent_at", sa.String(32), nullable=False),
-    sa.Column("completion", _Json),
+    sa.Column("completion", Json),
     sa.Column("answered_at", sa.String(32)),
-    sa.Column("error", sa.Text),
+    sa.Column("error", Words),
 )
 _source = sa.Table(
     "source",
@@ -90,7 +74,7 @@ _row = sa.Table(
     _meta,
     sa.Column("source_id", sa.ForeignKey("source.id"), primary_key=True),
     sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("content", _Json, nullable=False),
+    sa.Column("content", Json, nullable=False),
 )
 _decision = sa.Table(
     "decision",
@@ -98,7 +82,7 @@ _decision = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("decided_at", sa.String(32), nullable=False),
     sa.Column("digest", sa.String(64), nullable=False, unique=True),
-    sa.Column("content", _Json, nullable=False),
+    sa.Column("content", Json, nullable=False),
 )
 
 
@@ -194,12 +178,7 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        try:
-            self._engine = _engine(url)
-        except (ArgumentError, NoSuchModuleError) as error:
-            raise StoreError(f"store url '{_shown(url)}' is not usable: {error}") from error
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(str(error.name), "postgres") from error
+        self._engine = open_engine(url)
         self._open()
 
     def __enter__(self) -> Store:
@@ -225,7 +204,7 @@ class Store:
                 db.execute(_info.insert().values(key="schema", value=SCHEMA_VERSION))
             elif stored != SCHEMA_VERSION:
                 raise StoreError(
-                    f"store {_shown(self.url)} has schema {stored}, this version needs "
+                    f"store {shown(self.url)} has schema {stored}, this version needs "
                     f"{SCHEMA_VERSION}; use the clm-data version that wrote it"
                 )
 
@@ -236,7 +215,7 @@ class Store:
                 yield connection
         except IntegrityError as error:
             raise StoreError(
-                f"store {_shown(self.url)}: another run wrote the same rows; "
+                f"store {shown(self.url)}: another run wrote the same rows; "
                 "let it end, then run the command again"
             ) from error
         except DatabaseError as error:
@@ -245,7 +224,7 @@ class Store:
                 mend = "check the path, its permissions and the free space"
             else:
                 mend = "check the address, the server, and that the database is UTF-8 and yours"
-            raise StoreError(f"store {_shown(self.url)} cannot be used: {reason}; {mend}") from error
+            raise StoreError(f"store {shown(self.url)} cannot be used: {reason}; {mend}") from error
 
     # --- what models were asked and said
 
@@ -382,30 +361,3 @@ def _new_id(result: sa.CursorResult[Any]) -> int:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _shown(url: str) -> str:
-    """The URL without its password."""
-    try:
-        return sa.engine.make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return url.rsplit("@", 1)[-1]
-
-
-def _engine(url: str) -> sa.Engine:
-    if sa.engine.make_url(url).get_backend_name() == "postgresql":
-        # A server may drop what is idle; and a database may be made without an encoding.
-        return sa.create_engine(url, pool_pre_ping=True, client_encoding="utf8")
-    engine = sa.create_engine(url)
-    if engine.dialect.name == "sqlite":
-        sa.event.listen(engine, "connect", _set_pragmas)
-    return engine
-
-
-def _set_pragmas(connection: Any, _record: Any) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute("PRAGMA busy_timeout=30000")
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.close()

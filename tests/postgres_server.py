@@ -65,11 +65,12 @@ def running_postgres() -> Iterator[NewDatabase]:
         port = free_port()
         flags = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
         call("initdb", "-U", "clm", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
-        call("pg_ctl", "start", "-w", "-t", str(SECONDS), "-o", flags)
         try:
+            call("pg_ctl", "start", "-w", "-t", str(SECONDS), "-o", flags)
             yield databases(f"postgresql+psycopg://clm@127.0.0.1:{port}")
         finally:
-            call("pg_ctl", "stop", "-w", "-t", str(SECONDS), "-m", "immediate")
+            if Path(folder, "data", "postmaster.pid").exists():
+                call("pg_ctl", "stop", "-w", "-t", str(SECONDS), "-m", "immediate")
 
 
 def databases(server: str) -> NewDatabase:

@@ -51,6 +51,24 @@ def test_a_request_in_flight_has_neither_answer_nor_error(url: str) -> None:
         assert (exchange.completion, exchange.error) == (None, None)
 
 
+def test_whatever_an_endpoint_says_in_refusal_can_be_kept(url: str) -> None:
+    with Store(url) as store:
+        store.plan([dialogue(0)])
+        (request,) = store.write([NewRequest(1, 0, [])])
+        store.write([Settled(request, error="拒绝\0😀\ud83d"), Ended(1, "refused: \0")])
+        assert [e.error for e in store.exchanges()] == [r"拒绝\x00😀\ud83d"]
+        assert [d.ended for d in store.dialogues()] == [r"refused: \x00"]
+
+
+def test_answers_with_any_character_are_kept_as_they_are(url: str) -> None:
+    answer = {"text": "答\0😀\ud83d", "tokens": 10**20}
+    with Store(url) as store:
+        store.plan([dialogue(0)])
+        (request,) = store.write([NewRequest(1, 0, [])])
+        store.write([Settled(request, completion=answer)])
+        assert [e.completion for e in store.exchanges()] == [answer]
+
+
 def test_a_wave_is_planned_whole_or_not_at_all(url: str) -> None:
     with Store(url) as store:
         store.plan([dialogue(0)])

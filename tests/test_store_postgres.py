@@ -1,0 +1,130 @@
+"""What only a store on a server can do, and that the dataset does not depend on where it is."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from postgres_server import NewDatabase, free_port
+
+from clm_data.assemble import assemble
+from clm_data.bank import BANK_LICENCE
+from clm_data.build import build
+from clm_data.config import Workspace, open_workspace
+from clm_data.domains import load_domains
+from clm_data.errors import StoreError
+from clm_data.generate import generate
+from clm_data.llm import open_model
+from clm_data.manifest import MANIFEST_NAME, file_hashes
+from clm_data.prompts import Prompts
+from clm_data.records import Decision
+from clm_data.resources import bank_path
+from clm_data.sources import read_file
+from clm_data.store import NewDialogue, Store
+
+WANTED = {"physics": 7, "chinese_literature": 7}
+
+
+@pytest.fixture
+def url(new_postgres: NewDatabase) -> str:
+    return new_postgres()
+
+
+def run_sql(url: str, statement: str) -> None:
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as db:
+        db.execute(sa.text(statement))
+    engine.dispose()
+
+
+def dialogue(prompt: str) -> NewDialogue:
+    return NewDialogue("physics", 0, 0, "offline", "bank", prompt, "0" * 64, 5)
+
+
+def ask(workspace: Workspace, store: Store, counts: dict[str, int]) -> int:
+    """Ask the bundled bank, a domain after another; returns the requests that were sent."""
+    domains = load_domains(workspace.domains_file)
+    reports = [
+        asyncio.run(
+            generate(
+                store,
+                open_model(workspace.settings),
+                [domains[name]],
+                all_domains=domains,
+                settings=workspace.settings,
+                prompts=Prompts(workspace.prompts_folder),
+                count=count,
+            )
+        )
+        for name, count in counts.items()
+    ]
+    return sum(report.requests for report in reports)
+
+
+def make_dataset(folder: Path, store_url: str) -> Path:
+    """Generate, import, decide and build; every part of the store is used."""
+    settings = {"store": store_url, "provider": "offline"}
+    workspace = open_workspace(folder, create=True, overrides=settings, environ={})
+    domains = load_domains(workspace.domains_file)
+    file = read_file(bank_path("published_rows.json"))
+    with Store(workspace.store_url) as store:
+        assert ask(workspace, store, WANTED) > 0
+        assert store.add_source(file.name, file.format, file.sha256, BANK_LICENCE, file.rows)
+        entries = assemble(store, domains, workspace.settings).entries
+        decisions = [
+            Decision(
+                entry_id=entry.id, content_hash=entry.content_hash, verdict=verdict, reviewer="李华"
+            )
+            for entry, verdict in ((entries[0], "accept"), (entries[-1], "reject"))
+        ]
+        assert store.add_decisions(decisions, ["1", "2"]) == 2
+    report = build(workspace, folder / "dataset")
+    assert report.stats.records > sum(WANTED.values())
+    with Store(workspace.store_url) as store:
+        assert ask(workspace, store, {"physics": 1}) == 0
+    return folder / "dataset"
+
+
+def test_the_dataset_is_the_one_that_sqlite_gives(url: str, tmp_path: Path) -> None:
+    there = make_dataset(tmp_path / "postgresql", url)
+    here = make_dataset(tmp_path / "sqlite", "sqlite:///clm.db")
+    assert not (tmp_path / "postgresql" / "clm.db").exists()
+    assert file_hashes(there) == file_hashes(here)
+    assert (there / MANIFEST_NAME).read_bytes() == (here / MANIFEST_NAME).read_bytes()
+
+
+def test_a_connection_that_the_server_dropped_while_idle_is_made_anew(url: str) -> None:
+    with Store(url) as store:
+        store.plan([dialogue("问")])
+        run_sql(
+            url,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        )
+        assert [each.prompt for each in store.dialogues()] == ["问"]
+
+
+def test_chinese_is_kept_in_a_database_made_without_an_encoding(url: str) -> None:
+    run_sql(
+        url, f"CREATE DATABASE {url.rpartition('/')[2]}_a TEMPLATE template0 ENCODING 'SQL_ASCII'"
+    )
+    with Store(f"{url}_a") as store:
+        store.plan([dialogue("问😀")])
+        assert [each.prompt for each in store.dialogues()] == ["问😀"]
+
+
+def test_a_database_that_has_no_chinese_is_one_clear_error(url: str) -> None:
+    run_sql(url, f"CREATE DATABASE {url.rpartition('/')[2]}_l TEMPLATE template0 ENCODING 'LATIN1'")
+    with Store(f"{url}_l") as store, pytest.raises(StoreError, match="database is UTF-8") as caught:
+        store.plan([dialogue("问")])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_one_clear_line_without_the_password() -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(StoreError, match="check the address") as caught:
+        Store(f"postgresql+psycopg://clm:secret@127.0.0.1:{free_port()}/store")
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
