@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-slow lint docs wheel clean
+.PHONY: demo test test-slow lint bench-dedup bench-generate docs wheel clean
 
 # The light core: what a user installs.
 $(VENV)/.core: pyproject.toml constraints.txt
@@ -31,6 +31,12 @@ lint: $(VENV)/.dev    ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench-dedup: $(VENV)/.core   ## the similarity join against plain cdist; SIZES="--full" takes minutes
+	$(BIN)/python benchmarks/dedup_join.py $(SIZES)
+
+bench-generate: $(VENV)/.dev   ## 1,000 requests against a chat server on loopback
+	$(BIN)/python benchmarks/generate_throughput.py
 
 docs: $(VENV)/.dev    ## the generated pages: docs/cli.md, docs/schema.md
 	$(BIN)/python docs/generate.py docs

@@ -9,16 +9,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import NamedTuple
 
+from clm_data.dedup.fast import join_codes
 from clm_data.languages import normalise_text
 from clm_data.records import LANGUAGES, Entry, Language, Problem, Rejection, Sifted
-
-_ROWS = 512
-_COLUMNS = 8192
-_MARGIN = 0.01
-"""Percentage points by which the float pass is laxer than the integer test after it."""
 
 
 class Pair(NamedTuple):
@@ -39,20 +34,21 @@ def join(texts: Sequence[str], threshold: float) -> list[Pair]:
     Returns:
         The pairs, by ``right``, then ``left``.
     """
-    limit = _exact(threshold)
-    if limit == 1:
-        return []
-    found = _candidates(texts, limit)
-    pairs = (_verified(texts, min(i, j), max(i, j), limit) for i, j in found)
-    return sorted((p for p in pairs if p is not None), key=lambda p: (p.right, p.left))
+    found = [
+        Pair(left, right, _ratio(len(texts[left]) + len(texts[right]), distance))
+        for block in join_codes(texts, threshold)
+        for left, right, distance in zip(
+            block.left.tolist(), block.right.tolist(), block.distance.tolist(), strict=True
+        )
+    ]
+    return sorted(found, key=lambda pair: (pair.right, pair.left))
 
 
 def similarity(left: str, right: str) -> float:
     """Normalised Indel similarity of two texts, 0 to 1; two empty texts are equal."""
     from rapidfuzz.distance import Indel
 
-    size = len(left) + len(right)
-    return (size - Indel.distance(left, right)) / size if size else 1.0
+    return _ratio(len(left) + len(right), Indel.distance(left, right))
 
 
 def deduplicate(
@@ -99,48 +95,8 @@ def deduplicate(
     return Sifted(tuple(entries[index] for index in sorted(kept)), tuple(rejected))
 
 
-def _exact(threshold: float) -> Fraction:
-    limit = Fraction(str(threshold))
-    if not 0 <= limit <= 1:
-        raise ValueError(f"threshold {threshold} is not between 0 and 1")
-    return limit
-
-
-def _candidates(texts: Sequence[str], limit: Fraction) -> list[tuple[int, int]]:
-    """A superset of the pairs: all-pairs on the texts sorted by length, upper triangle only."""
-    import numpy as np
-    from rapidfuzz import fuzz, process
-
-    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-    ranked = [texts[index] for index in order]
-    lengths = np.array([len(text) for text in ranked])
-    cutoff = max(0.0, 100 * float(limit) - _MARGIN)
-    found: list[tuple[int, int]] = []
-    for top in range(0, len(ranked), _ROWS):
-        rows = ranked[top : top + _ROWS]
-        # d is at least the difference of the lengths, so s * limit <= 2 * (the shorter length).
-        longest = len(ranked[-1]) if limit == 0 else int(len(rows[-1]) * (2 - limit) / limit)
-        end = int(np.searchsorted(lengths, longest, side="right"))
-        for start in range(top, end, _COLUMNS):
-            columns = ranked[start : min(start + _COLUMNS, end)]
-            scores = process.cdist(
-                rows, columns, scorer=fuzz.ratio, score_cutoff=cutoff, dtype=np.float32
-            )
-            for row, column in np.argwhere(scores >= cutoff).tolist():
-                if top + row < start + column:
-                    found.append((order[top + row], order[start + column]))
-    return found
-
-
-def _verified(texts: Sequence[str], left: int, right: int, limit: Fraction) -> Pair | None:
-    from rapidfuzz.distance import Indel
-
-    size = len(texts[left]) + len(texts[right])
-    distance = Indel.distance(texts[left], texts[right])
-    allowed = (limit.denominator - limit.numerator) * size
-    if size and limit.denominator * distance >= allowed:
-        return None
-    return Pair(left, right, (size - distance) / size if size else 1.0)
+def _ratio(size: int, distance: int) -> float:
+    return (size - distance) / size if size else 1.0
 
 
 def _text(entry: Entry, field: str) -> str:

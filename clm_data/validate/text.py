@@ -10,7 +10,9 @@ from clm_data.languages import HAN
 _OTHER_BLANK = re.compile(r"[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 _BLANK_IN_CHINESE = re.compile(rf"(?<={HAN.pattern}) (?={HAN.pattern})")
 # Blank-looking or invisible letters and marks that Unicode does not call control or format.
-_INVISIBLE = "\ufffd\u115f\u1160\u3164\uffa0\u2800\u034f"
+_INVISIBLE = re.compile(
+    "[\ufffd\u115f\u1160\u3164\uffa0\u2800\u034f\ufe00-\ufe0f\U000e0100-\U000e01ef]"
+)
 _LONGEST_QUOTE = 80
 
 
@@ -21,6 +23,8 @@ def is_blank(text: str | None) -> bool:
 
 def control_characters(text: str) -> list[str]:
     """Zero-width, direction, control and private-use characters, BOM and U+FFFD, each once."""
+    if text.isprintable() and not _INVISIBLE.search(text):
+        return []
     return list(dict.fromkeys(char for char in text if _is_control(char)))
 
 
@@ -57,7 +61,6 @@ def quote(text: str) -> str:
 
 
 def _is_control(char: str) -> bool:
-    code = ord(char)
-    if char in _INVISIBLE or 0xFE00 <= code <= 0xFE0F or 0xE0100 <= code <= 0xE01EF:
+    if _INVISIBLE.match(char):
         return True
     return unicodedata.category(char) in {"Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp"}
