@@ -131,7 +131,8 @@ def _stage_counts(
 ) -> dict[str, dict[str, int]]:
     """How many went in, stayed and left, stage by stage.
 
-    Rejections of the stage ``locality`` are probes, not entries, so there every entry is kept.
+    Rejections of the stage ``locality`` are probes, not entries, so there every entry is kept. What
+    ``reviewed_only`` leaves out has nothing wrong with it: it is counted, and listed nowhere.
     """
     left = Counter(rejection.stage for rejection in assembly.rejected)
     count = len(assembly.candidates) + left["parse"]
@@ -141,7 +142,7 @@ def _stage_counts(
         stages[stage] = {"in": count, "kept": count - lost, "rejected": lost}
         count -= lost
     if taken != count:
-        stages["reviewed-only"] = {"in": count, "kept": taken, "rejected": 0}
+        stages["reviewed-only"] = {"in": count, "kept": taken, "rejected": count - taken}
     stages["locality"] = {
         "in": taken,
         "kept": len(located.kept),

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
-from clm_data.errors import ConfigError
+from clm_data.errors import ConfigError, UnknownNameError
 from clm_data.files import read_yaml
 from clm_data.records import Frozen
 from clm_data.resources import resource
@@ -99,12 +99,31 @@ class Workspace:
 
     @property
     def store_url(self) -> str:
-        """The store's URL with a relative SQLite path made absolute."""
-        prefix = "sqlite:///"
-        url = self.settings.store
-        if url.startswith(prefix) and not url.startswith(prefix + "/") and url != prefix:
-            return f"{prefix}{(self.path / url.removeprefix(prefix)).resolve()}"
-        return url
+        """The store's URL with a relative SQLite path made absolute.
+
+        Raises:
+            ConfigError: A store in memory, which would lose what was paid for.
+        """
+        from sqlalchemy.engine import make_url
+        from sqlalchemy.exc import ArgumentError
+
+        given = self.settings.store
+        try:
+            url = make_url(given)
+        except ArgumentError:
+            return given  # the store says what is wrong with it
+        if url.get_backend_name() != "sqlite":
+            return given
+        name = url.database or ":memory:"
+        if name == ":memory:":
+            raise ConfigError(
+                f"setting 'store': '{given}' keeps nothing; name a file: sqlite:///{STORE_NAME}"
+            )
+        if name.startswith("file:") or Path(name).is_absolute():
+            return given
+        # Rendered, not joined: a folder's name may hold what means something in a URL.
+        place = url.set(database=str((self.path / name).resolve()))
+        return place.render_as_string(hide_password=False)
 
     @property
     def domains_file(self) -> Path:
@@ -167,7 +186,16 @@ def parse_settings(values: Mapping[str, Any], where: str) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(f"{where}: {_unknown_setting(name)}") from error
         raise ConfigError(f"{where}: setting '{name}': {first['msg']}") from error
+
+
+def _unknown_setting(name: str) -> str:
+    section = name.rpartition(".")[0]
+    default = getattr(Settings(), section) if section else Settings()
+    known = [f"{section}.{key}" if section else key for key in type(default).model_fields]
+    return str(UnknownNameError("setting", name, known))
 
 
 def write_default_config(folder: Path) -> Path:

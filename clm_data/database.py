@@ -57,7 +57,12 @@ def open_engine(url: str) -> sa.Engine:
     except (ArgumentError, NoSuchModuleError) as error:
         raise StoreError(f"store url '{shown(url)}' is not usable: {error}") from error
     except ModuleNotFoundError as error:
-        raise MissingExtraError(str(error.name), "postgres") from error
+        if str(error.name).startswith("psycopg"):
+            raise MissingExtraError(str(error.name), "postgres") from error
+        raise StoreError(
+            f"store url '{shown(url)}' needs the package {error.name}; install it, or use "
+            "sqlite:/// or postgresql+psycopg://"
+        ) from error
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _set_pragmas)
     return engine

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import shlex
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -43,12 +44,13 @@ dataset:
 """
 
 
-def run_demo(folder: Path, say: Say) -> BuildReport:
+def run_demo(folder: Path, say: Say, program: str = "clm-data") -> BuildReport:
     """Generate, import, review and build in a workspace of its own.
 
     Args:
         folder: Made if absent; an earlier demo's is continued.
         say: Takes lines for people.
+        program: How this program is called, for the commands to try next.
 
     Raises:
         ConfigError: The folder is a workspace of somebody else's.
@@ -68,7 +70,7 @@ def run_demo(folder: Path, say: Say) -> BuildReport:
     collected = collect(workspace)
     warned = [problem for _, problem in collected.assembly.warnings]
     _show_codes(collected.rejected, warned, say)
-    _show_next(folder, say)
+    _show_next(folder, say, shlex.quote(program))
     return report
 
 
@@ -141,7 +143,7 @@ def _show_codes(rejected: Iterable[Rejection], warned: Iterable[Problem], say: S
                 say(f"  {counts[name]:4}  {name:24} {code.zh}")
 
 
-def _show_next(folder: Path, say: Say) -> None:
+def _show_next(folder: Path, say: Say, program: str) -> None:
     dataset = folder / "dataset"
     say("look at:")
     say(f"  {dataset / 'README.md'}  the card")
@@ -149,6 +151,7 @@ def _show_next(folder: Path, say: Say) -> None:
     say(f"  {dataset / REJECTED_NAME}  what was not kept, and why")
     say(f"  {folder / 'review.csv'}  the sheet that reviewers get")
     say("then:")
-    say(f"  clm-data --workspace {folder} audit --html audit.html")
-    say(f"  clm-data --workspace {folder} push-to-hub me/demo --dry-run")
-    say("  clm-data init my-dataset   and a real model: docs/real-model.md")
+    there = f"{program} --workspace {shlex.quote(str(folder))}"
+    say(f"  {there} audit --html audit.html")
+    say(f"  {there} push-to-hub me/demo --dry-run")
+    say(f"  {program} init my-dataset   and a real model: docs/real-model.md")

@@ -1,7 +1,8 @@
-"""Reading YAML, and writing folders whole: a reader sees the old one or the new one, never half."""
+"""Reading YAML, and writing files and folders whole: a reader sees old or new, never half."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ def read_yaml(file: Path, error_type: type[UserError] = InputFileError) -> Any:
         return yaml.load(file.read_text(encoding="utf-8"), Loader=_LOADER)
     except FileNotFoundError as error:
         raise error_type(f"{file}: no such file; check the name") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise error_type(f"{file}: cannot be read as YAML: {reason}") from error
 
@@ -73,3 +74,42 @@ def replaced_folder(out: Path, marker: str) -> Iterator[Path]:
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         shutil.rmtree(retired, ignore_errors=True)
+
+
+@contextmanager
+def replaced_file(out: Path, *, force: bool = False) -> Iterator[Path]:
+    """Fill a new file beside ``out`` and put it in its place at the end.
+
+    A failure leaves ``out`` as it was and nothing beside it; what a kill left is overwritten.
+
+    Args:
+        out: The file to make, in a folder that is there; a link is followed.
+        force: Allow ``out`` to be a file already.
+
+    Yields:
+        Where to write.
+
+    Raises:
+        InputFileError: ``out`` is there without ``force``, is no regular file, or what was written
+            does not fit on the disk.
+    """
+    try:
+        target = out.resolve()
+        if target.exists() and not target.is_file():
+            raise InputFileError(f"{out} is not a file that can be replaced; name another one")
+        if target.exists() and not force:
+            raise InputFileError(f"{out} is there already; name another file, or add --force")
+        aside = target.with_name(f".{target.name}.new")
+        aside.touch()
+    except OSError as error:
+        raise InputFileError(f"{out}: cannot be written: {error.strerror or error}") from error
+    try:
+        yield aside
+        try:
+            with aside.open("rb") as written:
+                os.fsync(written.fileno())
+            aside.replace(target)
+        except OSError as error:
+            raise InputFileError(f"{out}: cannot be written: {error.strerror or error}") from error
+    finally:
+        aside.unlink(missing_ok=True)

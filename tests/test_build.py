@@ -159,6 +159,8 @@ def test_reviewed_only_takes_accepted_and_fixed_entries_alone(workspace: Workspa
     assert records[1]["id"] == mended.id
     assert records[1]["en"]["target_new"] == "Guo Moruo"
     assert report.stats.unreviewed == 0
+    for stage in report.stages.values():
+        assert stage["in"] == stage["kept"] + stage["rejected"]
     assert read_manifest(out).reviewed == {"accepted": 1, "fixed": 1}
     everything = build(workspace, workspace.path / "all")
     assert everything.stats.unreviewed == everything.stats.records - 2

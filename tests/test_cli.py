@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
 import subprocess
 import sys
@@ -90,6 +92,9 @@ def test_each_command_has_an_example_that_parses(name: str) -> None:
         (["review", "import", "nowhere.csv"], "clm-data init"),
         (["audit", "nowhere.json"], "nowhere.json"),
         (["--workspace", "nowhere", "build"], "nowhere"),
+        (["init", "/dev/null"], "/dev/null"),
+        (["init", "/dev/null/inside"], "/dev/null"),
+        (["demo", "/dev/null"], "/dev/null"),
     ],
 )
 def test_what_a_user_can_mend_is_one_line_and_exit_code_2(
@@ -126,3 +131,35 @@ def test_without_a_key_one_line_names_the_variable_and_the_way_without(
     assert "DEEPSEEK_API_KEY" in err
     assert "--provider offline" in err
     assert err.count("error: ") == 1
+
+
+@pytest.mark.parametrize("argv", [[], ["review"]])
+def test_without_a_command_there_is_the_help_and_no_empty_error(
+    argv: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(argv) == 2
+    out, err = capfd.readouterr()
+    assert "Usage: clm-data" in out
+    assert err == ""
+
+
+def test_output_goes_on_where_the_terminal_lacks_a_character() -> None:
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    argv = [sys.executable, "-m", "clm_data", "domains", "--json"]
+    done = subprocess.run(argv, capture_output=True, text=True, env=environ, check=True)
+    assert "\\u" in done.stdout
+    assert len(json.loads(done.stdout)) == 24
+
+
+def test_the_next_step_can_be_pasted_where_the_program_is_not_on_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [".venv/bin/clm-data"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert run(["init", str(tmp_path / "with blank")]) == 0
+    said = capfd.readouterr().out.splitlines()[-1].removeprefix("next: ")
+    assert shlex.split(said)[:3] == [
+        ".venv/bin/clm-data",
+        "--workspace",
+        str(tmp_path / "with blank"),
+    ]

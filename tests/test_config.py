@@ -7,6 +7,7 @@ import pytest
 from clm_data.config import Settings, copy_domains, open_workspace, write_default_config
 from clm_data.domains import load_domains
 from clm_data.errors import ConfigError
+from clm_data.store import Store
 
 
 def test_the_file_that_init_writes_says_the_defaults(tmp_path: Path) -> None:
@@ -51,6 +52,7 @@ def test_other_stores_are_left_as_they_are(tmp_path: Path, url: str) -> None:
         ("generation: {turns: many}", "generation.turns"),
         ("- a\n- b", "expected 'name: value'"),
         ("a: [", "cannot be read as YAML"),
+        ("provider: 2020-13-45", "cannot be read as YAML"),
     ],
 )
 def test_a_wrong_setting_is_named(tmp_path: Path, text: str, says: str) -> None:
@@ -84,3 +86,34 @@ def test_domains_are_copied_to_be_changed_and_never_overwritten(tmp_path: Path) 
     assert (workspace.prompts_folder / "domains" / "physics.md").is_file()
     with pytest.raises(ConfigError, match="already"):
         copy_domains(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a?b", "a#b", "a%20b", "有 空格", "a:b@c"])
+def test_the_store_lies_in_its_workspace_whatever_the_folder_is_called(
+    tmp_path: Path, name: str
+) -> None:
+    write_default_config(tmp_path / name)
+    Store(open_workspace(tmp_path / name).store_url).close()
+    assert (tmp_path / name / "clm.db").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
+def test_a_store_that_keeps_nothing_is_refused(tmp_path: Path, url: str) -> None:
+    (tmp_path / "clm.yaml").write_text(f"store: '{url}'\n")
+    with pytest.raises(ConfigError, match="keeps nothing"):
+        _ = open_workspace(tmp_path).store_url
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("providr: vllm", "unknown setting 'providr'; did you mean provider?"),
+        ("dedup: {treshold: 0.8}", "unknown setting 'dedup.treshold'; did you mean dedup.thresh"),
+    ],
+)
+def test_an_unknown_setting_suggests_its_neighbours(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "clm.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        open_workspace(tmp_path)
+    assert says in str(caught.value)

@@ -128,3 +128,8 @@ def test_a_password_is_not_shown() -> None:
     with pytest.raises(UserError) as caught:
         Store("postgresql+nosuch://user:secret@127.0.0.1/db")
     assert "secret" not in str(caught.value)
+
+
+def test_a_driver_that_no_extra_brings_is_named() -> None:
+    with pytest.raises(StoreError, match="needs the package MySQLdb"):
+        Store("mysql://host/db")

@@ -7,6 +7,7 @@ that ``clm-data --help`` loads nothing heavy. Exit codes: 0 done, 1 done with lo
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +16,9 @@ from clm_data.errors import UserError
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``clm-data``: run a command and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # not every terminal takes every letter
     sys.exit(run(argv))
 
 
@@ -29,12 +33,18 @@ def run(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; what was done is kept, run the command again", file=sys.stderr)
         return 130
+    except OSError as error:
+        return _fail(_of_the_system(error))
     except Exception as error:
         # A usage error. The CLI library's exception class is private to it in some versions and
         # click's own in others, so it is known by what it offers.
         if not hasattr(error, "format_message"):
             raise
-        return _fail(f"{error.format_message()} Try: clm-data {_command_of(error)}--help")
+        message = error.format_message()
+        if message.startswith("Usage: "):  # no command was named, so the help comes instead
+            print(message)
+            return 2
+        return _fail(f"{message} Try: clm-data {_command_of(error)}--help")
     if code == 130:
         print("interrupted; what was done is kept, run the command again", file=sys.stderr)
     return code if isinstance(code, int) else 0
@@ -43,6 +53,13 @@ def run(argv: Sequence[str] | None = None) -> int:
 def _fail(message: str) -> int:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return 2
+
+
+def _of_the_system(error: OSError) -> str:
+    """What the system refused and on what; commands say it better where they foresee it."""
+    place = f"{error.filename}: " if error.filename else ""
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{place}{reason}; check the path, its permissions and the free space"
 
 
 def _command_of(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,12 @@ def open_store(workspace: Workspace) -> Store:
     return Store(workspace.store_url)
 
 
+def program() -> str:
+    """How to call this program again: by its path where the shell would not find it by name."""
+    called = Path(sys.argv[0])
+    return "clm-data" if called.name != "clm-data" or shutil.which("clm-data") else str(called)
+
+
 def say(text: str = "") -> None:
     """A line for people, on stdout."""
     typer.echo(text)
@@ -50,8 +57,13 @@ def note(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """A result for programs, on stdout."""
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    """A result for programs, on stdout; escaped where stdout does not take every letter."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2)
+    typer.echo(text)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -89,7 +90,8 @@ def export_sheet(
         )
         return
     say(f"{len(queue.items)} entries in {out}")
-    say(f"when the verdicts are in: clm-data review import {out} --reviewer NAME")
+    sheet = shlex.quote(str(out))
+    say(f"when the verdicts are in: clm-data review import {sheet} --reviewer NAME")
 
 
 @review_app.command("import")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from clm_data.cli.common import (
     open_store,
     print_json,
     print_table,
+    program,
     say,
 )
 
@@ -42,7 +44,8 @@ def init(
     if own_domains:
         for path in copy_domains(folder):
             say(f"made {path}")
-    say(f"next: clm-data --workspace {folder} generate --domain chinese_literature --dry-run")
+    there = f"{program()} --workspace {shlex.quote(str(folder))}"
+    say(f"next: {there} generate --domain chinese_literature --dry-run")
 
 
 @app.command()
@@ -132,4 +135,4 @@ def demo(
     """
     from clm_data.demo import run_demo
 
-    run_demo(folder, say)
+    run_demo(folder, say, program())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from clm_data.config import GenerationSettings
@@ -90,11 +91,11 @@ class Asker:
             try:
                 async with self._slots:
                     await self._pause.over()
-                    self._check_limits()
-                    if request_id is None:
-                        request = NewRequest(dialogue.id, turn, messages)
-                        request_id = await self._journal.write(request)
-                    completion = await self._send(dialogue.domain, messages)
+                    with self._within_limits(dialogue.domain):
+                        if request_id is None:
+                            request = NewRequest(dialogue.id, turn, messages)
+                            request_id = await self._journal.write(request)
+                        completion = await self._send(dialogue.domain, messages)
                 await self._settle(request_id, completion=completion.model_dump())
                 return completion
             except RateLimitError as error:
@@ -118,10 +119,19 @@ class Asker:
         if request_id is not None:
             await self._journal.write(Settled(request_id, **outcome))
 
-    async def _send(self, domain: str, messages: Sequence[Message]) -> Completion:
-        """One call, counted."""
+    @contextmanager
+    def _within_limits(self, domain: str) -> Iterator[None]:
+        """Count a request at the moment its limits are checked: others wait to be sent too."""
+        self._check_limits()
         self.requests[domain] += 1
         self._in_flight += 1
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+
+    async def _send(self, domain: str, messages: Sequence[Message]) -> Completion:
+        """One call; its answer or refusal is counted."""
         sent_at = asyncio.get_running_loop().time()
         try:
             completion = await self._model.complete(messages)
@@ -133,8 +143,6 @@ class Asker:
             self.error = self.error or error
             self.halted = self.halted or str(error)
             raise HaltedError from error
-        finally:
-            self._in_flight -= 1
         self._pause.served(sent_at)
         self.answers[domain] += 1
         self.usage += completion.usage

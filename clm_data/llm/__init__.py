@@ -19,10 +19,12 @@ __all__ = [
     "PROVIDERS",
     "ChatModel",
     "Completion",
+    "Endpoint",
     "Message",
     "Price",
     "Provider",
     "Usage",
+    "endpoint",
     "model_name",
     "open_model",
     "price_of",
@@ -62,6 +64,21 @@ class Provider:
     key_required: bool = True
     model: str | None = None
     prices: Mapping[str, Price] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where requests go, and what they are let in by.
+
+    Attributes:
+        base_url: Address up to ``/chat/completions``, ``/embeddings`` ...
+        key: Sent as a bearer token, and nowhere else; None: no key is needed.
+        key_variable: Where the key came from, for error messages.
+    """
+
+    base_url: str
+    key: str | None
+    key_variable: str | None
 
 
 _PRESETS = (
@@ -128,14 +145,27 @@ def open_model(settings: Settings, environ: Mapping[str, str] = os.environ) -> C
         return OfflineModel()
     from clm_data.llm.openai_compatible import OpenAICompatibleModel
 
+    model, at = model_name(settings), endpoint(settings, environ)
     return OpenAICompatibleModel(
         provider.name,
-        model_name(settings),
-        base_url=_base_url(settings, provider),
-        key=_key(provider, environ),
-        key_variable=provider.key_variable,
+        model,
+        base_url=at.base_url,
+        key=at.key,
+        key_variable=at.key_variable,
         timeout=settings.generation.timeout,
     )
+
+
+def endpoint(settings: Settings, environ: Mapping[str, str] = os.environ) -> Endpoint:
+    """The endpoint that the settings name.
+
+    Raises:
+        UnknownNameError: No such provider.
+        CredentialsError: The provider's key is not in the environment.
+        ConfigError: An address is missing or unusable.
+    """
+    provider = _provider(settings)
+    return Endpoint(_base_url(settings, provider), _key(provider, environ), provider.key_variable)
 
 
 def model_name(settings: Settings) -> str:

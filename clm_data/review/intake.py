@@ -6,6 +6,7 @@ texts in the row agree with the verdict. Everything else is listed and nothing o
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,6 +26,7 @@ from clm_data.store import Store
 Check = Callable[[Candidate], Iterable[Problem]]
 """Finds the problems of a content."""
 
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _VERDICTS: dict[str, Verdict] = {
     "accept": "accept", "accepted": "accept", "通过": "accept", "通過": "accept",
     "reject": "reject", "rejected": "reject", "拒绝": "reject", "拒絕": "reject",
@@ -200,7 +202,7 @@ class _Row:
         said = _cell(self.row, "verdict")
         if said and _verdict(self.row) is None:
             return f"verdict '{said}' is none of accept, reject, fix (通过, 拒绝, 修改)"
-        return None
+        return _half_character({name: _cell(self.row, name) for name in ("note", "reviewer")})
 
     def _undecided(self, content: Candidate, tally: _Tally) -> None:
         changes = self._changes(content) if self._is_current(content) else {}
@@ -248,6 +250,9 @@ class _Row:
                 "the verdict is fix, but no text was edited; edit one, or use another verdict",
                 {},
             )
+        half = _half_character(changes)
+        if half is not None:
+            return half, {}
         emptied = [column for column, text in changes.items() if not text.strip()]
         if emptied:
             return f"{emptied[0]}: emptied; write the text, or reject the entry", {}
@@ -329,6 +334,13 @@ def _clashes(rows: Iterable[SheetRow]) -> dict[int, str]:
         if len(verdicts) > 1
         for number in numbers[id_]
     }
+
+
+def _half_character(cells: Mapping[str, str]) -> str | None:
+    for column, text in cells.items():
+        if _HALF_CHARACTER.search(text):
+            return f"{column}: holds half a character (a lone surrogate); type it again"
+    return None
 
 
 def _verdict(row: SheetRow) -> Verdict | None:

@@ -261,6 +261,20 @@ def test_max_requests_stops_and_the_next_run_goes_on(tmp_path: Path) -> None:
     assert len(model.asked[1]) == 3  # it goes on in the same dialogue
 
 
+def test_max_requests_holds_for_dialogues_that_start_together(tmp_path: Path) -> None:
+    model = Scripted(lambda *_: said())
+    report = run(model, tmp_path, [rivers(20)], sizes(turns=1), max_requests=2)
+    assert (report.requests, len(model.asked)) == (2, 2)
+
+
+def test_max_cost_holds_for_dialogues_that_start_together(tmp_path: Path) -> None:
+    usage = Usage(prompt_tokens=0, completion_tokens=1_000_000)
+    model = Scripted(lambda *_: said(usage=usage))
+    settings = Settings(generation=sizes(turns=1))
+    report = run(model, tmp_path, [rivers(20)], settings=settings, max_cost=0.01)
+    assert (report.requests, len(model.asked)) == (1, 1)
+
+
 def test_max_cost_holds(tmp_path: Path) -> None:
     names = iter(NAMES)
     usage = Usage(prompt_tokens=0, completion_tokens=1_000_000)

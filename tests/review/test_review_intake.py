@@ -319,3 +319,12 @@ def test_the_report_is_plain_json(desk: Desk) -> None:
     assert set(report) == {
         "rows", "applied", "repeated", "undecided", "unknown", "conflicts", "warnings",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("column", ["zh_prompt", "note", "reviewer"])
+def test_half_a_character_is_a_conflict(column: str, desk: Desk) -> None:
+    rows = desk.rows()
+    rows[0] = _say(rows[0], "fix", zh_target_new="另一条河") | {column: "_xD800_"}
+    report = desk.take(rows)
+    assert "half a character" in _reasons(report)[0]
+    assert desk.store.decisions() == []
