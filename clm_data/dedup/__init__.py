@@ -8,10 +8,11 @@ decided in integers: at 0.9, ``10 * d < s``. At exactly 0.9 both are kept.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from clm_data.dedup.fast import join_codes
+from clm_data.dedup.index import SimilarityIndex
 from clm_data.languages import normalise_text
 from clm_data.records import LANGUAGES, Entry, Language, Problem, Rejection, Sifted
 
@@ -73,26 +74,75 @@ def deduplicate(
     twins: dict[int, list[Pair]] = defaultdict(list)
     for pair in join(texts, threshold):
         twins[pair.right].append(pair)
-    kept: set[int] = set()
+    kept = _Kept(field)
+    places: dict[int, int] = {}
     rejected = []
-    first: dict[tuple[Language, str, str], int] = {}
     for index, entry in enumerate(entries):
+        near = [(places[pair.left], pair.ratio) for pair in twins[index] if pair.left in places]
+        rejection = kept.offer(entry, texts[index], near)
+        if rejection is None:
+            places[index] = len(kept.entries) - 1
+        else:
+            rejected.append(rejection)
+    return Sifted(tuple(kept.entries), tuple(rejected))
+
+
+class Sieve:
+    """:func:`deduplicate` one entry at a time: is this entry new against everything known?
+
+    Args:
+        entries: What is known; of entries that say the same, the first.
+        threshold: As for :func:`deduplicate`.
+        field: As for :func:`deduplicate`.
+    """
+
+    def __init__(
+        self, entries: Iterable[Entry] = (), *, threshold: float = 0.9, field: str = "zh.prompt"
+    ) -> None:
+        self._field = field
+        self._index = SimilarityIndex(threshold)
+        self._kept = _Kept(field)
+        for entry in entries:
+            self.offer(entry)
+
+    def __len__(self) -> int:
+        return len(self._kept.entries)
+
+    def offer(self, entry: Entry) -> Rejection | None:
+        """Take an entry in; where it is not new, leave it out and say why."""
+        text = normalise_text(_text(entry, self._field))
+        rejection = self._kept.offer(entry, text, self._index.matches(text))
+        if rejection is None:
+            self._index.add(text)
+        return rejection
+
+
+class _Kept:
+    """Entries that were kept, and the rule by which another joins them."""
+
+    def __init__(self, field: str) -> None:
+        self._field = field
+        self._texts: list[str] = []
+        self._first: dict[tuple[Language, str, str], int] = {}
+        self.entries: list[Entry] = []
+
+    def offer(self, entry: Entry, text: str, near: Sequence[tuple[int, float]]) -> Rejection | None:
+        """Keep the entry, or say why not; ``near``: positions of kept twins, and their ratios."""
         keys = _fact_keys(entry)
         problems = [
-            _duplicate_fact(entries[first[key]], similarity(texts[first[key]], texts[index]), key)
+            _duplicate_fact(self.entries[at], similarity(self._texts[at], text), key)
             for key in keys
-            if key in first
+            if (at := self._first.get(key)) is not None
         ]
-        near = [pair for pair in twins[index] if pair.left in kept]
         if near and not problems:
-            closest = max(near, key=lambda pair: (pair.ratio, -pair.left))
-            problems = [_near_duplicate(entries[closest.left], closest.ratio, field)]
+            at, ratio = max(near, key=lambda twin: (twin[1], -twin[0]))
+            problems = [_near_duplicate(self.entries[at], ratio, self._field)]
         if problems:
-            rejected.append(_rejection(entry, problems))
-            continue
-        kept.add(index)
-        first.update((key, index) for key in keys)
-    return Sifted(tuple(entries[index] for index in sorted(kept)), tuple(rejected))
+            return _rejection(entry, problems)
+        self._first.update((key, len(self.entries)) for key in keys)
+        self.entries.append(entry)
+        self._texts.append(text)
+        return None
 
 
 def _ratio(size: int, distance: int) -> float:

@@ -14,7 +14,7 @@ from clm_data.errors import PermanentError, RateLimitError, TransientError
 from clm_data.generate.asking import Asker, HaltedError
 from clm_data.generate.dialogue import End, extended, next_step
 from clm_data.generate.journal import Journal
-from clm_data.generate.known import Known, Reading, State
+from clm_data.generate.known import Known, Reading, Standing, State
 from clm_data.generate.report import DomainReport, Progress
 from clm_data.llm.base import ChatModel, Completion
 from clm_data.prompts import Prompts
@@ -253,6 +253,7 @@ class DomainRun:
         exchanges = [] if fresh else session.store.exchanges(dialogue.id)
         recorded = {each.turn: each for each in exchanges}
         messages = [{"role": "user", "content": dialogue.prompt}]
+        sieve = session.known.sieve(earlier)
         readings: list[Reading] = []
         good = 0
         while True:
@@ -262,16 +263,19 @@ class DomainRun:
                 messages = exchange.messages
             if exchange is not None and exchange.completion is not None:
                 completion = Completion.model_validate(exchange.completion)
-                readings.append(session.known.reading(dialogue, turn, completion))
-                standing = session.known.standing(earlier, readings)
             else:
                 completion = await session.asker.ask(dialogue, turn, messages)
-                readings.append(session.known.reading(dialogue, turn, completion))
-                standing = session.known.standing(earlier, readings)
-                self._read += standing.last.read
-                self._ahead += standing.good - good
+            reading = session.known.reading(dialogue, turn, completion)
+            readings.append(reading)
+            offered = [sieve.offer(entry) for entry in reading.entries]
+            duplicates = tuple(rejection for rejection in offered if rejection is not None)
+            new = len(offered) - len(duplicates)
+            good += new
+            if exchange is None or exchange.completion is None:
+                self._read += reading.read
+                self._ahead += new
                 self._tell(settled=False)
-            good = standing.good
+            standing = Standing(turn + 1, good, reading, duplicates)
             step = next_step(
                 standing, dialogue.wanted, session.settings.generation, session.prompts
             )

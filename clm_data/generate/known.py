@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from clm_data import parse, sources
 from clm_data.assemble import answer_origin, in_order
 from clm_data.config import DedupSettings
-from clm_data.dedup import deduplicate
+from clm_data.dedup import Sieve, deduplicate
 from clm_data.domains import Domain
 from clm_data.llm.base import Completion
 from clm_data.records import Candidate, Entry, Rejection, Sifted
@@ -158,22 +158,9 @@ class Known:
             entry for reading in readings for entry in self._decided(reading)
         )
 
-    def standing(self, earlier: Sequence[Entry], readings: Sequence[Reading]) -> Standing:
-        """Where a dialogue stands.
-
-        Args:
-            earlier: Entries that were there when it was planned, none of them twice.
-            readings: Of its answers, at least one.
-        """
-        said = [entry for reading in readings for entry in reading.entries]
-        sifted = self._sift([*earlier, *said])
-        in_last = {entry.id for entry in readings[-1].entries}
-        return Standing(
-            turns=len(readings),
-            good=len(sifted.kept) - len(earlier),
-            last=readings[-1],
-            duplicates=tuple(each for each in sifted.rejected if each.id in in_last),
-        )
+    def sieve(self, earlier: Sequence[Entry]) -> Sieve:
+        """What tells a dialogue's new entries from ``earlier`` ones and from one another."""
+        return Sieve(earlier, threshold=self._dedup.threshold, field=self._dedup.field)
 
     def _sift(self, entries: Sequence[Entry]) -> Sifted[Entry]:
         return deduplicate(entries, threshold=self._dedup.threshold, field=self._dedup.field)

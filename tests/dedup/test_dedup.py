@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from made import made_fact
 from rapidfuzz.distance import Indel
 
-from clm_data.dedup import deduplicate, join, similarity
+from clm_data.dedup import Sieve, deduplicate, join, similarity
 from clm_data.records import Entry, Fact, Origin
 
 TEXTS = st.sampled_from(["ab", "甲乙", "甲a 😀", "abcdefgh"]).flatmap(
@@ -132,6 +132,17 @@ def test_another_field_may_be_compared() -> None:
     entries = [entry("a", "长江", "长", 1), entry("b", "黄河", "黄", 2)]
     assert len(deduplicate(entries).kept) == 2
     assert len(deduplicate(entries, field="en.prompt").kept) == 1
+
+
+@settings(max_examples=50)
+@given(st.lists(st.text("甲乙a", min_size=1, max_size=12), max_size=12))
+def test_the_sieve_keeps_and_refuses_what_the_batch_does(prompts: list[str]) -> None:
+    entries = [entry(f"e{n}", text, f"s{n % 3}", n) for n, text in enumerate(prompts)]
+    sieve = Sieve(threshold=0.7)
+    refused = [rejection for each in entries if (rejection := sieve.offer(each)) is not None]
+    whole = deduplicate(entries, threshold=0.7)
+    assert len(sieve) == len(whole.kept)
+    assert refused == list(whole.rejected)
 
 
 @settings(max_examples=50)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import sys
 from collections.abc import Iterable
 from fractions import Fraction
 from itertools import islice, permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from rapidfuzz import process
 from rapidfuzz.distance import Indel
 
+from clm_data.bank import load_entries
 from clm_data.dedup.exact import Limit, Pairs, plain_pairs
 from clm_data.dedup.fast import distinct, join_codes
 
@@ -176,14 +179,21 @@ def test_number_of_threads_changes_nothing() -> None:
         np.testing.assert_array_equal(np.stack(left), np.stack(right))
 
 
-def test_plain_and_compiled_join_agree_on_the_sample(sample_folder: object) -> None:
-    import json
-    from pathlib import Path
-
+def test_equal_to_brute_force_on_the_published_sample(sample_folder: Path) -> None:
     texts = []
     for name in ("chinese_fields_with_loc.json", "english_fields_with_loc.json"):
-        for row in json.loads((Path(str(sample_folder)) / name).read_text(encoding="utf-8")):
+        for row in json.loads((sample_folder / name).read_text(encoding="utf-8")):
             texts.append(str(row.get("prompt") or row.get("english_prompt") or ""))
+    agree_with_brute_force(texts)
+
+
+def test_equal_to_brute_force_on_the_bank() -> None:
+    entries = [entry for entries in load_entries().values() for entry in entries]
+    facts = [fact for entry in entries for fact in (entry.zh, entry.en)]
+    agree_with_brute_force([text for f in facts for text in (f.prompt, f.rephrase_prompt)])
+
+
+def agree_with_brute_force(texts: list[str]) -> None:
     for threshold in (0.7, 0.8, 0.9):
         found = table(join_codes(texts, threshold, fast_from=1))
         np.testing.assert_array_equal(found, brute(texts, everything(texts), threshold))
