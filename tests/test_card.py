@@ -26,6 +26,7 @@ def made_manifest(**changed: Any) -> Manifest:
         "packages": {},
         "settings": shaping_settings(Settings()),
         "domains_sha256": "0" * 64,
+        "prompt_versions": {"generate": "1"},
         "prompt_hashes": {},
         "sources": [],
         "stages": {"parse": {"in": 61, "kept": 60, "rejected": 1}},

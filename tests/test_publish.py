@@ -50,6 +50,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         packages={},
         settings=shaping_settings(settings),
         domains_sha256="0" * 64,
+        prompt_versions={"generate": "1"},
         prompt_hashes={},
         sources=[],
         stages={},
