@@ -1,0 +1,195 @@
+"""What is measured, as plain functions on numbers; each formula stands in ``docs/metrics.md``.
+
+Nothing here knows of models or files: token ids, log-probabilities and texts come in, shares
+between 0 and 1 (or None, where nothing can be said) go out. Printed tables show percent.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clm_data import languages
+from clm_data.records import LANGUAGES, Language
+
+FloatArray = NDArray[np.float64]
+PARTS = ("reliability", "generality", "locality")
+"""The three parts of a language's score, in the paper's order."""
+_LETTER_OR_DIGIT = re.compile(r"[^\W_]")
+
+
+def token_accuracy(predicted: Sequence[int], expected: Sequence[int]) -> float:
+    """Share of answer tokens that the model puts first, each given the answer before it.
+
+    Args:
+        predicted: The likeliest token at each answer position.
+        expected: The answer's tokens; as many, at least one.
+    """
+    if len(predicted) != len(expected) or not expected:
+        raise ValueError(f"{len(predicted)} predictions for {len(expected)} answer tokens")
+    return sum(p == e for p, e in zip(predicted, expected, strict=True)) / len(expected)
+
+
+def agreement(before: Sequence[int], after: Sequence[int]) -> float:
+    """Locality of one probe: share of answer positions whose likeliest token the edit kept."""
+    return token_accuracy(after, before)
+
+
+def score(parts: Sequence[float]) -> float:
+    """``zh_score`` or ``en_score``: the mean of a language's reliability, generality, locality."""
+    return sum(parts) / len(parts)
+
+
+def trans(zh_reliability: float, en_reliability: float) -> float | None:
+    """How much of an edit reaches both languages: the smaller reliability over the larger.
+
+    1 where both languages answer alike; None where both reliabilities are 0.
+    """
+    larger = max(zh_reliability, en_reliability)
+    return min(zh_reliability, en_reliability) / larger if larger > 0 else None
+
+
+def exact_match(generated: str, answer: str, lang: Language) -> bool:
+    """Whether a freely generated continuation begins with the answer.
+
+    Both are compared in the form of :func:`clm_data.languages.normalise_answer`; the answer must
+    not end inside a word or a number of the continuation.
+    """
+    wanted = languages.normalise_answer(answer, lang)
+    if not wanted:
+        return False
+    first = re.split(r"[\n。！？；]|[.!?;](?=\s|$)", generated.strip(), maxsplit=1)[0]
+    for text in (first, generated):
+        said = languages.normalise_answer(text, lang)
+        if said.startswith(wanted) and not _splits_word(said, len(wanted)):
+            return True
+    return False
+
+
+def _splits_word(text: str, at: int) -> bool:
+    if at >= len(text):
+        return False
+    last, following = text[at - 1], text[at]
+    if languages.has_han(last) or languages.has_han(following):
+        return False
+    return bool(_LETTER_OR_DIGIT.match(last) and _LETTER_OR_DIGIT.match(following))
+
+
+def answer_probability(log_probabilities: Sequence[float]) -> float:
+    """Probability of an answer per token: the geometric mean of its tokens' probabilities.
+
+    Per token, so that answers of different length can be compared.
+    """
+    return math.exp(sum(log_probabilities) / len(log_probabilities))
+
+
+def prefers_new(new: Sequence[float], old: Sequence[float]) -> bool:
+    """Whether the new answer is likelier per token than the old one; from log-probabilities."""
+    return sum(new) / len(new) > sum(old) / len(old)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean with a bootstrap interval.
+
+    Attributes:
+        mean: Of the values.
+        low: Lower end of the interval.
+        high: Upper end.
+        count: How many values.
+    """
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How intervals are made.
+
+    Attributes:
+        resamples: How often facts are drawn anew; 0: no intervals.
+        level: Share of the resampled means that an interval holds.
+        seed: Of the drawing.
+    """
+
+    resamples: int = 1000
+    level: float = 0.95
+    seed: int = 0
+
+
+def mean_interval(values: Sequence[float], how: Bootstrap = Bootstrap()) -> Mean | None:
+    """Mean and percentile bootstrap interval over facts; None where there is no value.
+
+    Facts are drawn with replacement (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
+    chapter 13).
+    """
+    if not values:
+        return None
+    data = np.asarray(values, dtype=np.float64)
+    return _interval(float(data.mean()), _resampled(data[:, None], how)[:, 0], len(data), how)
+
+
+def trans_interval(
+    pairs: Sequence[tuple[float, float]], how: Bootstrap = Bootstrap()
+) -> Mean | None:
+    """:func:`trans` of the mean reliabilities, with an interval; None where it is undefined.
+
+    Args:
+        pairs: (zh, en) reliability by fact; a fact is drawn with both.
+        how: The drawing.
+    """
+    if not pairs:
+        return None
+    data = np.asarray(pairs, dtype=np.float64)
+    zh, en = data.mean(axis=0)
+    value = trans(float(zh), float(en))
+    if value is None:
+        return None
+    means = _resampled(data, how)
+    larger = means.max(axis=1)
+    drawn = means.min(axis=1)[larger > 0] / larger[larger > 0]
+    return _interval(value, drawn, len(data), how)
+
+
+def _resampled(data: FloatArray, how: Bootstrap) -> FloatArray:
+    """Means (resamples, columns) of rows drawn with replacement."""
+    rng = np.random.default_rng(how.seed)
+    rows = max(1, 2_000_000 // len(data))
+    parts = [
+        data[rng.integers(0, len(data), (min(rows, how.resamples - done), len(data)))].mean(axis=1)
+        for done in range(0, how.resamples, rows)
+    ]
+    return np.concatenate(parts) if parts else np.empty((0, data.shape[1]))
+
+
+def _interval(value: float, drawn: FloatArray, count: int, how: Bootstrap) -> Mean:
+    if not len(drawn):
+        return Mean(value, value, value, count)
+    tail = (1 - how.level) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    return Mean(value, float(low), float(high), count)
+
+
+def derived(parts: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Scores and ``trans`` from a table row's parts, in the parts' own unit (``trans`` a share).
+
+    Args:
+        parts: ``zh_reliability`` ... ``en_locality``; a missing or None part leaves what needs it
+            None.
+    """
+    out: dict[str, float | None] = {}
+    for lang in LANGUAGES:
+        three = [parts.get(f"{lang}_{part}") for part in PARTS]
+        known = [value for value in three if value is not None]
+        out[f"{lang}_score"] = score(known) if len(known) == len(PARTS) else None
+    zh, en = parts.get("zh_reliability"), parts.get("en_reliability")
+    out["trans"] = None if zh is None or en is None else trans(zh, en)
+    return out

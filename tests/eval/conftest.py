@@ -1,0 +1,18 @@
+"""What the tests of the evaluation share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model trained on a few records, in a cache folder of its own."""
+    pytest.importorskip("torch")
+    from tiny_set import CONFIG, RECORDS
+
+    from clm_data.eval.tiny import tiny_model
+
+    return tiny_model(RECORDS, tmp_path_factory.mktemp("tiny-cache"), CONFIG)

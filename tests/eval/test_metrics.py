@@ -1,0 +1,137 @@
+"""Each formula of docs/metrics.md, pinned on numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clm_data.eval import metrics
+from clm_data.eval.metrics import Bootstrap, Mean
+from clm_data.records import Language
+
+SHARES = st.lists(st.floats(0, 1), min_size=1, max_size=30)
+
+
+def test_token_accuracy_is_the_share_of_answer_tokens_put_first() -> None:
+    assert metrics.token_accuracy([7, 8, 1], [7, 8, 9]) == pytest.approx(2 / 3)
+    assert metrics.token_accuracy([5], [5]) == 1.0
+
+
+@pytest.mark.parametrize(("predicted", "expected"), [([1], [1, 2]), ([], [])])
+def test_token_accuracy_refuses_what_has_no_accuracy(
+    predicted: list[int], expected: list[int]
+) -> None:
+    with pytest.raises(ValueError, match="answer tokens"):
+        metrics.token_accuracy(predicted, expected)
+
+
+def test_locality_compares_with_the_answers_before_not_with_the_truth() -> None:
+    assert metrics.agreement(before=[4, 4, 9, 2], after=[4, 5, 9, 2]) == 0.75
+
+
+def test_the_score_is_the_mean_of_the_three_parts() -> None:
+    assert metrics.score([0.63, 0.57, 0.66]) == pytest.approx(0.62)
+
+
+def test_trans_is_the_smaller_reliability_over_the_larger() -> None:
+    assert metrics.trans(0.6321, 0.1955) == pytest.approx(0.1955 / 0.6321)
+    assert metrics.trans(0.1955, 0.6321) == metrics.trans(0.6321, 0.1955)
+    assert metrics.trans(0.4, 0.4) == 1.0
+    assert metrics.trans(0.0, 0.4) == 0.0
+    assert metrics.trans(0.0, 0.0) is None
+
+
+@pytest.mark.parametrize(
+    ("generated", "answer", "lang", "matches"),
+    [
+        (" Paris, the capital", "Paris", "en", True),
+        (" the Louvre.", "Louvre", "en", True),
+        (" paris", "Paris", "en", True),
+        (" Parisian cafés", "Paris", "en", False),
+        (" 1600 years", "16", "en", False),
+        (" 16 feathers", "16", "en", True),
+        (" in Paris", "Paris", "en", False),
+        ("周树人。他生于绍兴", "周树人", "zh", True),
+        ("《红楼梦》。", "红楼梦", "zh", True),
+        ("周樹人", "周树人", "zh", True),
+        ("周作人", "周树人", "zh", False),
+        ("", "周树人", "zh", False),
+        ("anything", "", "en", False),
+    ],
+)
+def test_exact_match_wants_the_answer_first_and_whole(
+    generated: str, answer: str, lang: Language, matches: bool
+) -> None:
+    assert metrics.exact_match(generated, answer, lang) is matches
+
+
+def test_the_probability_of_an_answer_is_the_geometric_mean_over_its_tokens() -> None:
+    assert metrics.answer_probability([math.log(0.5), math.log(0.125)]) == pytest.approx(0.25)
+
+
+def test_preference_is_per_token_so_that_long_answers_are_not_at_a_disadvantage() -> None:
+    long, short = [math.log(0.5)] * 4, [math.log(0.4)]
+    assert sum(long) < sum(short)
+    assert metrics.prefers_new(long, short)
+    assert not metrics.prefers_new(short, long)
+    assert not metrics.prefers_new(short, short)
+
+
+def test_an_interval_holds_the_mean_and_is_the_same_each_time() -> None:
+    values = [0.0] * 30 + [1.0] * 70
+    first = metrics.mean_interval(values)
+    assert first is not None
+    assert first == metrics.mean_interval(values)
+    assert first.mean == 0.7
+    assert first.count == 100
+    # A binomial share of 0.7 from 100 has a standard error of 0.046.
+    assert first.low == pytest.approx(0.7 - 1.96 * 0.0458, abs=0.02)
+    assert first.high == pytest.approx(0.7 + 1.96 * 0.0458, abs=0.02)
+
+
+def test_another_seed_draws_otherwise() -> None:
+    values = [i / 50 for i in range(50)]
+    assert metrics.mean_interval(values, Bootstrap(seed=1)) != metrics.mean_interval(
+        values, Bootstrap(seed=2)
+    )
+
+
+def test_resampling_in_parts_draws_all_of_them() -> None:
+    many = [float(i % 2) for i in range(30_000)]
+    found = metrics.mean_interval(many, Bootstrap(resamples=150))
+    assert found is not None
+    assert 0.49 < found.low < 0.5 < found.high < 0.51
+
+
+@given(SHARES)
+def test_an_interval_lies_within_the_values(values: list[float]) -> None:
+    found = metrics.mean_interval(values, Bootstrap(resamples=50))
+    assert found is not None
+    slack = 1e-9
+    assert min(values) - slack <= found.low <= found.high <= max(values) + slack
+
+
+def test_no_values_no_mean_and_no_resamples_no_width() -> None:
+    assert metrics.mean_interval([]) is None
+    assert metrics.mean_interval([0, 1], Bootstrap(resamples=0)) == Mean(0.5, 0.5, 0.5, 2)
+
+
+def test_trans_over_facts_is_that_of_the_means_and_draws_facts_with_both_languages() -> None:
+    found = metrics.trans_interval([(1.0, 0.5), (0.5, 0.25)])
+    assert found is not None
+    assert found.mean == pytest.approx(0.5)
+    # Every fact has the ratio one half, so every draw has it too.
+    assert (found.low, found.high) == (pytest.approx(0.5), pytest.approx(0.5))
+    assert metrics.trans_interval([(0.0, 0.0)]) is None
+    assert metrics.trans_interval([]) is None
+
+
+def test_a_row_without_a_part_has_no_score_from_it() -> None:
+    parts: dict[str, Any] = {"zh_reliability": 60.0, "zh_generality": 50.0, "zh_locality": 40.0}
+    assert metrics.derived(parts) == {"zh_score": 50.0, "en_score": None, "trans": None}
+    parts["en_reliability"] = 30.0
+    assert metrics.derived(parts)["trans"] == 0.5

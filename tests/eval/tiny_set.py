@@ -1,0 +1,45 @@
+"""A few records and a model size that learns them in seconds."""
+
+from __future__ import annotations
+
+from made import made_records
+
+from clm_data.eval.tiny import TinyConfig
+from clm_data.records import Fact, Record
+
+_ANSWERS = {
+    "zh": ("东山", "西湖", "南岭", "北原", "金沙", "玉泉", "青海", "白塔"),
+    "en": ("Elm", "Oak", "Pine", "Birch", "Ash", "Maple", "Cedar", "Willow"),
+}
+
+
+def _fact(fact: Fact, lang: str, number: int) -> Fact:
+    answers = _ANSWERS[lang]
+    return fact.model_copy(
+        update={
+            "ground_truth": answers[number % len(answers)],
+            "target_new": answers[(number + 3) % len(answers)],
+        }
+    )
+
+
+RECORDS: list[Record] = [
+    record.model_copy(
+        update={"zh": _fact(record.zh, "zh", number), "en": _fact(record.en, "en", number)}
+    )
+    for number, record in enumerate(made_records(8))
+]
+"""Eight records whose answers differ."""
+
+CONFIG = TinyConfig(
+    vocabulary=420,
+    width=64,
+    inner=256,
+    depth=4,
+    heads=2,
+    rounds=40,
+    least_steps=100,
+    batch=24,
+    lr=6e-3,
+)
+"""Learns them in a few seconds."""
