@@ -1,4 +1,4 @@
-"""Commands of the evaluation: eval-baselines, report. Not in ``commands`` yet: see eval/README.md."""
+"""Commands of the evaluation, not in ``commands`` yet (eval/README.md): eval-baselines, report."""
 
 from __future__ import annotations
 
