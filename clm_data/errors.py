@@ -8,7 +8,9 @@
     │   ├── MissingExtraError    an optional dependency is not installed
     │   ├── CredentialsError     a key or token is missing or refused
     │   ├── StoreError           the store cannot be opened, is in use, or is of another version
-    │   └── PublishError         the Hub refused, or cannot be reached
+    │   ├── EvaluationError      not one cell of an evaluation could be computed
+    │   ├── PublishError         the Hub refused, or cannot be reached
+    │   └── StoppedError         interrupted; says what is there now: exit code 130
     └── ChatError                one call of a chat model failed
         ├── RateLimitError       429: everybody should pause, then ask again
         ├── TransientError       time-out, 5xx, broken connection: ask again
@@ -64,8 +66,16 @@ class StoreError(UserError):
     """The store cannot be opened or is of another version."""
 
 
+class EvaluationError(UserError):
+    """Not one cell of an evaluation could be computed."""
+
+
 class PublishError(UserError):
     """The Hub refused an upload, or cannot be reached."""
+
+
+class StoppedError(UserError):
+    """Interrupted by the user, in a command that says itself what is there now."""
 
 
 class ChatError(ClmDataError):

@@ -106,14 +106,16 @@ class Prompts:
         """The message that asks for ``count`` more entries in the same dialogue."""
         return self._render("more", count=count)
 
-    def correct(self, problems: Sequence[str], count: int) -> Rendered:
+    def correct(self, problems: Sequence[str], count: int, used: Sequence[str] = ()) -> Rendered:
         """The message that sends problems back.
 
         Args:
             problems: One line each, in words.
             count: Entries wanted in the answer, mended and new ones together.
+            used: As for :meth:`first`; those to name now.
         """
-        return self._render("correct", problems=list(problems), count=count)
+        lines = [" ".join(subject.split()) for subject in used]
+        return self._render("correct", problems=list(problems), count=count, used=lines)
 
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.{self.lang}.md.j2"

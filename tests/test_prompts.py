@@ -79,6 +79,18 @@ def test_more_and_correct_carry_count_and_problems() -> None:
         assert "3" in text
 
 
+@pytest.mark.parametrize("lang", ["zh", "en"])
+def test_a_correction_lists_used_subjects_only_when_there_are_some(lang: Language) -> None:
+    prompts = Prompts(resource("prompts"), lang)
+    plain, used = (
+        prompts.correct(["x"], 3, subjects).text for subjects in ([], ["鲁迅", "老\n舍"])
+    )
+    assert "\n- 鲁迅\n- 老 舍\n\n" in used
+    added = used.replace("- 鲁迅\n- 老 舍\n", "")
+    assert len(added.splitlines()) == len(plain.splitlines()) + 2
+    assert "\n\n\n" not in plain + used
+
+
 def test_the_hash_is_that_of_the_text_and_the_version_that_of_the_template(
     domains: dict[str, Domain], folder: Path
 ) -> None:

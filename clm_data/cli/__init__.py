@@ -11,7 +11,7 @@ import io
 import sys
 from collections.abc import Sequence
 
-from clm_data.errors import UserError
+from clm_data.errors import StoppedError, UserError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -24,10 +24,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code. What a user can mend prints as one line."""
-    from clm_data.cli.commands import app
-
     try:
+        from clm_data.cli.commands import app
+
         code = app(args=argv, prog_name="clm-data", standalone_mode=False)
+    except StoppedError as error:
+        print(f"interrupted; {error}", file=sys.stderr)
+        return 130
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt:

@@ -92,29 +92,33 @@ def dedup(
 
     Example: `clm-data dedup prompts.jsonl --field zh.prompt --threshold 0.9 --out unique.jsonl`
     """
-    from clm_data.dedup.report import Settings
-    from clm_data.dedup.tables import open_table
-    from clm_data.dedup.tool import Outputs, check, deduplicate_table
-    from clm_data.errors import UserError
+    from clm_data.errors import StoppedError, UserError
 
-    settings = Settings(
-        file=file,
-        fields=tuple(field),
-        threshold=threshold,
-        policy=policy,
-        each_field=each_field,
-        normalised=normalize,
-        score=score,
-        subject=subject,
-        semantic=semantic,
-        semantic_threshold=semantic_threshold if semantic else None,
-    )
-    check(settings)
-    embed = _embedder(semantic, provider, base_url)
-    table = open_table(file, format, split)
-    outputs = Outputs(out, Path(report) if report not in (None, "-") else None, force)
-    with _progress() as progress:
-        done = deduplicate_table(table, settings, outputs, embed=embed, progress=progress)
+    try:
+        from clm_data.dedup.report import Settings
+        from clm_data.dedup.tables import open_table
+        from clm_data.dedup.tool import Outputs, check, deduplicate_table
+
+        settings = Settings(
+            file=file,
+            fields=tuple(field),
+            threshold=threshold,
+            policy=policy,
+            each_field=each_field,
+            normalised=normalize,
+            score=score,
+            subject=subject,
+            semantic=semantic,
+            semantic_threshold=semantic_threshold if semantic else None,
+        )
+        check(settings)
+        embed = _embedder(semantic, provider, base_url)
+        table = open_table(file, format, split)
+        outputs = Outputs(out, Path(report) if report not in (None, "-") else None, force)
+        with _progress() as progress:
+            done = deduplicate_table(table, settings, outputs, embed=embed, progress=progress)
+    except KeyboardInterrupt as error:
+        raise StoppedError("nothing was written; run the command again") from error
     try:
         if report == "-":
             done.write_to(sys.stdout, "json" if json else "table")

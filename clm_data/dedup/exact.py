@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+LONGEST = (1 << 21) - 1
+"""Characters; where a text has more, the join is the plain one, whatever the number of texts."""
 _ROWS = 512
 _COLUMNS = 8192
 
@@ -129,11 +131,48 @@ def plain_pairs(texts: Sequence[str], limit: Limit) -> Iterator[Pairs]:
             row, column = row[near], column[near]
             if row.size:
                 one, two = order[top + row], order[start + column]
-                yield Pairs(
-                    np.minimum(one, two),
-                    np.maximum(one, two),
-                    found[row, column].astype(np.int64),
-                )
+                yield in_order(one, two, found[row, column].astype(np.int64))
+
+
+def measured(
+    texts: Sequence[str],
+    one: NDArray[np.int64],
+    two: NDArray[np.int64],
+    allowed: NDArray[np.int64],
+) -> Iterator[Pairs]:
+    """Those of some candidates that are pairs, with their distances.
+
+    Args:
+        texts: All texts.
+        one: Positions of one side of each candidate.
+        two: Of the other side.
+        allowed: The largest distance of a pair by the sum of the lengths.
+
+    Yields:
+        One block, or none where there would be nothing in it.
+    """
+    import numpy as np
+    from rapidfuzz import process
+    from rapidfuzz.distance import Indel
+
+    if not one.size:
+        return
+    left, right = ([texts[index] for index in side.tolist()] for side in (one, two))
+    sizes = (len(a) + len(b) for a, b in zip(left, right, strict=True))
+    bound = allowed[np.fromiter(sizes, dtype=np.int64, count=one.size)]
+    found = process.cpdist(
+        left, right, scorer=Indel.distance, score_cutoff=int(bound.max()), dtype=np.int32
+    )
+    near = found <= bound
+    if near.any():
+        yield in_order(one[near], two[near], found[near].astype(np.int64))
+
+
+def in_order(one: NDArray[np.int64], two: NDArray[np.int64], apart: NDArray[np.int64]) -> Pairs:
+    """Pairs whose sides may stand either way round."""
+    import numpy as np
+
+    return Pairs(np.minimum(one, two), np.maximum(one, two), apart)
 
 
 def _last_partner(sizes: NDArray[np.int64], longest: int, allowed: NDArray[np.int64]) -> int:

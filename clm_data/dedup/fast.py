@@ -1,4 +1,4 @@
-"""The exact join of any number of texts: the plain one for few, the compiled one for many."""
+"""The exact join of any number of texts: in the way that is fastest for so many."""
 
 from __future__ import annotations
 
@@ -9,26 +9,28 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from clm_data.dedup.exact import Limit, Pairs, distance, plain_pairs
+from clm_data.dedup.exact import LONGEST, Limit, Pairs, in_order, plain_pairs
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from clm_data.dedup.blocking import Rows
-
-FAST_FROM = 12_000
-"""Different texts from which on loading the compiled loops pays: that takes 0.6 s, as does the
-plain join of so many short prompts."""
+SIGNED_FROM = 6_000
+"""Different texts from which on comparing signatures is surely faster than the plain join."""
+COMPILED_FROM = 60_000
+"""Different texts from which on it pays to load the compiled loops, which takes half a second."""
 _SPAN = 1024
-_CANDIDATES = 1 << 18
-_MARKED = 1024
-"""Longest row whose common subsequences the compiled loop finds; rapidfuzz does it for others."""
 _CHUNK = 1 << 16
 
 Progress = Callable[[int, int], None]
+Way = Literal["plain", "signed", "compiled"]
+"""All against all by rapidfuzz; signatures compared by numpy; the same in compiled loops."""
+
+
+class _Finder(Protocol):
+    def pairs(self, first: int, end: int) -> Iterator[Pairs]: ...
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def join_codes(
     *,
     inclusive: bool = False,
     threads: int | None = None,
-    fast_from: int = FAST_FROM,
+    way: Way | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Pairs]:
     """All pairs of texts more similar than a threshold, none missed and none invented.
@@ -60,10 +62,12 @@ def join_codes(
 
     Args:
         texts: Compared as they are given, code point by code point.
-        threshold: 0 to 1. Exact at any value, fast from 0.7 on.
+        threshold: 0 to 1, exact at any value. What is gained over measuring all pairs shrinks with
+            lower thresholds and longer texts.
         inclusive: Whether a pair at exactly the threshold counts too.
         threads: How many to use; all processors that this process may use where not given.
-        fast_from: Number of different texts from which on the compiled loops are used.
+        way: How; that which suits the number of different texts where not given. The pairs are the
+            same.
         progress: Told how many of how many different texts have met their partners.
 
     Yields:
@@ -77,9 +81,7 @@ def join_codes(
     if limit.allowed(0) < 0:
         return
     unique = distinct(texts)
-    found = distinct_pairs(
-        unique.texts, limit, threads=threads, fast_from=fast_from, progress=progress
-    )
+    found = distinct_pairs(unique.texts, limit, threads=threads, way=way, progress=progress)
     if len(unique.texts) == len(texts):
         yield from found
     else:
@@ -101,32 +103,49 @@ def distinct_pairs(
     limit: Limit,
     *,
     threads: int | None = None,
-    fast_from: int = FAST_FROM,
+    way: Way | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Pairs]:
-    """:func:`join_codes` of texts of which no two are equal; the plain join where they are few."""
-    if len(texts) < fast_from or find_spec("numba") is None:
+    """:func:`join_codes` of texts of which no two are equal."""
+    chosen = way or _way(texts)
+    if chosen == "plain" or not texts:
         yield from plain_pairs(texts, limit)
         return
-    from clm_data.dedup import blocking, kernels
+    from clm_data.dedup.blocking import prepare
+    from clm_data.dedup.signed import Signed
 
-    if max(map(len, texts), default=0) > kernels.MASK:
-        yield from plain_pairs(texts, limit)
-        return
-    rows = blocking.prepare(texts, limit)
-    for done, blocks in enumerate(_spans(texts, rows, threads or _processors()), start=1):
+    rows = prepare(texts, limit)
+    signed = Signed(texts, rows)
+    finder: _Finder = signed
+    if chosen == "compiled" and (way or not signed.is_dense()):
+        from clm_data.dedup.compiled import Compiled
+
+        finder = Compiled(texts, rows)
+    for done, blocks in enumerate(_spans(finder, len(texts), threads or _processors()), start=1):
         yield from blocks
         if progress:
             progress(min(done * _SPAN, len(texts)), len(texts))
 
 
-def _spans(texts: Sequence[str], rows: Rows, workers: int) -> Iterator[list[Pairs]]:
+def _way(texts: Sequence[str]) -> Way:
+    if len(texts) < SIGNED_FROM or max(map(len, texts)) > LONGEST:
+        return "plain"
+    if len(texts) < COMPILED_FROM or find_spec("numba") is None:
+        return "signed"
+    return "compiled"
+
+
+def _spans(finder: _Finder, rows: int, workers: int) -> Iterator[list[Pairs]]:
     """The pairs of each span of rows, in turn; a few spans are worked on ahead."""
+
+    def pairs(first: int) -> list[Pairs]:
+        return list(finder.pairs(first, min(first + _SPAN, rows)))
+
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[list[Pairs]]] = deque()
         try:
-            for first in range(0, len(texts), _SPAN):
-                waiting.append(pool.submit(_join_span, texts, rows, first))
+            for first in range(0, rows, _SPAN):
+                waiting.append(pool.submit(pairs, first))
                 if len(waiting) > 2 * workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -140,63 +159,6 @@ def _processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _join_span(texts: Sequence[str], rows: Rows, first: int) -> list[Pairs]:
-    """The pairs whose first row, in the order of the scan, is one of a span."""
-    import numpy as np
-
-    from clm_data.dedup import kernels
-
-    blocks: list[Pairs] = []
-    end = min(first + _SPAN, len(texts))
-    room = _CANDIDATES
-    found = kernels.Found(np.empty(room, np.int64), np.empty(room, np.int64), np.zeros(1, np.int64))
-    while first < end:
-        reached = kernels.scan(rows.data, first, end, found)
-        count = int(found.count[0])
-        if reached == first:
-            room *= 4
-            found = kernels.Found(np.empty(room, np.int64), np.empty(room, np.int64), found.count)
-        if count:
-            blocks.extend(_verified(texts, rows, found.left[:count], found.right[:count]))
-        first = reached
-    return blocks
-
-
-def _verified(
-    texts: Sequence[str], rows: Rows, left: NDArray[np.int64], right: NDArray[np.int64]
-) -> Iterator[Pairs]:
-    import numpy as np
-
-    from clm_data.dedup import kernels
-
-    allowed, starts, order = rows.data.allowed, rows.texts.starts, rows.order
-    short = starts[left + 1] - starts[left] <= _MARKED
-    one, two = left[short], right[short]
-    apart = np.empty_like(one)
-    kept = kernels.verify(rows.texts, allowed, one, two, apart)
-    if kept:
-        yield _in_order(order[one[:kept]], order[two[:kept]], apart[:kept])
-    one, two = order[left[~short]], order[right[~short]]
-    measured = (_distance(texts[i], texts[j], allowed) for i, j in zip(one, two, strict=True))
-    apart = np.fromiter(measured, dtype=np.int64, count=one.size)
-    near = apart >= 0
-    if near.any():
-        yield _in_order(one[near], two[near], apart[near])
-
-
-def _distance(left: str, right: str, allowed: NDArray[np.int64]) -> int:
-    """Distance of a pair, or -1 where the two are none."""
-    bound = int(allowed[len(left) + len(right)])
-    found = distance(left, right, bound)
-    return found if found <= bound else -1
-
-
-def _in_order(one: NDArray[np.int64], two: NDArray[np.int64], apart: NDArray[np.int64]) -> Pairs:
-    import numpy as np
-
-    return Pairs(np.minimum(one, two), np.maximum(one, two), apart)
 
 
 def _expanded(unique: Distinct, found: Iterator[Pairs]) -> Iterator[Pairs]:
@@ -215,7 +177,7 @@ def _expanded(unique: Distinct, found: Iterator[Pairs]) -> Iterator[Pairs]:
         for item, place in _each(begins[block.left], sizes[block.left]):
             one, partner, apart = members[place], block.right[item], block.distance[item]
             for at, other in _each(begins[partner], sizes[partner]):
-                yield _in_order(one[at], members[other], apart[at])
+                yield in_order(one[at], members[other], apart[at])
 
 
 def _each(

@@ -13,49 +13,10 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import numba
 import numpy as np
 
-OCCURRENCES = 16
-"""Occurrences of a character that are told apart; the seventeenth counts as a first again."""
-GROUPS = 3
-"""Groups of characters; the key holds the counts of the first two, the third is what remains."""
-FIELD = 21
-"""Bits of a length or count in a sort key."""
-MASK = (1 << FIELD) - 1
-"""Longest text that has a sort key."""
 _TASK_ROWS = 32
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class Texts(NamedTuple):
-    """All rows, one after the other.
-
-    Attributes:
-        codes: uint32, the characters as numbers below ``alphabet``.
-        starts: int64, where each row begins; one more than there are rows.
-        alphabet: Number of different characters.
-    """
-
-    codes: Any
-    starts: Any
-    alphabet: int
-
-
-class Sorted(NamedTuple):
-    """What the scan sees of rows that are sorted by key.
-
-    Attributes:
-        words: uint64, their signatures.
-        keys: int64, the different keys, ascending: length, group 0 count and group 1 count of a
-            row in FIELD bits each.
-        cells: int64, where the rows of each key begin; one more than there are keys.
-        allowed: int64, the largest distance of a pair by the sum of the lengths.
-    """
-
-    words: Any
-    keys: Any
-    cells: Any
-    allowed: Any
 
 
 class Found(NamedTuple):
@@ -91,62 +52,8 @@ def popcount(word: Any) -> Any:
 
 
 @_compiled
-def occurrences(texts: Any) -> Any:
-    """In how many rows each character occurs at least once, twice, and so on.
-
-    Args:
-        texts: Any :class:`Texts`.
-
-    Returns:
-        int64 of shape (alphabet, OCCURRENCES).
-    """
-    found = np.zeros((texts.alphabet, OCCURRENCES), np.int64)
-    seen = np.zeros(texts.alphabet, np.int64)
-    for row in range(len(texts.starts) - 1):
-        begin, end = texts.starts[row], texts.starts[row + 1]
-        for at in range(begin, end):
-            code = texts.codes[at]
-            if seen[code] < OCCURRENCES:
-                found[code, seen[code]] += 1
-            seen[code] += 1
-        for at in range(begin, end):
-            seen[texts.codes[at]] = 0
-    return found
-
-
-@_compiled
-def signatures(texts: Any, bits: Any, groups: Any) -> Any:
-    """Signature and group counts of every row.
-
-    Args:
-        texts: Any :class:`Texts`.
-        bits: uint8 (alphabet, OCCURRENCES): the bit that the n-th occurrence of a character flips.
-        groups: uint8 (alphabet): the group, 0 to 2, of a character.
-
-    Returns:
-        uint64 signatures, and int64 counts of the characters of group 0 and of group 1.
-    """
-    rows = len(texts.starts) - 1
-    words = np.zeros(rows, np.uint64)
-    counts = np.zeros((GROUPS, rows), np.int64)
-    seen = np.zeros(texts.alphabet, np.int64)
-    for row in range(rows):
-        begin, end = texts.starts[row], texts.starts[row + 1]
-        word = np.uint64(0)
-        for at in range(begin, end):
-            code = texts.codes[at]
-            word ^= np.uint64(1) << np.uint64(bits[code, seen[code] % OCCURRENCES])
-            seen[code] += 1
-            counts[groups[code], row] += 1
-        for at in range(begin, end):
-            seen[texts.codes[at]] = 0
-        words[row] = word
-    return words, counts[0], counts[1]
-
-
-@_compiled
 def reorder(texts: Any, order: Any) -> Any:
-    """The codes and starts of the rows in another order."""
+    """The codes and starts of :class:`~clm_data.dedup.blocking.Texts` in another order."""
     codes = np.empty_like(texts.codes)
     starts = np.zeros_like(texts.starts)
     for new in range(len(order)):
@@ -190,8 +97,9 @@ def _compare(words: Any, rows: Any, columns: Any, bound: int, found: Any) -> Non
 @_compiled
 def _scan_rows(data: Any, key: int, rows: Any, found: Any) -> None:
     """Candidates of a range of rows that share one key."""
-    size, ones, twos = key >> 2 * FIELD, key >> FIELD & MASK, key & MASK
-    longest = data.keys[-1] >> 2 * FIELD
+    field, mask = data.field, (1 << data.field) - 1
+    size, ones, twos = key >> 2 * field, key >> field & mask, key & mask
+    longest = data.keys[-1] >> 2 * field
     for other in range(size, longest + 1):
         more = other - size
         # A distance has the parity of the difference of the lengths.
@@ -207,7 +115,7 @@ def _scan_rows(data: Any, key: int, rows: Any, found: Any) -> None:
                 continue
             low = max(0, twos + min(0, left_over) - spare // 2)
             high = twos + max(0, left_over) + spare // 2
-            prefix = other << 2 * FIELD | ones_other << FIELD
+            prefix = other << 2 * field | ones_other << field
             begin = data.cells[_first(data.keys, prefix | low)]
             end = data.cells[_first(data.keys, (prefix | high) + 1)]
             if end > rows[0]:
@@ -221,7 +129,7 @@ def scan(data: Any, first: int, end: int, found: Any) -> Any:
     They are what lengths, group counts and signatures cannot exclude.
 
     Args:
-        data: Any :class:`Sorted`.
+        data: Any :class:`~clm_data.dedup.blocking.Sorted`.
         first: First probe row.
         end: One after the last.
         found: Receives the candidates; its count is set.
@@ -290,7 +198,7 @@ def verify(texts: Any, allowed: Any, left: Any, right: Any, distance: Any) -> An
     Args:
         texts: In the order of the scan. The longest row in ``left`` decides how much memory is
             taken: 8 bytes per character of the alphabet and 64 places.
-        allowed: As in :class:`Sorted`.
+        allowed: As in :class:`~clm_data.dedup.blocking.Sorted`.
         left: Candidates; the pairs are moved to its front.
         right: As ``left``.
         distance: int64, receives the distances.

@@ -210,9 +210,10 @@ def _text(cell: Any, place: str, name: str, normalised: bool) -> str | None:
     if cell is MISSING or cell is None:
         return None
     if not isinstance(cell, str):
-        raise InputFileError(
-            f"{place}: '{name}' is {_kind(cell)}, not a text; name another column or mend the row"
-        )
+        mend = "name another column or mend the row"
+        if isinstance(cell, dict) and cell:
+            mend = f"reach into it: {name}.{next(iter(cell))}"
+        raise InputFileError(f"{place}: '{name}' is {_kind(cell)}, not a text; {mend}")
     if len(cell) > LONGEST_CELL:
         raise InputFileError(
             f"{place}: '{name}' has {len(cell):,} characters, more than the {LONGEST_CELL:,} that "

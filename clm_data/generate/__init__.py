@@ -19,6 +19,7 @@ from clm_data.generate.domain_run import DomainRun, Session, plan_wave, together
 from clm_data.generate.journal import Journal
 from clm_data.generate.known import Known, State
 from clm_data.generate.report import DomainReport, Estimate, GenerationReport, Progress
+from clm_data.generate.subjects import taken
 from clm_data.languages import HAN
 from clm_data.llm import Usage, model_name, price_of
 from clm_data.llm.base import ChatModel
@@ -152,7 +153,7 @@ def estimate(
         wave = plan_wave(
             domain,
             lacking,
-            subjects=state.subjects,
+            subjects=taken([state], prompts.lang),
             dialogues=store.dialogues(domain.id) if store else [],
             settings=settings,
             prompts=prompts,

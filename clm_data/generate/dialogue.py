@@ -11,7 +11,7 @@ from clm_data.config import GenerationSettings
 from clm_data.generate.known import Standing
 from clm_data.llm.base import Message
 from clm_data.prompts import Prompts
-from clm_data.records import Rejection
+from clm_data.records import Language, Rejection
 
 DONE = "all entries there"
 NOTHING_MORE = "the model had nothing more"
@@ -37,6 +37,7 @@ def next_step(
     wanted: int,
     settings: GenerationSettings,
     prompts: Prompts,
+    taken: Sequence[str] = (),
 ) -> Say | End:
     """Go on, correct, or end.
 
@@ -45,6 +46,7 @@ def next_step(
         wanted: New entries the dialogue should bring.
         settings: ``turns`` and ``entries_per_turn``.
         prompts: Renders the messages.
+        taken: Subjects to name if the last answer brought duplicates.
     """
     if standing.good >= wanted:
         return End(DONE)
@@ -56,19 +58,24 @@ def next_step(
     count = min(settings.entries_per_turn, wanted - standing.good)
     # What a cut-off answer broke off in is no mistake of the model's: it just goes on.
     wrong = [each for each in last.rejected if not (last.cut_off and each.stage == "parse")]
-    problems = list(in_words([*wrong, *standing.duplicates]))
-    return Say((prompts.correct(problems, count) if problems else prompts.more(count)).text)
+    problems = list(in_words([*wrong, *standing.duplicates], prompts.lang))
+    if not problems:
+        return Say(prompts.more(count).text)
+    return Say(prompts.correct(problems, count, taken if standing.duplicates else ()).text)
 
 
-def in_words(rejections: Sequence[Rejection]) -> Iterator[str]:
+def in_words(rejections: Sequence[Rejection], lang: Language) -> Iterator[str]:
     """One line for each problem that keeps an entry out, naming the entry by its subject."""
     for rejection in rejections:
         for problem in rejection.problems:
             if problem.severity == "error":
-                place = [_subject(rejection.content), problem.lang, problem.field]
+                place = [_subject(rejection.content, lang), problem.lang, problem.field]
                 name = " ".join(part for part in place if part)
-                meaning = f"{CODES[problem.code].zh}（{problem.message}）"
-                yield f"{name}：{meaning}" if name else meaning
+                code = CODES[problem.code]
+                if lang == "zh":
+                    yield f"{name}{'：' if name else ''}{code.zh}（{problem.message}）"
+                else:
+                    yield f"{name}{': ' if name else ''}{code.en} ({problem.message})"
 
 
 def extended(messages: Sequence[Message], answer: str, reply: str) -> list[Message]:
@@ -84,7 +91,7 @@ def extended(messages: Sequence[Message], answer: str, reply: str) -> list[Messa
     ]
 
 
-def _subject(content: Any) -> str | None:
-    fact = content.get("zh") if isinstance(content, dict) else None
+def _subject(content: Any, lang: Language) -> str | None:
+    fact = content.get(lang) if isinstance(content, dict) else None
     subject = fact.get("subject") if isinstance(fact, dict) else None
     return " ".join(subject.split()) if isinstance(subject, str) else None

@@ -16,9 +16,9 @@ from clm_data.generate.dialogue import End, extended, next_step
 from clm_data.generate.journal import Journal
 from clm_data.generate.known import Known, Reading, Standing, State
 from clm_data.generate.report import DomainReport, Progress
+from clm_data.generate.subjects import ROOM_AT_FIRST, Reminder, fitting, taken
 from clm_data.llm.base import ChatModel, Completion
 from clm_data.prompts import Prompts
-from clm_data.records import Entry
 from clm_data.store import Dialogue, Ended, NewDialogue, Store
 
 _REFUSED = "refused: "
@@ -55,7 +55,7 @@ def plan_wave(
     Args:
         domain: What to ask for.
         lacking: Entries still wanted, at least 1.
-        subjects: Chinese subjects already used.
+        subjects: Those in use, the ones to name first in front; as many are named as have room.
         dialogues: Those planned before.
         settings: Sizes of turns, dialogues and waves.
         prompts: Renders the first messages.
@@ -65,12 +65,13 @@ def plan_wave(
     sizes = settings.generation
     each = sizes.entries_per_turn * sizes.turns
     wave = 1 + max((dialogue.wave for dialogue in dialogues), default=-1)
+    named = fitting(subjects, ROOM_AT_FIRST)
     planned = []
     for offset in range(min(sizes.dialogues_at_once, math.ceil(lacking / each))):
         number = len(dialogues) + offset
         wanted = min(each, lacking - offset * each)
         topic = domain.ask_for[number % len(domain.ask_for)]
-        prompt = prompts.first(domain, topic, min(sizes.entries_per_turn, wanted), subjects)
+        prompt = prompts.first(domain, topic, min(sizes.entries_per_turn, wanted), named)
         planned.append(
             NewDialogue(
                 domain=domain.id,
@@ -128,7 +129,8 @@ class DomainRun:
             self._stopped = self._reason_to_stop(dialogues, held)
             if self._stopped:
                 return
-            wave = self._next_wave(dialogues, own.subjects)
+            lang = self._session.prompts.lang
+            wave = self._next_wave(dialogues, taken([self._state, own], lang))
             store.plan(wave)
             self._planned.update(dialogue.number for dialogue in wave)
 
@@ -228,10 +230,10 @@ class DomainRun:
         """Hold dialogues of one wave at the same time."""
         if dialogues:
             wave = min(dialogue.wave for dialogue in dialogues)
-            earlier = self._session.known.state(self._domain.id, before_wave=wave).entries
+            earlier = self._session.known.state(self._domain.id, before_wave=wave)
             await together(self._hold(dialogue, earlier) for dialogue in dialogues)
 
-    async def _hold(self, dialogue: Dialogue, earlier: Sequence[Entry]) -> None:
+    async def _hold(self, dialogue: Dialogue, earlier: State) -> None:
         """Hold a dialogue to its end, or leave it open; never fails for what an endpoint does."""
         name = f"{dialogue.domain}/{dialogue.number}"
         try:
@@ -246,14 +248,15 @@ class DomainRun:
             self._lost.append(f"{name} {reason}")
         await self._session.journal.write(Ended(dialogue.id, reason))
 
-    async def _talk(self, dialogue: Dialogue, earlier: Sequence[Entry]) -> str:
+    async def _talk(self, dialogue: Dialogue, earlier: State) -> str:
         """Say and hear what is left to be said; returns why the dialogue is over."""
         session = self._session
         fresh = dialogue.number in self._planned
         exchanges = [] if fresh else session.store.exchanges(dialogue.id)
         recorded = {each.turn: each for each in exchanges}
         messages = [{"role": "user", "content": dialogue.prompt}]
-        sieve = session.known.sieve(earlier)
+        sieve = session.known.sieve(earlier.entries)
+        reminder = Reminder(earlier, session.prompts.lang)
         readings: list[Reading] = []
         good = 0
         while True:
@@ -277,7 +280,11 @@ class DomainRun:
                 self._tell(settled=False)
             standing = Standing(turn + 1, good, reading, duplicates)
             step = next_step(
-                standing, dialogue.wanted, session.settings.generation, session.prompts
+                standing,
+                dialogue.wanted,
+                session.settings.generation,
+                session.prompts,
+                reminder.after(reading.entries, duplicates),
             )
             if isinstance(step, End):
                 session.known.remember(dialogue, readings)

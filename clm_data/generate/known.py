@@ -68,15 +68,13 @@ class State:
     Attributes:
         entries: What counts towards its quota.
         new: How many of them each wave brought, for waves that brought any.
+        again: Entries, of any domain, for which others of this domain's answers were refused:
+            those that were said again most often first, of equal ones the newest.
     """
 
     entries: tuple[Entry, ...]
     new: Mapping[int, int]
-
-    @property
-    def subjects(self) -> tuple[str, ...]:
-        """Chinese subjects already used, each once, in the order of their entries."""
-        return tuple(dict.fromkeys(entry.zh.subject for entry in self.entries))
+    again: tuple[Entry, ...] = ()
 
 
 class Known:
@@ -143,12 +141,19 @@ class Known:
             for entry in self._entries_of(dialogue):
                 entries.append(entry)
                 waves.setdefault(entry.id, dialogue.wave)
+        sifted = self._sift(entries)
         kept: defaultdict[str, list[Entry]] = defaultdict(list)
-        for entry in self._sift(entries).kept:
+        for entry in sifted.kept:
             kept[entry.domain or ""].append(entry)
+        said = [rejection for rejection in sifted.rejected if rejection.id in waves]
+        again = _said_again(sifted.kept, said)
         states = {
-            domain: State(tuple(own), Counter(waves[each.id] for each in own if each.id in waves))
-            for domain, own in kept.items()
+            domain: State(
+                tuple(kept[domain]),
+                Counter(waves[each.id] for each in kept[domain] if each.id in waves),
+                again.get(domain, ()),
+            )
+            for domain in [*kept, *again]
         }
         return defaultdict(lambda: State((), {}), states)
 
@@ -185,3 +190,18 @@ class Known:
 
     def _decide(self, candidates: Sequence[Candidate]) -> tuple[Entry, ...]:
         return validate(apply_decisions(candidates, self._decisions).sifted.kept).kept
+
+
+def _said_again(
+    kept: Sequence[Entry], rejected: Sequence[Rejection]
+) -> Mapping[str, tuple[Entry, ...]]:
+    """For each domain the kept twins of its rejected entries, in the order of State.again."""
+    by_id = {entry.id: entry for entry in kept}
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for rejection in reversed(rejected):
+        found = [problem.twin for problem in rejection.problems if problem.twin is not None]
+        counts[rejection.domain or ""].update(list(dict.fromkeys(found)))
+    return {
+        domain: tuple(by_id[twin] for twin, _ in said.most_common())
+        for domain, said in counts.items()
+    }

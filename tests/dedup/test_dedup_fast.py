@@ -1,4 +1,4 @@
-"""The compiled join finds what brute force finds."""
+"""The fast joins, by numpy and compiled, find what brute force finds."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from rapidfuzz import process
 from rapidfuzz.distance import Indel
 
 from clm_data.bank import load_entries
-from clm_data.dedup.exact import Limit, Pairs, plain_pairs
-from clm_data.dedup.fast import distinct, join_codes
+from clm_data.dedup.exact import Limit, Pairs
+from clm_data.dedup.fast import COMPILED_FROM, SIGNED_FROM, Way, distinct, join_codes
 
+WAYS: list[Way] = ["signed", "compiled"]
+each_way = pytest.mark.parametrize("way", WAYS)
 THRESHOLDS = [0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99, Fraction(5, 7)]
 LETTERS = {
     "two symbols": "ab",
@@ -76,25 +78,29 @@ def corpus(letters: str, longest: int, seed: int, families: int = 50) -> list[st
 
 @pytest.mark.parametrize("longest", [12, 40, 130, 500])
 @pytest.mark.parametrize("name", LETTERS)
-def test_equal_to_brute_force_on_families_of_random_texts(name: str, longest: int) -> None:
+@each_way
+def test_equal_to_brute_force_on_families_of_random_texts(
+    name: str, longest: int, way: Way
+) -> None:
     texts = corpus(LETTERS[name], longest, seed=longest, families=30 if longest < 500 else 15)
     distances = everything(texts)
     # Sixteen such cases: far over 10,000 different true pairs in all.
     assert len(brute(texts, distances, 0.7)) > 800
     for threshold in THRESHOLDS:
         inclusive = threshold in {0.75, 0.85, 0.99}
-        found = table(join_codes(texts, threshold, inclusive=inclusive, fast_from=1))
+        found = table(join_codes(texts, threshold, inclusive=inclusive, way=way))
         expected = brute(texts, distances, threshold, inclusive)
         np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("name", ["latin", "five thousand"])
-def test_equal_to_brute_force_beyond_the_longest_marked_row(name: str) -> None:
+@each_way
+def test_equal_to_brute_force_beyond_the_longest_marked_row(name: str, way: Way) -> None:
     texts = corpus(LETTERS[name], 1300, seed=5, families=12)
     assert sum(len(text) > 1024 for text in texts) > 10
     distances = everything(texts)
     for threshold in (0.8, 0.9, 0.95):
-        found = table(join_codes(texts, threshold, fast_from=1))
+        found = table(join_codes(texts, threshold, way=way))
         np.testing.assert_array_equal(found, brute(texts, distances, threshold))
 
 
@@ -103,37 +109,42 @@ def test_equal_to_brute_force_beyond_the_longest_marked_row(name: str) -> None:
     st.lists(st.text(alphabet=st.characters(exclude_categories=()), max_size=9), max_size=12),
     st.sampled_from([0.0, 0.5, *THRESHOLDS]),
     st.booleans(),
+    st.sampled_from(WAYS),
 )
 def test_equal_to_brute_force_on_any_unicode(
-    texts: list[str], threshold: float | Fraction, inclusive: bool
+    texts: list[str], threshold: float | Fraction, inclusive: bool, way: Way
 ) -> None:
-    found = table(join_codes(texts, threshold, inclusive=inclusive, fast_from=1))
+    found = table(join_codes(texts, threshold, inclusive=inclusive, way=way))
     np.testing.assert_array_equal(found, brute(texts, everything(texts), threshold, inclusive))
 
 
-def test_surrogates_are_characters_like_others() -> None:
+@each_way
+def test_surrogates_are_characters_like_others(way: Way) -> None:
     texts = ["\ud800" + "字" * 12, "\udfff" + "字" * 12, "字" * 12]
-    found = table(join_codes(texts, 0.9, fast_from=1))
+    found = table(join_codes(texts, 0.9, way=way))
     assert found.tolist() == [[0, 1, 2], [0, 2, 1], [1, 2, 1]]
 
 
-def test_exactly_the_threshold_is_no_pair_unless_inclusive() -> None:
+@each_way
+def test_exactly_the_threshold_is_no_pair_unless_inclusive(way: Way) -> None:
     texts = ["abcdefghij", "abcdefghiX", "世界上最大的海湾是什么", "世界上最大的海峡是什么"]
-    assert table(join_codes(texts, 0.9, fast_from=1)).tolist() == [[2, 3, 2]]
-    both = table(join_codes(texts, 0.9, inclusive=True, fast_from=1))
+    assert table(join_codes(texts, 0.9, way=way)).tolist() == [[2, 3, 2]]
+    both = table(join_codes(texts, 0.9, inclusive=True, way=way))
     assert both.tolist() == [[0, 1, 2], [2, 3, 2]]
 
 
-def test_nothing_is_over_one_and_only_equal_texts_reach_it() -> None:
+@each_way
+def test_nothing_is_over_one_and_only_equal_texts_reach_it(way: Way) -> None:
     texts = ["a", "b", "a", "", "", "a"]
-    assert not list(join_codes(texts, 1.0, fast_from=1))
-    found = table(join_codes(texts, 1.0, inclusive=True, fast_from=1))
+    assert not list(join_codes(texts, 1.0, way=way))
+    found = table(join_codes(texts, 1.0, inclusive=True, way=way))
     assert found.tolist() == [[0, 2, 0], [0, 5, 0], [2, 5, 0], [3, 4, 0]]
 
 
-def test_many_equal_texts_come_in_blocks_of_bounded_size() -> None:
+@each_way
+def test_many_equal_texts_come_in_blocks_of_bounded_size(way: Way) -> None:
     texts = ["same", "sames"] * 600
-    blocks = list(join_codes(texts, 0.8, fast_from=1))
+    blocks = list(join_codes(texts, 0.8, way=way))
     assert sum(block.left.size for block in blocks) == 1200 * 1199 // 2
     assert max(block.left.size for block in blocks) < 100_000
     assert len(blocks) > 5
@@ -162,55 +173,64 @@ def test_a_scan_with_little_room_goes_on_where_it_stopped() -> None:
     assert scan(2) == scan(100_000)
 
 
-@pytest.mark.slow
-def test_candidates_that_overflow_their_room_are_all_found() -> None:
+@each_way
+def test_candidates_that_overflow_their_room_are_all_found(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"clm_data.dedup.{way}._CANDIDATES", 100)
     # Texts of one histogram: nothing but the common subsequence tells them apart.
-    texts = ["".join(text) for text in islice(permutations("abcdefgh"), 0, None, 4)][:9000]
-    found = table(join_codes(texts, 0.8, fast_from=1))
-    assert len(found) > 10_000
-    np.testing.assert_array_equal(found, table(plain_pairs(texts, Limit.of(0.8))))
+    texts = ["".join(text) for text in islice(permutations("abcdefgh"), 0, None, 20)]
+    found = table(join_codes(texts, 0.8, way=way))
+    expected = brute(texts, everything(texts), 0.8)
+    assert len(expected) > 1_000
+    np.testing.assert_array_equal(found, expected)
 
 
-def test_number_of_threads_changes_nothing() -> None:
+@each_way
+def test_number_of_threads_changes_nothing(way: Way) -> None:
     texts = corpus(LETTERS["latin"], 60, seed=3, families=300)
-    one, three = (list(join_codes(texts, 0.85, threads=count, fast_from=1)) for count in (1, 3))
+    one, three = (list(join_codes(texts, 0.85, threads=count, way=way)) for count in (1, 3))
     assert len(one) == len(three) > 3
     for left, right in zip(one, three, strict=True):
         np.testing.assert_array_equal(np.stack(left), np.stack(right))
 
 
-def test_equal_to_brute_force_on_the_published_sample(sample_folder: Path) -> None:
+@each_way
+def test_equal_to_brute_force_on_the_published_sample(sample_folder: Path, way: Way) -> None:
     texts = []
     for name in ("chinese_fields_with_loc.json", "english_fields_with_loc.json"):
         for row in json.loads((sample_folder / name).read_text(encoding="utf-8")):
             texts.append(str(row.get("prompt") or row.get("english_prompt") or ""))
-    agree_with_brute_force(texts)
+    agree_with_brute_force(texts, way)
 
 
-def test_equal_to_brute_force_on_the_bank() -> None:
+@each_way
+def test_equal_to_brute_force_on_the_bank(way: Way) -> None:
     entries = [entry for entries in load_entries().values() for entry in entries]
     facts = [fact for entry in entries for fact in (entry.zh, entry.en)]
-    agree_with_brute_force([text for f in facts for text in (f.prompt, f.rephrase_prompt)])
+    agree_with_brute_force([text for f in facts for text in (f.prompt, f.rephrase_prompt)], way)
 
 
-def agree_with_brute_force(texts: list[str]) -> None:
+def agree_with_brute_force(texts: list[str], way: Way) -> None:
     for threshold in (0.7, 0.8, 0.9):
-        found = table(join_codes(texts, threshold, fast_from=1))
+        found = table(join_codes(texts, threshold, way=way))
         np.testing.assert_array_equal(found, brute(texts, everything(texts), threshold))
 
 
-def test_a_join_that_is_not_read_to_its_end_stops() -> None:
+@each_way
+def test_a_join_that_is_not_read_to_its_end_stops(way: Way) -> None:
     texts = corpus(LETTERS["latin"], 60, seed=3, families=300)
-    blocks = join_codes(texts, 0.85, fast_from=1)
+    blocks = join_codes(texts, 0.85, way=way)
     assert next(blocks).left.size > 0
     blocks.close()  # type: ignore[attr-defined]
     assert not list(blocks)
 
 
-def test_progress_ends_with_all_texts() -> None:
+@each_way
+def test_progress_ends_with_all_texts(way: Way) -> None:
     texts = [f"{index:06}" for index in range(3000)]
     told: list[tuple[int, int]] = []
-    list(join_codes(texts, 0.9, fast_from=1, progress=lambda *now: told.append(now)))
+    list(join_codes(texts, 0.9, way=way, progress=lambda *now: told.append(now)))
     assert told == [(1024, 3000), (2048, 3000), (3000, 3000)]
 
 
@@ -225,13 +245,63 @@ def run(code: str) -> str:
     return done.stdout.strip()
 
 
-def test_small_joins_load_no_compiled_code() -> None:
-    code = "import sys; from clm_data.dedup.fast import join_codes; print('numpy' in sys.modules);"
-    code += "list(join_codes(['a', 'b'], 0.9)); print('numba' in sys.modules)"
-    assert run(code).split() == ["False", "False"]
+def loaded(code: str) -> set[str]:
+    """Top-level names of what a new interpreter has loaded after some code."""
+    shown = run(f"import sys; {code}; print(*{{name.split('.')[0] for name in sys.modules}})")
+    return set(shown.split())
 
 
-def test_without_numba_the_plain_join_does_it() -> None:
-    code = "import sys; sys.modules['numba'] = None; from clm_data.dedup.fast import join_codes;"
-    code += "print([b.distance.tolist() for b in join_codes(['abcdefghijk', 'abcdefghij'], 0.9,"
-    assert run(code + "fast_from=1)])") == "[[1]]"
+def of_the_join(count: int, before: str = "pass") -> set[str]:
+    """What a join of so many different texts loads, of the modules that tell its way."""
+    code = f"from clm_data.dedup import fast; {before}; "
+    code += f"list(fast.join_codes([f'{{n:05}}' for n in range({count})], 0.9)); "
+    ways = "blocking", "signed", "compiled", "kernels"
+    code += f"print(*[w for w in {ways} if 'clm_data.dedup.' + w in sys.modules]"
+    code += ", *[w for w in ('numba', 'rapidfuzz') if w in sys.modules])"
+    return set(run(f"import sys; {code}").split())
+
+
+def test_importing_loads_nothing_that_the_records_do_not() -> None:
+    before = loaded("import clm_data.records, clm_data.languages")
+    new = loaded("import clm_data.dedup, clm_data.dedup.fast") - before
+    assert new <= set(sys.stdlib_module_names)
+    assert before.isdisjoint({"numpy", "rapidfuzz", "numba", "llvmlite", "pyarrow"})
+
+
+def test_the_number_of_texts_decides_the_way_and_what_is_loaded() -> None:
+    assert SIGNED_FROM >= 5_000
+    assert COMPILED_FROM > SIGNED_FROM
+    assert of_the_join(2) == of_the_join(SIGNED_FROM - 1) == {"rapidfuzz"}
+    assert of_the_join(SIGNED_FROM) == {"rapidfuzz", "blocking", "signed"}
+    compiled = of_the_join(SIGNED_FROM + 1, "fast.COMPILED_FROM = fast.SIGNED_FROM + 1")
+    assert compiled == {"rapidfuzz", "numba", "blocking", "signed", "compiled", "kernels"}
+
+
+def test_without_numba_signatures_are_compared_by_numpy() -> None:
+    before = "sys.modules['numba'] = None; fast.COMPILED_FROM = fast.SIGNED_FROM"
+    assert of_the_join(SIGNED_FROM, before) >= {"blocking", "signed"}
+    assert "kernels" not in of_the_join(SIGNED_FROM, before)
+
+
+def test_a_text_too_long_for_a_sort_key_makes_the_join_plain(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from clm_data.dedup import blocking
+
+    texts = [f"{number:05}" for number in range(SIGNED_FROM)]
+    monkeypatch.setattr("clm_data.dedup.fast.LONGEST", 4)
+    monkeypatch.delattr(blocking, "prepare")
+    assert not list(join_codes(texts, 0.9))
+
+
+def test_signatures_that_exclude_little_are_no_reason_to_load_compiled_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("clm_data.dedup.fast.SIGNED_FROM", 1)
+    monkeypatch.setattr("clm_data.dedup.fast.COMPILED_FROM", 1)
+    monkeypatch.delattr("clm_data.dedup.compiled.Compiled")
+    texts = corpus(LETTERS["latin"], 500, seed=6, families=15)
+    found = table(join_codes(texts, 0.7))
+    np.testing.assert_array_equal(found, brute(texts, everything(texts), 0.7))
+    with pytest.raises(ImportError, match="Compiled"):
+        list(join_codes(corpus(LETTERS["five thousand"], 12, seed=6), 0.9))

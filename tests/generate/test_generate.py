@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +112,8 @@ def run(
                     model,
                     domains,
                     all_domains=DOMAINS | {domain.id: domain for domain in domains},
-                    prompts=PROMPTS,
                     backoff=0.01,
-                    **options,
+                    **({"prompts": PROMPTS} | options),
                 )
             finally:
                 await model.close()
@@ -223,6 +223,69 @@ def test_subjects_used_stand_in_the_prompts_of_the_next_wave(tmp_path: Path) -> 
     run(model, tmp_path, [rivers(2)], sizes(entries_per_turn=1, turns=1, dialogues_at_once=1))
     assert "青山绿河" not in model.asked[0][0]["content"]
     assert "青山绿河" in model.asked[1][0]["content"]
+
+
+def used(message: str) -> list[str]:
+    """The subjects that a message names as used."""
+    _, _, after = message.partition("已经用过" if "已经用过" in message else "## 已用主语")
+    lines = after.splitlines()[1:]
+    return [line[2:] for line in takewhile(lambda line: line.startswith("- "), lines)]
+
+
+def test_the_first_subjects_named_are_those_said_again_then_the_newest(tmp_path: Path) -> None:
+    names = iter(["青山绿", "长河落", "孤云野", "长河落", "清风明"])
+    model = Scripted(lambda *_: said(entry(next(names))))
+    run(model, tmp_path, [rivers(4)], sizes(entries_per_turn=1, turns=1, dialogues_at_once=1))
+    assert [used(messages[0]["content"]) for messages in model.asked] == [
+        [],
+        ["青山绿河"],
+        ["长河落河", "青山绿河"],
+        ["孤云野河", "长河落河", "青山绿河"],
+        ["长河落河", "孤云野河", "青山绿河"],
+    ]
+
+
+def test_after_duplicates_the_next_turn_names_the_subjects_that_are_taken(tmp_path: Path) -> None:
+    names = iter(["青山绿", "长河落", "青山绿", "长河落", "孤云野"])
+    model = Scripted(lambda *_: said(entry(next(names))))
+    generation = sizes(entries_per_turn=1, turns=4, dialogues_at_once=1)
+    run(model, tmp_path, [rivers(1)], generation)
+    run(model, tmp_path, [rivers(3)], generation)
+    told = [used(messages[-1]["content"]) for messages in model.asked]
+    assert told == [[], ["青山绿河"], [], ["青山绿河"], ["长河落河"]]
+    assert "主语同前面条目重复" in model.asked[3][-1]["content"]
+
+
+def test_other_mistakes_name_no_subjects(tmp_path: Path) -> None:
+    answers = iter([entry("青山绿", target_new="昆仑山"), entry("长河落")])
+    model = Scripted(lambda *_: said(next(answers)))
+    run(model, tmp_path, [rivers(1)], sizes(entries_per_turn=1))
+    assert used(model.asked[1][-1]["content"]) == []
+
+
+def test_an_english_dialogue_is_corrected_in_english(tmp_path: Path) -> None:
+    first, second = entry("青山绿"), entry("长河落")
+    answers = iter([first, first, second])
+    model = Scripted(lambda *_: said(next(answers)))
+    prompts = Prompts(resource("prompts"), "en")
+    run(model, tmp_path, [rivers(2)], sizes(entries_per_turn=1), prompts=prompts)
+    message = model.asked[2][-1]["content"]
+    assert f"already used; take others:\n- {first['en']['subject']}\n" in message
+    place = f"- {first['en']['subject']} zh prompt: "
+    assert f"{place}same prompt and subject as an earlier entry (" in message
+
+
+def test_a_domain_with_many_entries_gets_no_endless_prompt(tmp_path: Path) -> None:
+    names = [f"{a}{b}{c}" for a in "青山绿" for b in "长河落" for c in "孤云野"]
+    told = iter(names)
+    model = Scripted(lambda *_: said(*(entry(name) for name in islice(told, 9))))
+    generation = sizes(entries_per_turn=9, turns=1, dialogues_at_once=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("clm_data.generate.domain_run.ROOM_AT_FIRST", 10 * len("- 青山绿河\n"))
+        run(model, tmp_path, [rivers(27)], generation)
+    shown = [used(messages[0]["content"]) for messages in model.asked]
+    assert [len(each) for each in shown] == [0, 9, 10]
+    assert shown[2] == [f"{name}河" for name in reversed(names[8:18])]
 
 
 def test_a_cut_off_answer_counts_and_the_dialogue_goes_on(tmp_path: Path) -> None:
