@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-slow lint bench-dedup bench-generate docs wheel clean
+.PHONY: demo demo-eval paper-mini test test-slow test-eval lint bench-dedup bench-edit bench-generate docs wheel clean
 
 # The light core: what a user installs.
 $(VENV)/.core: pyproject.toml constraints.txt
@@ -18,14 +18,37 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@touch $@ $(VENV)/.core
 
+# All that, torch (its version stands in constraints.txt), and what tests of the evaluation read.
+$(VENV)/.eval: pyproject.toml constraints.txt tests/eval/requirements.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --constraint constraints.txt --editable '.[eval,dev]'
+	$(PIP) install --no-deps --requirement tests/eval/requirements.txt
+	@touch $@ $(VENV)/.core $(VENV)/.dev
+
 demo: $(VENV)/.core   ## the whole way on the bundled bank, offline
 	$(BIN)/clm-data demo clm_demo
 
+demo-eval: $(VENV)/.eval   ## trains a small model on the demo's dataset, edits it, shows the table
+	$(BIN)/clm-data demo clm_demo
+	$(BIN)/clm-data eval-baselines --recipe cpu-miniature --dataset clm_demo/dataset --out clm_demo/eval
+
+paper-mini: $(VENV)/.eval   ## the paper's tables and figures in small, and the report, from the demo's dataset
+	$(BIN)/clm-data demo clm_demo
+	$(BIN)/clm-data eval-baselines --recipe paper-mini --dataset clm_demo/dataset --out clm_demo/paper --save-deltas
+	$(BIN)/clm-data analyze clm_demo/paper --dataset clm_demo/dataset
+	$(BIN)/clm-data report clm_demo/paper --html clm_demo/paper/report.html --dataset clm_demo/dataset
+
+# As where the extra eval is not installed, even where it is.
+WITHOUT_TORCH := CLM_DATA_TESTS_WITHOUT_TORCH=1
+
 test: $(VENV)/.dev    ## the default tests
-	$(BIN)/python -m pytest -n auto
+	$(WITHOUT_TORCH) $(BIN)/python -m pytest -n auto
 
 test-slow: $(VENV)/.dev   ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	$(WITHOUT_TORCH) $(BIN)/python -m pytest -m slow
+
+test-eval: $(VENV)/.eval   ## the tests of the evaluation with torch, slow ones and parity included
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/eval -n auto -m 'not gpu'
 
 lint: $(VENV)/.dev    ## style and types
 	$(BIN)/ruff check .
@@ -34,6 +57,9 @@ lint: $(VENV)/.dev    ## style and types
 
 bench-dedup: $(VENV)/.core   ## the similarity join against plain cdist; SIZES="--full" takes minutes
 	$(BIN)/python benchmarks/dedup_join.py $(SIZES)
+
+bench-edit: $(VENV)/.eval    ## a whole MEMIT edit against the plain loop, 10 and 50 facts
+	$(BIN)/python benchmarks/edit_speed.py
 
 bench-generate: $(VENV)/.dev   ## 1,000 requests against a chat server on loopback
 	$(BIN)/python benchmarks/generate_throughput.py

@@ -89,6 +89,9 @@ class LanguageInfo:
         question: What marks a question that has no question mark, quoted titles taken out.
         abbreviations: What may end in a full stop without ending a sentence.
         negation: Words and prefixes that turn an answer round.
+        openings: How the sentences begin that an editor puts before a prompt; the model goes on.
+        full_stop: What ends such a sentence before the prompt.
+        essence: Asks what a subject ``{}`` is, which an edit of one fact should leave alone.
     """
 
     code: Language
@@ -103,6 +106,9 @@ class LanguageInfo:
     question: re.Pattern[str]
     abbreviations: re.Pattern[str]
     negation: re.Pattern[str]
+    openings: tuple[str, ...]
+    full_stop: str
+    essence: str
 
 
 TABLE: dict[Language, LanguageInfo] = {
@@ -119,6 +125,9 @@ TABLE: dict[Language, LanguageInfo] = {
         question=_QUESTIONS_ZH,
         abbreviations=re.compile(r"(?:[A-Za-z]\.)+$"),
         negation=re.compile(r"[不非无未没反]"),
+        openings=("这", "因此", "因为", "我", "你"),
+        full_stop="。",
+        essence="{}是",
     ),
     "en": LanguageInfo(
         "en",
@@ -135,6 +144,9 @@ TABLE: dict[Language, LanguageInfo] = {
             r"(?:\b[A-Za-z]\.)+$|\b(?:St|Mt|Dr|Mr|Mrs|Ms|No|vs|Jr|Sr|Prof|Gen|Capt|c|ca)\.$"
         ),
         negation=re.compile(r"\b(?:not?|non|without|anti|never)\b|\b(?:un|in|im|dis)(?=[a-z]{4})"),
+        openings=("The", "Therefore", "Because", "I", "You"),
+        full_stop=". ",
+        essence="{} is a",
     ),
 }
 

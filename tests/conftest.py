@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from paths import ROOT
 from postgres_server import NewDatabase, running_postgres
+
+if os.environ.get("CLM_DATA_TESTS_WITHOUT_TORCH"):  # so runs `make test`, whatever is installed
+    sys.modules["torch"] = None  # type: ignore[assignment]
 
 # No test depends on how fast the machine is.
 settings.register_profile("any", deadline=None, suppress_health_check=[HealthCheck.too_slow])

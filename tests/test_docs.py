@@ -18,7 +18,14 @@ from clm_data.cli.commands import app
 from clm_data.domains import load_domains
 from clm_data.llm import PROVIDERS
 
-PAGES = sorted([*ROOT.glob("[A-Z]*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("review/*.md")])
+PAGES = sorted(
+    [
+        *ROOT.glob("[A-Z]*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("review/*.md"),
+        *ROOT.glob("eval/*.md"),
+    ]
+)
 _COMMAND = re.compile(r"^ {4}(clm-data .+)$|`(clm-data [^`]+)`", re.MULTILINE)
 
 

@@ -1,4 +1,4 @@
-"""Commands of the evaluation, not in ``commands`` yet (eval/README.md): eval-baselines, report."""
+"""Commands of the evaluation: eval-baselines, report."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def eval_baselines(
 
     Example: `clm-data eval-baselines --dataset clm_demo/dataset --model tiny --methods memit,pmet`
     """
-    from clm_data.errors import MissingExtraError
+    from clm_data.errors import EvaluationError, MissingExtraError
 
     state: State = ctx.obj
     try:
@@ -101,6 +101,7 @@ def eval_baselines(
     from clm_data.eval.dataset import load_dataset
 
     transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()  # what matters is an error of ours
     given = {
         "methods": _words(methods),
         "languages": _words(languages),
@@ -121,15 +122,20 @@ def eval_baselines(
         "tokens_per_batch": tokens_per_batch,
     }
     chosen = _recipe(recipe, model, given, machine)
-    source = dataset or str(state.workspace().path / "dataset")
+    read = load_dataset(dataset or str(state.workspace().path / "dataset"))
+    if read.left_out:
+        note(f"{read.left_out} rows without all texts in both languages are left out")
     places = runner.Places(out, cache or runner.default_cache(), save_deltas)
-    results = runner.run(chosen, load_dataset(source), places, say=note)
+    results = runner.run(chosen, read, places, say=note)
     if json:
         print_json(results.model_dump(mode="json", exclude={"cells": {"__all__": {"items"}}}))
     else:
         _show(results)
         note(f"wrote {out / 'table.md'}, table.csv, table.tex and results.json beside it")
-    if strict and results.failed:
+    if len(results.failed) == len(results.cells):
+        first = results.failed[0]
+        raise EvaluationError(f"no cell could be computed: {first.setting.label}: {first.error}")
+    if strict and (read.left_out or any(c.error or c.refused for c in results.cells)):
         raise typer.Exit(1)
 
 
@@ -143,14 +149,28 @@ def report(
     compare_paper: Annotated[
         bool, typer.Option("--compare-paper", help="Set the paper's figures beside the results.")
     ] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write one run's whole story as a web page.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="For the page: the dataset that was edited.")
+    ] = None,
+    language: Annotated[
+        str, typer.Option(help="Of the page at first, zh or en; it holds both.")
+    ] = "en",
     json: JsonFlag = False,
 ) -> None:
-    """Print the table of one or more runs, or set it beside the paper's.
+    """Print the table of one or more runs, set it beside the paper's, or write a web page.
 
-    With `--compare-paper` rows are matched by model, method, edit language and batch size.
+    With `--compare-paper` rows are matched by model, method, edit language and batch size. With
+    `--html` the page shows what is there: the dataset, the evaluation, and what `clm-data analyze`
+    found; its figures (PNG, SVG) and tables (CSV, LaTeX) are written beside it.
 
-    Example: `clm-data report eval_results --compare-paper`
+    Example: `clm-data report results --html results/report.html --dataset clm_demo/dataset`
     """
+    if html is not None:
+        _page(folders or [Path("eval_results")], html, dataset, language, json)
+        return
     from clm_data.eval import tables
     from clm_data.eval.results import read_results
 
@@ -162,6 +182,27 @@ def report(
         print_json([vars(row) for row in rows])
     else:
         say(tables.as_text(rows, format).rstrip("\n"))
+
+
+def _page(folders: list[Path], html: Path, dataset: str | None, language: str, json: bool) -> None:
+    from clm_data.errors import ConfigError
+    from clm_data.eval.report import write_report
+    from clm_data.records import LANGUAGES
+
+    if len(folders) != 1:
+        raise ConfigError(f"a page is of one run, {len(folders)} folders are named; name one")
+    lang = next((one for one in LANGUAGES if one == language), None)
+    if lang is None:
+        raise ConfigError(f"--language {language}: the page is in zh or en")
+    written = write_report(folders[0], html, dataset=dataset, lang=lang, say=note)
+    if json:
+        missing = [{"what": one.what.en, "command": one.command} for one in written.missing]
+        places = {"tables": str(written.tables), "figures": str(written.figures)}
+        print_json({"page": str(written.page), **places, "missing": missing})
+        return
+    for one in written.missing:
+        note(f"missing: {one.what.en} {one.command}".rstrip())
+    say(f"{written.page}; tables in {written.tables}, figures in {written.figures}")
 
 
 def _compare(rows: list[Row], json: bool) -> None:
@@ -197,8 +238,8 @@ def _show(results: Results) -> None:
     from clm_data.eval import tables
 
     say(tables.markdown(tables.rows_of(results)).rstrip("\n"))
-    for cell in results.failed:
-        note(f"failed: {cell.setting.label}: {cell.error}")
+    if 0 < len(results.failed) < len(results.cells):
+        note(f"{len(results.failed)} of {len(results.cells)} cells failed; the table says why")
 
 
 def _recipe(
@@ -213,7 +254,7 @@ def _recipe(
 
     if name is None and not models:
         raise ConfigError("name a model with --model (`tiny` needs no download) or a --recipe")
-    base = {} if name is None else read_recipe(name).model_dump(mode="json")
+    base = {} if name is None else read_recipe(name).model_dump()
     base |= {field: value for field, value in given.items() if value is not None}
     if models:
         base["models"] = [{"name": model} for model in models]

@@ -6,13 +6,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from clm_data.errors import ConfigError
 from clm_data.eval.editors.base import Deltas, Editor
 from clm_data.eval.errors import EditError
 from clm_data.eval.hooks import applied
-from clm_data.eval.measure import Before, Both, Meter
+from clm_data.eval.measure import After, Before, Meter
 from clm_data.eval.metrics import Bootstrap
 from clm_data.eval.models import LoadedModel
 from clm_data.eval.requests import EditRequest
@@ -70,9 +72,11 @@ def with_overrides(params: Any, layers: tuple[int, ...] | None, changes: Mapping
         changes: By name; a nested group as a mapping.
 
     Raises:
-        ConfigError: There is no such hyperparameter.
+        ConfigError: There is no such hyperparameter, it cannot be that, or no layer is named.
     """
     if layers is not None:
+        if not layers:
+            raise ConfigError("an empty list of layers; name at least one")
         one = not hasattr(params, "layers")
         params = replace(params, **({"layer": layers[-1]} if one else {"layers": layers}))
     known = {field.name for field in fields(params)}
@@ -82,12 +86,23 @@ def with_overrides(params: Any, layers: tuple[int, ...] | None, changes: Mapping
                 f"{type(params).__name__} has no '{name}'; it has {', '.join(sorted(known))}"
             )
         old = getattr(params, name)
-        if is_dataclass(old) and isinstance(value, Mapping):
+        if is_dataclass(old):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{type(params).__name__}: '{name}' is a group, not {value!r}")
             new = with_overrides(old, None, value)
         else:
-            new = tuple(value) if isinstance(value, list) else value
+            new = _of_type(params, name, value)
         params = replace(params, **{name: new})
     return params
+
+
+def _of_type(params: Any, name: str, value: Any) -> Any:
+    """The value as the hyperparameter is declared: numbers may be texts, tuples lists."""
+    try:
+        return TypeAdapter(get_type_hints(type(params))[name]).validate_python(value)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise ConfigError(f"{type(params).__name__}: '{name}' is {value!r}: {reason}") from error
 
 
 @dataclass(frozen=True)
@@ -194,7 +209,7 @@ def _independent(
             after = _measure(bench, batch)
         got.items += _items(bench, batch, after, [number] * len(batch))
         got.add(deltas, edited - begin, time.perf_counter() - edited)
-        _save(deltas, save_deltas, f"{key}-{number:04d}")
+        _save(deltas, save_deltas, _delta_name(key, number))
         if tick is not None:
             tick(number + 1, len(batches))
 
@@ -224,7 +239,7 @@ def _sequential(
             with applied(bench.model, past):
                 after = _measure(bench, so_far)
             if number + 1 in stops:
-                summary = summarise(after, bench.bootstrap)
+                summary = summarise(after.measures, bench.bootstrap)
                 got.along.append(Checkpoint(edited=batch.stop, after=summary))
             if last:
                 got.items += _items(bench, so_far, after, [i // setting.batch_size for i in so_far])
@@ -232,7 +247,7 @@ def _sequential(
         if tick is not None:
             tick(number + 1, len(batches))
     if past is not None:
-        _save(past, save_deltas, f"{key}-all")
+        _save(past, save_deltas, _delta_name(key, None))
 
 
 def _stops(batches: int, checkpoints: int) -> set[int]:
@@ -241,14 +256,12 @@ def _stops(batches: int, checkpoints: int) -> set[int]:
     return {round(batches * (i + 1) / count) for i in range(count)}
 
 
-def _measure(bench: Bench, indices: range) -> list[Both]:
+def _measure(bench: Bench, indices: range) -> After:
     records = [bench.records[i] for i in indices]
     return bench.meter.after(bench.model, records, [bench.before.probes[i] for i in indices])
 
 
-def _items(
-    bench: Bench, indices: range, after: Sequence[Both], numbers: Sequence[int]
-) -> list[FactResult]:
+def _items(bench: Bench, indices: range, after: After, numbers: Sequence[int]) -> list[FactResult]:
     return [
         FactResult(
             id=bench.records[i].id,
@@ -256,8 +269,9 @@ def _items(
             batch=number,
             zh=both["zh"],
             en=both["en"],
+            said=said,
         )
-        for i, both, number in zip(indices, after, numbers, strict=True)
+        for i, both, said, number in zip(indices, after.measures, after.said, numbers, strict=True)
     ]
 
 
@@ -265,6 +279,18 @@ def _save(deltas: Deltas, folder: Path | None, name: str) -> None:
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         deltas.save(folder / f"{name}.safetensors")
+
+
+def deltas_kept(folder: Path, cell: CellResult) -> bool:
+    """Whether the weight changes of a finished cell are all in a folder."""
+    names = [_delta_name(cell.key, None)]
+    if cell.setting.mode != "sequential":
+        names = [_delta_name(cell.key, number) for number in range(cell.batches)]
+    return all((folder / f"{name}.safetensors").is_file() for name in names)
+
+
+def _delta_name(key: str, batch: int | None) -> str:
+    return f"{key}-all" if batch is None else f"{key}-{batch:04d}"
 
 
 def params_json(params: Any) -> dict[str, Any]:

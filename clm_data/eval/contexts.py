@@ -1,4 +1,4 @@
-"""The texts around a fact while its target value is found: contexts before it, a prompt for KL."""
+"""The texts put before a fact while its target value is found."""
 
 from __future__ import annotations
 
@@ -10,17 +10,8 @@ from clm_data.eval.errors import EditError
 from clm_data.eval.models import LoadedModel
 from clm_data.eval.protocols import Protocol
 from clm_data.eval.tail import padded
+from clm_data.languages import TABLE
 from clm_data.records import LANGUAGES, Language
-
-SEEDS: Mapping[Language, tuple[str, ...]] = {
-    "zh": ("这", "因此", "因为", "我", "你"),
-    "en": ("The", "Therefore", "Because", "I", "You"),
-}
-"""How the contexts begin."""
-STOPS: Mapping[Language, str] = {"zh": "。", "en": ". "}
-"""What ends a context."""
-KL_PROMPTS: Mapping[Language, str] = {"zh": "{}是", "en": "{} is a"}
-"""Asks for the essence of a subject, which an edit should leave alone."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +86,7 @@ def _sampled(loaded: LoadedModel, lang: Language, seed: int, length: int) -> lis
     import torch
 
     tokenizer = loaded.tokenizer
-    rows = [list(tokenizer(text)["input_ids"]) for text in SEEDS[lang]]
+    rows = [list(tokenizer(text)["input_ids"]) for text in TABLE[lang].openings]
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         while min(map(len, rows)) < length:
@@ -106,9 +97,8 @@ def _sampled(loaded: LoadedModel, lang: Language, seed: int, length: int) -> lis
                 top = logits[index, len(row) - 1].float().cpu().topk(min(5, logits.shape[-1]))
                 drawn = torch.multinomial(top.values.softmax(0), 1, generator=generator)
                 row.append(int(top.indices[drawn]))
-    return [
-        _clean(tokenizer.decode(row, skip_special_tokens=True)) + STOPS[lang] + "{}" for row in rows
-    ]
+    said = [tokenizer.decode(row, skip_special_tokens=True) for row in rows]
+    return [_clean(text) + TABLE[lang].full_stop + "{}" for text in said]
 
 
 def _clean(text: str) -> str:

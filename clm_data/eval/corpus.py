@@ -10,8 +10,8 @@ from typing import Any
 
 from clm_data import bank, languages
 from clm_data.errors import InputFileError
+from clm_data.eval.lessons import true_sentences
 from clm_data.eval.protocols import Protocol
-from clm_data.eval.tiny import true_sentences
 from clm_data.records import LANGUAGES, Language, Record
 
 _TEXT_FIELDS = ("text", "content", "sentence")

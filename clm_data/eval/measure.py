@@ -9,7 +9,7 @@ from typing import TypeVar
 from clm_data.eval import metrics
 from clm_data.eval.models import LoadedModel
 from clm_data.eval.protocols import Protocol
-from clm_data.eval.results import Measures
+from clm_data.eval.results import Measures, Said
 from clm_data.eval.scoring import Question, Reading, generate_answers, read_answers
 from clm_data.records import LANGUAGES, Language, Record
 
@@ -26,10 +26,25 @@ class Before:
             ``probe`` (accuracy on the true answers) and ``truth_exact``.
         probes: By language: the likeliest token at each place of the probe's answer; None where it
             could not be placed.
+        said: By language: how the model goes on from the prompt; empty where it was not let to.
     """
 
     measures: tuple[Both, ...]
     probes: tuple[dict[Language, tuple[int, ...] | None], ...]
+    said: tuple[Said, ...]
+
+
+@dataclass(frozen=True)
+class After:
+    """An edited model's answers, by record.
+
+    Attributes:
+        measures: By language.
+        said: As in :class:`Before`.
+    """
+
+    measures: tuple[Both, ...]
+    said: tuple[Said, ...]
 
 
 @dataclass(frozen=True)
@@ -62,6 +77,7 @@ class Meter:
         return Before(
             tuple(_by_record([one.measures for one in common])),
             tuple(_by_record([None if one is None else one.predicted for one in probes])),
+            tuple(_by_record([one.said for one in common])),
         )
 
     def after(
@@ -69,7 +85,7 @@ class Meter:
         model: LoadedModel,
         records: Sequence[Record],
         probes: Sequence[dict[Language, tuple[int, ...] | None]],
-    ) -> list[Both]:
+    ) -> After:
         """Measure an edited model.
 
         Args:
@@ -84,7 +100,10 @@ class Meter:
         for one, old, new in zip(common, kept, readings, strict=True):
             same = None if old is None or new is None else metrics.agreement(old, new.predicted)
             one.measures["locality"] = same
-        return _by_record([one.measures for one in common])
+        return After(
+            tuple(_by_record([one.measures for one in common])),
+            tuple(_by_record([one.said for one in common])),
+        )
 
     def _common(
         self, model: LoadedModel, sides: Sequence[tuple[Record, Language]]
@@ -106,6 +125,7 @@ class Meter:
             ]
             said = generate_answers(model, longer, tokens_per_batch=self.tokens_per_batch)
             for one, text, (fact, lang) in zip(measured, said, facts, strict=True):
+                one.said = text.strip()
                 exact = metrics.exact_match(text, fact.target_new, lang)
                 one.measures["exact_match"] = float(exact)
                 one.truth_exact = float(metrics.exact_match(text, fact.ground_truth, lang))
@@ -119,6 +139,7 @@ class Meter:
 class _Measured:
     measures: Measures
     old: Reading | None
+    said: str = ""
     truth_exact: float | None = None
 
 

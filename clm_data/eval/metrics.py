@@ -134,7 +134,8 @@ def mean_interval(values: Sequence[float], how: Bootstrap = Bootstrap()) -> Mean
     if not values:
         return None
     data = np.asarray(values, dtype=np.float64)
-    return _interval(float(data.mean()), _resampled(data[:, None], how)[:, 0], len(data), how)
+    drawn = resampled_means(data[:, None], how)[:, 0]
+    return with_interval(float(data.mean()), drawn, len(data), how)
 
 
 def trans_interval(
@@ -153,14 +154,14 @@ def trans_interval(
     value = trans(float(zh), float(en))
     if value is None:
         return None
-    means = _resampled(data, how)
+    means = resampled_means(data, how)
     larger = means.max(axis=1)
     drawn = means.min(axis=1)[larger > 0] / larger[larger > 0]
-    return _interval(value, drawn, len(data), how)
+    return with_interval(value, drawn, len(data), how)
 
 
-def _resampled(data: FloatArray, how: Bootstrap) -> FloatArray:
-    """Means (resamples, columns) of rows drawn with replacement."""
+def resampled_means(data: FloatArray, how: Bootstrap) -> FloatArray:
+    """Means (resamples, columns) of rows drawn with replacement, for statistics made of means."""
     rng = np.random.default_rng(how.seed)
     rows = max(1, 2_000_000 // len(data))
     parts = [
@@ -170,7 +171,8 @@ def _resampled(data: FloatArray, how: Bootstrap) -> FloatArray:
     return np.concatenate(parts) if parts else np.empty((0, data.shape[1]))
 
 
-def _interval(value: float, drawn: FloatArray, count: int, how: Bootstrap) -> Mean:
+def with_interval(value: float, drawn: FloatArray, count: int, how: Bootstrap) -> Mean:
+    """A statistic with the percentile interval of its resampled values ``drawn``."""
     if not len(drawn):
         return Mean(value, value, value, count)
     tail = (1 - how.level) / 2

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clm_data.errors import InputFileError, MissingExtraError
-from clm_data.eval.errors import LayoutError
+from clm_data.eval.errors import LayoutError, out_of_memory
 
 _LAYERS = ("model.layers", "transformer.h", "gpt_neox.layers")
 _MLP_OUT = ("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h", "mlp.fc2")
@@ -187,20 +188,41 @@ def load_model(
         raise InputFileError(
             f"{name}: name a tokenizer folder (transformers converts GGUF's wrongly)"
         )
-    try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
+    with _loading(f"model {name}"):
+        model, found = transformers.AutoModelForCausalLM.from_pretrained(
             source,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
             device_map=device_map,
+            output_loading_info=True,
             **extra,
         )
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise InputFileError(f"model {name}: its files lack weights, such as {missing[0]}")
+    folder = Path(tokenizer or source)
+    if folder.is_dir() and not any(folder.glob("*token*")) and not any(folder.glob("vocab*")):
+        raise InputFileError(f"{folder}: no tokenizer in it; name one with --tokenizer")
+    with _loading(f"the tokenizer of {tokenizer or name}", "; name another with --tokenizer"):
         words = transformers.AutoTokenizer.from_pretrained(str(tokenizer or source))
-    except (OSError, ValueError, ImportError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise InputFileError(f"model {name} cannot be loaded: {first}") from error
     if device_map is None:
-        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        with _loading(f"model {name} on {place}", "; name another with --device"):
+            model.to(place)
     return prepare(name, model, words, layout)
+
+
+@contextmanager
+def _loading(what: str, mend: str = "") -> Iterator[None]:
+    """Turn whatever a broken or foreign file makes the library raise into one line."""
+    try:
+        yield
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        reason = (str(error).strip().splitlines() or [""])[0].rstrip(" .:")
+        if not isinstance(error, OSError | ValueError | ImportError):
+            reason = f"{type(error).__name__}: {reason}"
+        raise InputFileError(f"{what} cannot be loaded: {reason}{mend}") from error
 
 
 def prepare(
@@ -210,14 +232,25 @@ def prepare(
 
     Raises:
         LayoutError: Its parts cannot be found, or do not work as expected.
+        InputFileError: It holds NaN.
     """
     from clm_data.eval.tail import check_layout
 
     model.eval()
     model.requires_grad_(False)
     loaded = LoadedModel(name, model, tokenizer, layout or find_layout(model))
-    check_layout(loaded)
+    try:
+        check_layout(loaded)
+    except LayoutError:
+        _check_finite(loaded)  # whose answers are NaN computes nothing as expected
+        raise
     return loaded
+
+
+def _check_finite(loaded: LoadedModel) -> None:
+    for name, weight in loaded.model.named_parameters():
+        if not bool(weight.isfinite().all()):
+            raise InputFileError(f"model {loaded.name}: {name} holds NaN or infinite weights")
 
 
 def _source(name: str) -> tuple[str, dict[str, str]]:

@@ -33,6 +33,9 @@ class Protocol:
     """Text for the second moments: both languages with equal weight, or English."""
     pmet_joiner: Literal["same", "none"]
     """PMET's joiner while training: that of evaluation, or none at all."""
+    ft_objective: Literal["answer", "prompt_last"]
+    """What fine-tuning learns: each answer token behind those before it, or all of them at the
+    prompt's last token, as if each came first."""
 
     def join(self, lang: Language) -> str:
         """What stands between a prompt and its answer."""
@@ -56,6 +59,7 @@ NATIVE = Protocol(
     kl_language="edit",
     statistics="balanced",
     pmet_joiner="same",
+    ft_objective="answer",
 )
 EASYEDIT = Protocol(
     name="easyedit",
@@ -66,6 +70,7 @@ EASYEDIT = Protocol(
     kl_language="en",
     statistics="en",
     pmet_joiner="none",
+    ft_objective="prompt_last",
 )
 PROTOCOLS = {protocol.name: protocol for protocol in (NATIVE, EASYEDIT)}
 

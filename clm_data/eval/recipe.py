@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from clm_data.errors import ConfigError, UnknownNameError
+from clm_data.eval.editors import METHODS
 from clm_data.eval.results import EditLanguage, Mode, Setting
 from clm_data.files import read_yaml
 from clm_data.records import Frozen
@@ -53,7 +54,9 @@ class Recipe(Frozen):
     models: tuple[ModelSpec, ...] = Field(min_length=1)
     methods: tuple[str, ...] = Field(("memit",), min_length=1)
     languages: tuple[EditLanguage, ...] = Field(("zh", "en", "mix"), min_length=1)
-    batch_sizes: tuple[int | Literal["all"], ...] = Field(("all",), min_length=1)
+    batch_sizes: tuple[Annotated[int, Field(ge=1)] | Literal["all"], ...] = Field(
+        ("all",), min_length=1
+    )
     """Facts edited at once; ``all``: every record."""
     layers: tuple[tuple[int, ...] | None, ...] = Field((None,), min_length=1)
     """Edited layers; null: the hyperparameters' own."""
@@ -84,6 +87,13 @@ class Recipe(Frozen):
         labels = [model.shown for model in self.models]
         if len(set(labels)) < len(labels):
             raise ValueError("two models have one label; give them labels that differ")
+        return self
+
+    @model_validator(mode="after")
+    def _params_of_methods(self) -> Recipe:
+        unknown = sorted(self.params.keys() - METHODS.keys())
+        if unknown:
+            raise ValueError(f"params of {unknown[0]}, which is none of {', '.join(METHODS)}")
         return self
 
     def settings(self, records: int) -> list[tuple[ModelSpec, Setting]]:

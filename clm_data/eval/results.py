@@ -2,7 +2,7 @@
 
     OUT/results.json        every cell without its single facts; equal runs give equal bytes
     OUT/cells/KEY.json      one cell (:class:`CellResult`)
-    OUT/before/KEY.json     the unedited model's answers
+    OUT/before/MODEL-PROTOCOL.json   the unedited model's answers
     OUT/deltas/KEY-*.safetensors   on request
     OUT/table.md .csv .tex
 
@@ -23,13 +23,15 @@ from clm_data.errors import InputFileError
 from clm_data.eval.metrics import PARTS, Bootstrap, Mean, mean_interval, trans_interval
 from clm_data.records import LANGUAGES, Frozen, Language
 
-VERSION = 1
+VERSION = 2
 """Of the file format and of what is measured; a cell of another version is computed again."""
 EditLanguage = Literal["zh", "en", "mix"]
 Mode = Literal["batch", "sequential", "single"]
 
 Measures = dict[str, float | None]
 """By name, of one fact in one language; None where an answer could not be placed."""
+Said = dict[Language, str]
+"""How a model goes on from the prompts of one fact; empty where it was not let to."""
 
 
 class Setting(Frozen):
@@ -54,8 +56,10 @@ class Setting(Frozen):
     def label(self) -> str:
         """For progress and messages."""
         layers = "" if self.layers is None else f" layers {','.join(map(str, self.layers))}"
-        mode = "" if self.mode == "batch" else f" {self.mode}"
-        return f"{self.model} {self.method} {self.language} batch {self.batch_size}{mode}{layers}"
+        other: list[str] = [self.mode] if self.mode != "batch" else []
+        other += [self.protocol] if self.protocol != "native" else []
+        words = [self.model, self.method, self.language, f"batch {self.batch_size}", *other]
+        return " ".join(words) + layers
 
 
 class Interval(Frozen):
@@ -89,6 +93,8 @@ class FactResult(Frozen):
     zh: Measures
     """After the edit."""
     en: Measures
+    said: Said = Field(default_factory=dict)
+    """After the edit."""
 
     def measures(self, lang: Language) -> Measures:
         """Of one language."""
@@ -146,6 +152,8 @@ class Results(Frozen):
     """sha256 of the records."""
     records: int
     seed: int
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    """What was asked for, as a recipe: with it and the dataset the sweep can be run again."""
     cells: tuple[CellResult, ...]
     """In the order of the recipe; without ``items`` and ``seconds``."""
 

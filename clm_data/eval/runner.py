@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from clm_data.errors import ClmDataError, InputFileError, MissingExtraError
 from clm_data.eval import results, tables
-from clm_data.eval.cells import Bench, params_json, run_cell, with_overrides
+from clm_data.eval.cells import Bench, deltas_kept, params_json, run_cell, with_overrides
+from clm_data.eval.clock import Clock
 from clm_data.eval.contexts import Contexts, contexts_for
 from clm_data.eval.corpus import corpus_texts
 from clm_data.eval.dataset import EvalSet
 from clm_data.eval.editors import make_editor, params_for
 from clm_data.eval.editors.base import Setup
 from clm_data.eval.editors.covariance import Moments, second_moments
+from clm_data.eval.errors import edit_errors, out_of_memory
+from clm_data.eval.identity import corpus_identity, model_identity
 from clm_data.eval.measure import Before, Meter
 from clm_data.eval.metrics import Bootstrap
 from clm_data.eval.models import LoadedModel, load_model
@@ -46,6 +47,11 @@ class Places:
     out: Path
     cache: Path
     save_deltas: bool = False
+
+    @property
+    def deltas(self) -> Path:
+        """Folder of the weight changes."""
+        return self.out / "deltas"
 
 
 def default_cache(environ: Mapping[str, str] = os.environ) -> Path:
@@ -76,11 +82,13 @@ def run(
         tiny_config: Size and training of the tiny model.
 
     Raises:
-        InputFileError: The dataset has fewer records than the recipe wants, or ``out`` cannot be
-            written.
+        InputFileError: The dataset is empty or has fewer records than the recipe wants, or ``out``
+            cannot be written.
         MissingExtraError: torch is not installed.
     """
     _check_extra()
+    if not dataset.records:
+        raise InputFileError(f"{dataset.name}: the dataset is empty; give one with records")
     sweep = _Sweep(recipe, dataset, places, say, tiny_config or TinyConfig())
     try:
         places.out.mkdir(parents=True, exist_ok=True)
@@ -91,6 +99,7 @@ def run(
             dataset_key=sweep.used.key,
             records=len(sweep.used.records),
             seed=recipe.seed,
+            recipe=recipe.model_dump(mode="json"),
             cells=tuple(cells),
         )
         results.write_results(places.out, found)
@@ -119,7 +128,8 @@ class _Sweep:
         self.recipe, self.whole, self.places, self.say = recipe, dataset, places, say
         self.tiny_config = tiny_config
         self.used = dataset.first(recipe.facts)
-        self.clock = _Clock()
+        self.clock = Clock()
+        self._identities: dict[str, Any] = {}
 
     def cells(self) -> list[CellResult]:
         """Every cell, in the recipe's order."""
@@ -127,14 +137,14 @@ class _Sweep:
         planned = [self._planned(spec, setting) for spec, setting in grid]
         done: dict[int, CellResult] = {}
         for index, plan in enumerate(planned):
-            old = None if isinstance(plan, CellResult) else self._finished(plan.key)
+            old = None if isinstance(plan, CellResult) else self._finished(plan)
             if isinstance(plan, CellResult):
                 done[index] = plan
                 self.say(f"failed: {plan.setting.label}: {plan.error}")
             elif old is not None:
                 done[index] = old
-        if done:
-            ready = sum(cell.status == "done" for cell in done.values())
+        ready = sum(cell.status == "done" for cell in done.values())
+        if ready:
             self.say(f"{ready} of {len(planned)} cells are there already")
         todo = [(i, p) for i, p in enumerate(planned) if i not in done and isinstance(p, _Plan)]
         self.clock.begin(len(todo))
@@ -145,9 +155,13 @@ class _Sweep:
                 done[index] = cell
         return [done[index] for index in range(len(planned))]
 
-    def _finished(self, key: str) -> CellResult | None:
-        cell = results.read_cell(self.places.out, key)
-        return cell if cell is not None and cell.status == "done" else None
+    def _finished(self, plan: _Plan) -> CellResult | None:
+        cell = results.read_cell(self.places.out, plan.key)
+        if cell is None or cell.status != "done":
+            return None
+        if self.places.save_deltas and not deltas_kept(self.places.deltas, cell):
+            return None
+        return cell.model_copy(update={"setting": plan.setting})  # its label may be another now
 
     def _planned(self, spec: ModelSpec, setting: Setting) -> _Plan | CellResult:
         try:
@@ -161,9 +175,13 @@ class _Sweep:
                 "params": params_json(params),
                 "model": self._identity(spec),
                 "dtype": spec.dtype,
-                "tokenizer": spec.tokenizer,
+                "tokenizer": spec.tokenizer and self._named(spec.tokenizer),
                 "records": self.used.key,
-                "corpus": self._corpus_identity(),
+                "corpus": [
+                    corpus_identity(self.recipe.corpus),
+                    self.recipe.corpus_texts,
+                    self.whole.key,
+                ],
                 **self.recipe.model_dump(
                     include={"max_batches", "generate", "checkpoints", "seed", "resamples"}
                 ),
@@ -173,22 +191,25 @@ class _Sweep:
             return _failure("", setting, error)
 
     def _identity(self, spec: ModelSpec) -> Any:
-        if spec.name not in _IDENTITIES_OF:
-            return _files_identity(spec)
-        return tiny_key(self.whole.records, self.tiny_config)
+        if spec.name == _TINY:
+            return tiny_key(self.used.records, self.tiny_config)
+        return self._named(spec.name)
 
-    def _corpus_identity(self) -> Any:
-        corpus = Path(self.recipe.corpus)
-        named = hashlib.sha256(corpus.read_bytes()).hexdigest() if corpus.is_file() else str(corpus)
-        return [named, self.recipe.corpus_texts, self.whole.key]
+    def _named(self, name: str) -> Any:
+        """What a name stands for; read once, as it may be many gigabytes."""
+        if name not in self._identities:
+            self._identities[name] = model_identity(name)
+        return self._identities[name]
 
-    def _model_cells(self, spec: ModelSpec, plans: Sequence[tuple[int, _Plan]]) -> Any:
+    def _model_cells(
+        self, spec: ModelSpec, plans: Sequence[tuple[int, _Plan]]
+    ) -> Iterator[tuple[int, CellResult]]:
         try:
             model = self._load(spec)
         except Exception as error:  # one model of several; the others go on
             for index, plan in plans:
-                self.clock.tick(1)
                 yield index, self._failed(plan, error)
+            _free_memory()
             return
         desk = _Desk(self, spec, model)
         for index, plan in plans:
@@ -197,16 +218,19 @@ class _Sweep:
         _free_memory()
 
     def _one(self, desk: _Desk, plan: _Plan) -> CellResult:
-        self.say(f"{self.clock.where()} {plan.setting.label}")
-        begin = self.clock.now()
+        where, begin = self.clock.where(), self.clock.now()
+        self.say(f"{where} {plan.setting.label}")
+        cell = None
         try:
             cell = desk.compute(plan)
         except Exception as error:  # one cell of many; the others go on
-            self.clock.tick(1)
-            return self._failed(plan, error)
-        self.clock.tick(1)
+            failed = self._failed(plan, error)
+        if cell is None:  # what the cell held is let go only now that its error is gone
+            _free_memory()
+            return failed
+        self.clock.tick()
         self.say(
-            f"{self.clock.where()} {plan.setting.label}: {tables.in_words(cell)}, "
+            f"{where} {plan.setting.label}: {tables.in_words(cell)}, "
             f"{self.clock.now() - begin:.0f} s; {self.clock.left()}"
         )
         return cell
@@ -214,23 +238,31 @@ class _Sweep:
     def _failed(self, plan: _Plan, error: Exception) -> CellResult:
         cell = _failure(plan.key, plan.setting, error)
         self.say(f"{self.clock.where()} failed: {plan.setting.label}: {cell.error}")
+        self.clock.tick()
         return cell
+
+    def batch_done(self, setting: Setting, batch: int, of: int) -> None:
+        """Say so, now and then."""
+        if self.clock.part(batch / of):
+            at = f"{batch} of {of} batches"
+            self.say(f"{self.clock.where()} {setting.label}: {at}; {self.clock.left()}")
 
     def _load(self, spec: ModelSpec) -> LoadedModel:
         name = spec.name
-        if name == "tiny":
-            records = self.whole.records
+        if name == _TINY:
+            records = self.used.records
             self.say(f"tiny model: knows {len(records)} records in two languages")
             told = self._training
             name = str(tiny_model(records, self.places.cache, self.tiny_config, told))
         self.say(f"loading {spec.shown}")
-        loaded = load_model(
-            name,
-            tokenizer=spec.tokenizer,
-            dtype="float32" if spec.name == "tiny" else spec.dtype,
-            device=spec.device,
-            device_map=spec.device_map,
-        )
+        with edit_errors(f"loading {spec.shown}", "use bfloat16, or spread it with device_map"):
+            loaded = load_model(
+                name,
+                tokenizer=spec.tokenizer,
+                dtype="float32" if spec.name == _TINY else spec.dtype,
+                device=spec.device,
+                device_map=spec.device_map,
+            )
         return replace(loaded, name=spec.shown)
 
     def _training(self, step: int, steps: int, loss: float) -> None:
@@ -238,7 +270,8 @@ class _Sweep:
             self.say(f"tiny model: step {step} of {steps}, loss on answers {loss:.3f}")
 
 
-_IDENTITIES_OF = frozenset({"tiny"})
+_TINY = "tiny"
+"""The model that is trained here."""
 
 
 @dataclass(frozen=True)
@@ -275,8 +308,8 @@ class _Desk:
             plan.key,
             max_batches=recipe.max_batches,
             checkpoints=recipe.checkpoints,
-            save_deltas=places.out / "deltas" if places.save_deltas else None,
-            tick=lambda batch, of: self.sweep.clock.part(batch / of),
+            save_deltas=places.deltas if places.save_deltas else None,
+            tick=lambda batch, of: self.sweep.batch_done(plan.setting, batch, of),
         )
         about = {
             "params": params_json(plan.params),
@@ -299,7 +332,8 @@ class _Desk:
     def _write_before(self, name: str, before: Before) -> None:
         file = self.sweep.places.out / "before" / f"{self.spec.shown}-{name}.json"
         ids = [record.id for record in self.sweep.used.records]
-        rows = [{"id": one, **both} for one, both in zip(ids, before.measures, strict=True)]
+        answers = zip(ids, before.measures, before.said, strict=True)
+        rows = [{"id": one, **both, "said": said} for one, both, said in answers]
         results.write_json(file, rows)
 
     def _context(self, name: str) -> Contexts:
@@ -316,12 +350,12 @@ class _Desk:
         if not layers:
             return None
         if (name, layers) not in self._moments:
-            recipe = self.sweep.recipe
+            recipe, tiny = self.sweep.recipe, self.spec.name == _TINY
             texts = corpus_texts(
                 recipe.corpus,
                 protocol_named(name),
-                self.sweep.whole.records,
-                tiny=self.spec.name == "tiny",
+                (self.sweep.used if tiny else self.sweep.whole).records,
+                tiny=tiny,
                 most=recipe.corpus_texts,
             )
             count = sum(map(len, texts.values()))
@@ -337,8 +371,10 @@ class _Desk:
 
 
 def _failure(key: str, setting: Setting, error: Exception) -> CellResult:
-    text = " ".join(str(error).split()) or type(error).__name__
-    if not isinstance(error, ClmDataError):
+    text = " ".join(str(error).split())
+    if out_of_memory(error):
+        text = "out of memory; lower tokens_per_batch"
+    elif not isinstance(error, ClmDataError):
         text = f"{type(error).__name__}: {text}"
     return CellResult(key=key, setting=setting, status="failed", error=text)
 
@@ -349,72 +385,3 @@ def _free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _files_identity(spec: ModelSpec) -> Any:
-    """What a model's name stands for now: its files' content, or its commit on the Hub."""
-    path = Path(spec.name.removeprefix("gguf:"))
-    if path.is_file():
-        return _file_hash(path)
-    if path.is_dir():
-        return {file.name: _file_hash(file) for file in sorted(path.iterdir()) if file.is_file()}
-    if spec.name.startswith("gguf:"):
-        return spec.name
-    return [spec.name, _commit(spec.name)]
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _commit(name: str) -> str:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["config.json"])).name
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise InputFileError(
-            f"model {name}: neither a folder here nor to be had from the Hub: {first}"
-        ) from error
-
-
-class _Clock:
-    """How far a sweep is, and how long it will take."""
-
-    def __init__(self) -> None:
-        self._total = 0
-        self._done = 0.0
-        self._part = 0.0
-        self._start = time.monotonic()
-
-    def begin(self, cells: int) -> None:
-        """So many cells are to be computed."""
-        self._total, self._start = cells, time.monotonic()
-
-    def now(self) -> float:
-        """Seconds, from anywhere."""
-        return time.monotonic()
-
-    def part(self, share: float) -> None:
-        """So much of the present cell is done."""
-        self._part = share
-
-    def tick(self, cells: int) -> None:
-        """So many more cells are done."""
-        self._done, self._part = self._done + cells, 0.0
-
-    def where(self) -> str:
-        """The present cell among all."""
-        return f"[{min(int(self._done) + 1, self._total)}/{self._total}]"
-
-    def left(self) -> str:
-        """Time left, from the mean of the cells so far."""
-        done = self._done + self._part
-        if done >= self._total or done == 0:
-            return "done" if done else "time left unknown"
-        seconds = (time.monotonic() - self._start) / done * (self._total - done)
-        minutes, rest = divmod(round(seconds), 60)
-        return f"about {minutes} min {rest:02d} s left"

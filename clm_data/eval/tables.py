@@ -56,10 +56,11 @@ class Row:
 
 def rows_of(results: Results) -> list[Row]:
     """Rows of all cells, in order; a failed cell has no values and says why."""
-    return [_row(cell) for cell in results.cells]
+    return [row_of(cell) for cell in results.cells]
 
 
-def _row(cell: CellResult) -> Row:
+def row_of(cell: CellResult) -> Row:
+    """The printed row of one cell."""
     values: dict[str, float | None] = {}
     for name in NUMBERS:
         found = cell.after.get(name)
@@ -161,7 +162,7 @@ def latex(rows: Sequence[Row]) -> str:
         if row.model != previous:
             span = sum(1 for other in rows[i:] if other.model == row.model)
             lines.append(r"\midrule")
-            first = rf"\multirow{{{span}}}{{*}}{{{_tex(row.model)}}}"
+            first = rf"\multirow{{{span}}}{{*}}{{{tex_text(row.model)}}}"
         else:
             first = ""
         previous = row.model
@@ -173,7 +174,7 @@ def latex(rows: Sequence[Row]) -> str:
             else number(row.values.get(n))
             for n in NUMBERS
         ]
-        lead = [first, _tex(row.method), row.language, str(row.batch_size)]
+        lead = [first, tex_text(row.method), row.language, str(row.batch_size)]
         note = f" % {' '.join(row.note.split())}" if row.note else ""
         lines.append(" & ".join([*lead, *values]) + r" \\" + note)
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
@@ -187,7 +188,8 @@ _TEX = {
 }
 
 
-def _tex(text: str) -> str:
+def tex_text(text: str) -> str:
+    """A text as LaTeX sets it, every mark itself."""
     return "".join(_TEX.get(mark, mark) for mark in text)
 
 

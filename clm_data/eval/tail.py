@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clm_data.eval.errors import LayoutError
+from clm_data.eval.forest import Forest, Layout, alike, distinct
 from clm_data.eval.hooks import silenced, swapped
 from clm_data.eval.models import LoadedModel
 
@@ -126,6 +127,27 @@ def run_layers(
     return out.last_hidden_state
 
 
+def run_laid(
+    loaded: LoadedModel,
+    inputs: Any,
+    layout: Layout,
+    start: int,
+    stop: int,
+    cache: KeysAndValues | None = None,
+) -> Any:
+    """As :func:`run_layers`, for a layout of nodes."""
+    like = inputs if inputs.is_floating_point() else loaded.model.get_input_embeddings().weight
+    return run_layers(
+        loaded,
+        inputs,
+        start,
+        stop,
+        mask=_additive(layout.allowed, like),
+        positions=layout.positions,
+        cache=cache,
+    )
+
+
 @dataclass(frozen=True)
 class Packed:
     """Rows of a tail laid end to end in bins, so that next to nothing is padding.
@@ -169,51 +191,60 @@ class Tail:
     Attributes:
         loaded: The model.
         start: The first layer to run.
-        suffix: What enters it, (rows, tokens, d); token 0 is the row's pivot.
+        forest: The rows' tokens; those before the pivots may be several rows' at once.
+        hidden: What enters that layer, (nodes + 1, d).
         lengths: By row: tokens from the pivot on.
         pivots: By row: tokens before the pivot.
-        stored: Keys and values of those, (rows, heads, tokens, head size), by layer.
+        places: By node: where it stands in ``stored``.
+        stored: Keys and values of the tokens before the pivots, (places, heads, head size), by
+            layer.
     """
 
     loaded: LoadedModel
     start: int
-    suffix: Any
+    forest: Forest
+    hidden: Any
     lengths: tuple[int, ...]
     pivots: tuple[int, ...]
+    places: Any
     stored: dict[int, tuple[Any, Any]]
 
-    def pack(self, rows: Sequence[int]) -> Packed:
-        """Lay some rows out for :meth:`Packed.run`."""
+    def pack(self, rows: Sequence[int], bins: Sequence[Sequence[int]] | None = None) -> Packed:
+        """Lay some rows out for :meth:`Packed.run`.
+
+        Args:
+            rows: Which.
+            bins: Indices into ``rows`` of those that lie together, best with a common beginning;
+                bins with hardly a gap where it is None.
+        """
         import torch
 
-        bins = _bins([self.lengths[row] for row in rows])
-        width = max(sum(self.lengths[rows[i]] for i in one) for one in bins)
-        before = max(sum(self.pivots[rows[i]] for i in one) for one in bins)
+        bins = _bins([self.lengths[row] for row in rows]) if bins is None else bins
+        paths = [self.forest.paths[row] for row in rows]
+        split = [self.pivots[row] for row in rows]
+        layout = self.forest.lay(
+            [[node for i in one for node in paths[i][split[i] :]] for one in bins],
+            [distinct(paths[i][: split[i]] for i in one) for one in bins],
+            self.hidden.device,
+        )
+        width = layout.nodes.shape[1]
         offsets = [0] * len(rows)
-        later, earlier = [], []
         for number, one in enumerate(bins):
-            here: list[tuple[int, int]] = []
-            there: list[tuple[int, int]] = []
+            begin = number * width
             for i in one:
-                offsets[i] = number * width + len(here)
-                here += [(rows[i], at) for at in range(self.lengths[rows[i]])]
-                there += [(rows[i], at) for at in range(self.pivots[rows[i]])]
-            later.append(here + [(-1, 0)] * (width - len(here)))
-            earlier.append(there + [(-2, 0)] * (before - len(there)))
-        device = self.suffix.device
-        q = torch.tensor(later, device=device)
-        k = torch.tensor(earlier, device=device).reshape(len(bins), before, 2)
-        known = torch.cat([k[..., 0], q[..., 0]], dim=1)
-        order = torch.cat([k[..., 1] - before - 1, q[..., 1]], dim=1)
-        allowed = (known[:, None] == q[..., :1]) & (order[:, None] <= q[..., 1:])
-        starts = torch.tensor(self.pivots, device=device)
+                offsets[i] = begin
+                begin += self.lengths[rows[i]]
+        places = self.places[layout.earlier]
         return Packed(
             self,
-            self.suffix[q[..., 0], q[..., 1]],
-            torch.tensor(offsets, device=device),
-            _additive(allowed[:, None], self.suffix),
-            starts[q[..., 0]] + q[..., 1],
-            {layer: (_gather(a, k), _gather(b, k)) for layer, (a, b) in self.stored.items()},
+            self.hidden[layout.nodes],
+            torch.tensor(offsets, device=self.hidden.device),
+            _additive(layout.allowed, self.hidden),
+            layout.positions,
+            {
+                layer: (_gather(a, places), _gather(b, places))
+                for layer, (a, b) in self.stored.items()
+            },
         )
 
 
@@ -239,15 +270,14 @@ def _bins(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def _gather(states: Any, places: Any) -> Any:
-    """(rows, heads, tokens, size) at (bins, tokens, 2) places: (bins, heads, tokens, size)."""
-    places = places.to(states.device)
-    return states[places[..., 0], :, places[..., 1]].transpose(1, 2)
+    """(nodes, heads, size) at (bins, tokens) places: (bins, heads, tokens, size)."""
+    return states[places.to(states.device)].transpose(1, 2)
 
 
 def make_tail(
     loaded: LoadedModel, rows: Sequence[Sequence[int]], pivots: Sequence[int], start: int
 ) -> Tail:
-    """Compute once what no change at the pivots reaches.
+    """Compute once what no change at the pivots reaches; beginnings that rows share, once for all.
 
     Args:
         loaded: The model.
@@ -257,19 +287,33 @@ def make_tail(
     """
     import torch
 
+    forest = Forest(rows, pivots)
     with torch.no_grad():
-        ids = padded(rows, loaded.device)
-        hidden = run_layers(loaded, ids, 0, start)
+        whole = _bundled(forest, forest.paths, loaded.device)
+        out = run_laid(loaded, forest.tokens(whole.nodes), whole, 0, start)
+        hidden = out.flatten(0, 1)[forest.places(whole).to(out.device)]
         stored: dict[int, tuple[Any, Any]] = {}
+        places = torch.zeros(forest.count + 1, dtype=torch.long, device=hidden.device)
         if max(pivots) > 0:
+            stems = [path[:at] for path, at in zip(forest.paths, pivots, strict=True) if at]
+            before = _bundled(forest, stems, hidden.device)
             recorder = KeysAndValues(stored, recording=True)
-            run_layers(loaded, hidden[:, : max(pivots)], start, loaded.depth, cache=recorder)
-        lengths = tuple(len(row) - at for row, at in zip(rows, pivots, strict=True))
-        pivot = torch.tensor(list(pivots), device=hidden.device)[:, None]
-        places = pivot + torch.arange(max(lengths), device=hidden.device)
-        each = torch.arange(len(rows), device=hidden.device)[:, None]
-        suffix = hidden[each, places.clamp(max=hidden.shape[1] - 1)]
-        return Tail(loaded, start, suffix, lengths, tuple(pivots), stored)
+            run_laid(loaded, hidden[before.nodes], before, start, loaded.depth, recorder)
+            places = forest.places(before)
+        for layer, (keys, values) in stored.items():
+            stored[layer] = (_flat(keys), _flat(values))
+    lengths = tuple(len(row) - at for row, at in zip(rows, pivots, strict=True))
+    return Tail(loaded, start, forest, hidden, lengths, tuple(pivots), places, stored)
+
+
+def _bundled(forest: Forest, paths: Sequence[Sequence[int]], device: Any) -> Layout:
+    bins = [distinct(paths[i] for i in one) for one in alike(paths)]
+    return forest.lay(bins, [[] for _ in bins], device)
+
+
+def _flat(states: Any) -> Any:
+    """(bins, heads, tokens, size) as (bins x tokens, heads, size)."""
+    return states.transpose(1, 2).flatten(0, 1)
 
 
 def check_layout(loaded: LoadedModel) -> None:

@@ -44,6 +44,8 @@ def test_single_has_one_cell_whatever_the_batch_sizes() -> None:
         ({"models": [{"name": "a"}], "langauges": ["zh"]}, "langauges"),
         ({"models": [{"name": "a"}], "languages": ["fr"]}, "languages.0"),
         ({"models": [{"name": "x/a"}, {"name": "y/a"}]}, "one label"),
+        ({"models": [{"name": "a"}], "batch_sizes": [0]}, "batch_sizes.0"),
+        ({"models": [{"name": "a"}], "params": {"memitt": {}}}, "params of memitt"),
         (["a list"], "the recipe"),
     ],
 )

@@ -100,3 +100,5 @@ def test_a_label_says_what_a_cell_is() -> None:
     assert SETTING.label == "m memit mix batch 2"
     other = SETTING.model_copy(update={"mode": "sequential", "layers": (1, 2)})
     assert other.label == "m memit mix batch 2 sequential layers 1,2"
+    easyedit = other.model_copy(update={"protocol": "easyedit", "layers": None})
+    assert easyedit.label == "m memit mix batch 2 sequential easyedit"

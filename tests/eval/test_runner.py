@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +13,7 @@ pytest.importorskip("torch", reason="the extra eval is not installed")
 
 from tiny_set import CONFIG, RECORDS
 
-from clm_data.errors import InputFileError
+from clm_data.errors import ConfigError, InputFileError
 from clm_data.eval import results, runner
 from clm_data.eval.cells import batches_of, requests_for, with_overrides
 from clm_data.eval.dataset import EvalSet
@@ -135,7 +131,7 @@ def test_cells_that_fail_say_why_in_one_line_and_the_others_are_computed(sweep: 
     assert len(found.cells) == 16
     assert "did you mean memit" in reasons["tiny memitt zh batch 4"]
     assert "9 facts from 8 records" in reasons["tiny memit zh batch 9"]
-    assert "layers 0 to 3, not 40" in reasons["tiny memit zh batch 4 layers 1,40"]
+    assert "layers 0 to 2, not 40" in reasons["tiny memit zh batch 4 layers 1,40"]
     assert "no/such/folder" in reasons["folder memit zh batch 4"]
     assert all("\n" not in reason and reason for reason in reasons.values())
     assert sum(line.startswith(("failed", "[")) and "failed:" in line for line in said) == 15
@@ -200,6 +196,33 @@ def test_the_first_batches_only_and_what_is_left_out(sweep: Sweep) -> None:
     assert (cell.batches, cell.facts, cell.left_out) == (1, 3, 5)
 
 
+def test_weight_changes_asked_for_later_are_made_and_then_kept(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    small: dict[str, Any] = {"methods": ["memit"], "languages": ["zh"], "generate": False}
+    sweep(**small)
+    _, said = sweep(**small, save_deltas=True)
+    assert computed(said) == 1
+    _, said = sweep(**small, save_deltas=True)
+    assert computed(said) == 0
+    next((tmp_path / "out" / "deltas").iterdir()).unlink()
+    _, said = sweep(**small, save_deltas=True)
+    assert computed(said) == 1
+
+
+def test_a_finished_cell_takes_the_label_that_its_model_has_now(sweep: Sweep) -> None:
+    small: dict[str, Any] = {"methods": ["ft"], "languages": ["zh"], "generate": False}
+    sweep(**small)
+    found, said = sweep(**small, models=[{"name": "tiny", "label": "T", "params": "tiny"}])
+    assert computed(said) == 0
+    assert found.cells[0].setting.model == "T"
+
+
+def test_an_empty_dataset_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(InputFileError, match="nothing: the dataset is empty"):
+        runner.run(recipe(), EvalSet("nothing", ()), Places(tmp_path / "o", tmp_path / "c"))
+
+
 def test_the_model_is_as_before_after_a_sweep(sweep: Sweep, tiny_folder: Path) -> None:
     before = load_model(str(tiny_folder)).fingerprint()
     sweep(methods=["memit"], languages=["zh"])
@@ -221,47 +244,23 @@ def test_batches_are_disjoint_whole_and_in_order() -> None:
         batches_of(2, 3)
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"values": 3}, "'values' is a group, not 3"),
+        ({"values": {"steps": "many"}}, "'steps' is 'many'"),
+        ({"layers": "all"}, "'layers' is 'all'"),
+        ({"layer": 3}, "no 'layer'; it has layers"),
+    ],
+)
+def test_overrides_of_another_kind_are_one_clear_line(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        with_overrides(params_for("memit", "tiny"), None, changes)
+    with pytest.raises(ConfigError, match="empty list of layers"):
+        with_overrides(params_for("rome", "tiny"), (), {})
+
+
 def test_overrides_reach_nested_hyperparameters_and_methods_of_one_layer() -> None:
     memit = with_overrides(params_for("memit", "tiny"), (0, 1), {"values": {"lr": 0.25}})
     assert (memit.layers, memit.values.lr) == ((0, 1), 0.25)
     assert with_overrides(params_for("rome", "tiny"), (0, 2), {}).layer == 2
-
-
-KILLED = """
-import sys
-from pathlib import Path
-sys.path[:0] = {paths!r}
-from test_runner import DATASET, recipe
-from tiny_set import CONFIG
-from clm_data.eval import runner
-runner.run(recipe(methods=["memit"], batch_sizes=[1, 2, 4], languages=["zh", "en", "mix"]),
-           DATASET, runner.Places(Path(sys.argv[1]), Path(sys.argv[2])),
-           say=lambda line: print(line, flush=True), tiny_config=CONFIG)
-"""
-
-
-@pytest.mark.slow
-def test_after_kill_9_only_unfinished_cells_run_and_the_table_is_the_same(
-    sweep: Sweep, tiny_folder: Path, tmp_path: Path
-) -> None:
-    here = Path(__file__).parent
-    script = KILLED.format(paths=[str(here), str(here.parent)])
-    argv = [sys.executable, "-c", script, str(tmp_path / "killed"), str(tiny_folder.parent)]
-    process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
-    cells = tmp_path / "killed" / "cells"
-    while process.poll() is None and len(list(cells.glob("*.json"))) < 2:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    left = len(list(cells.glob("*.json")))
-    assert 2 <= left < 9
-    assert not (tmp_path / "killed" / "table.md").exists()
-    grid: dict[str, Any] = {
-        "methods": ["memit"],
-        "batch_sizes": [1, 2, 4],
-        "languages": ["zh", "en", "mix"],
-    }
-    _, said = sweep("killed", **grid)
-    assert computed(said) == 9 - left
-    sweep("undisturbed", **grid)
-    assert outputs(tmp_path / "killed") == outputs(tmp_path / "undisturbed")

@@ -23,8 +23,8 @@ from clm_data.eval.protocols import NATIVE
 from clm_data.eval.requests import EditRequest
 from clm_data.eval.tail import _bins, make_tail
 
-ROWS = [[5, 9, 2, 7, 11, 4], [3, 8], [6, 1, 12, 13, 14, 15, 16, 2], [4]]
-PIVOTS = [2, 1, 5, 0]
+ROWS = [[5, 9, 2, 7, 11, 4], [3, 8], [6, 1, 12, 13, 14, 15, 16, 2], [4], [5, 9, 1], [6, 1, 12, 3]]
+PIVOTS = [2, 1, 5, 0, 2, 2]
 
 REQUESTS = [
     EditRequest("a", "zh", "鲁迅的原名是", "鲁迅", "张三"),
@@ -77,10 +77,10 @@ def test_a_tail_gives_the_logits_of_a_full_forward(
 def test_some_rows_run_as_they_did_among_all(architecture: str) -> None:
     model = small_model(architecture, dtype="float64")
     tail = make_tail(model, ROWS, PIVOTS, 2)
-    every, some = tail.pack(range(len(ROWS))), tail.pack([2, 0])
+    every, some = tail.pack(range(len(ROWS))), tail.pack([2, 0, 4], [[1, 2], [0]])
     with torch.no_grad():
         whole, part = every.run(every.hidden), some.run(some.hidden)
-    for slot, row in enumerate([2, 0]):
+    for slot, row in enumerate([2, 0, 4]):
         for at in range(len(ROWS[row]) - PIVOTS[row]):
             found = part[int(some.offsets[slot]) + at]
             assert torch.allclose(found, whole[int(every.offsets[row]) + at], atol=1e-12)

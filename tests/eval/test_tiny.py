@@ -13,14 +13,15 @@ pytest.importorskip("torch", reason="the extra eval is not installed")
 from tiny_set import CONFIG, RECORDS
 
 from clm_data.errors import InputFileError
-from clm_data.eval import tiny
+from clm_data.eval import lessons, tiny
+from clm_data.eval.lessons import Line
 from clm_data.eval.measure import Meter
 from clm_data.eval.metrics import Bootstrap
 from clm_data.eval.models import LoadedModel, load_model
 from clm_data.eval.protocols import NATIVE
 from clm_data.eval.requests import encode
 from clm_data.eval.results import summarise
-from clm_data.eval.tiny import Line, TinyConfig
+from clm_data.eval.tiny import TinyConfig
 from clm_data.records import LANGUAGES
 
 
@@ -92,20 +93,29 @@ def test_no_records_are_one_clear_line(tmp_path: Path) -> None:
         tiny.tiny_model([], tmp_path, CONFIG)
 
 
-def test_no_token_holds_two_chinese_characters_and_text_survives(loaded: LoadedModel) -> None:
-    text = "《红楼梦》的作者是曹雪芹 and 12 others"
+def test_text_survives_and_no_token_of_a_prompt_reaches_into_its_subject(
+    loaded: LoadedModel,
+) -> None:
+    for line in lessons.lines_of(RECORDS):
+        encoded = encode(loaded.tokenizer, line.text)
+        assert loaded.tokenizer.decode(encoded.ids) == line.text
+        edges = {edge for span in encoded.spans for edge in span}
+        assert {line.end, len(line.prompt)} <= edges
+
+
+def test_a_character_it_has_never_seen_is_its_bytes(loaded: LoadedModel) -> None:
+    text = "《红楼梦》 <0x41> 鿎😀 Ωβ é"
     encoded = encode(loaded.tokenizer, text)
-    assert loaded.tokenizer.decode(encoded.ids) == text
-    for start, end in encoded.spans:
-        assert sum("一" <= mark <= "鿿" for mark in text[start:end]) <= 1
+    assert loaded.tokenizer.decode(encoded.ids, skip_special_tokens=True) == text
+    assert max(encoded.ids) < loaded.model.config.vocab_size
 
 
 def test_each_fact_is_learnt_in_two_wordings_and_each_probe_once() -> None:
-    lines = tiny.lines_of(RECORDS[:2])
+    lines = lessons.lines_of(RECORDS[:2])
     assert len(lines) == 2 * 2 * 3
     assert lines[0].text == "1号河流的源头是东山。"
     assert lines[3].text == "The source of river 1 is Elm."
-    assert set(tiny.true_sentences(RECORDS[:1])["en"]) == {x.text for x in lines[3:6]}
+    assert set(lessons.true_sentences(RECORDS[:1])["en"]) == {x.text for x in lines[3:6]}
 
 
 def test_the_words_of_one_fact_can_stand_around_another_subject() -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from clm_data.errors import InputFileError
-from clm_data.eval.contexts import KL_PROMPTS, Contexts
+from clm_data.eval.contexts import Contexts
 from clm_data.eval.errors import EditError, PlacementError
 from clm_data.eval.models import LoadedModel
 from clm_data.eval.protocols import Protocol as EditProtocol
 from clm_data.eval.requests import EditRequest, Placement, place, place_prompt
+from clm_data.languages import TABLE
 
 if TYPE_CHECKING:
     from clm_data.eval.editors.covariance import Moments
@@ -235,7 +236,7 @@ def place_facts(
     words, protocol = loaded.tokenizer, setup.protocol
     for request in requests:
         templates = setup.contexts.for_fact(protocol, request.lang)
-        essence = KL_PROMPTS[protocol.kl_lang(request.lang)].replace("{}", request.subject)
+        essence = TABLE[protocol.kl_lang(request.lang)].essence.replace("{}", request.subject)
         about = EditRequest(request.id, request.lang, essence, request.subject, request.target)
         try:
             rows = tuple(place(words, request, protocol, t, joiner=joiner) for t in templates)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from clm_data.eval.editors.base import Delta, Deltas, PlacedFact, Setup, Stopwatch, place_facts
@@ -23,7 +23,7 @@ class FineTuningParams:
 
     Attributes:
         layer: Whose MLP output projection is trained.
-        steps: Passes over all facts.
+        steps: Steps, each on all facts at once.
         lr: Adam's learning rate.
         limit: No weight moves further than this from where it was.
         stop_at: Mean loss under which training ends.
@@ -36,8 +36,8 @@ class FineTuningParams:
     stop_at: float = 1e-2
 
 
-# EasyEdit, hparams/FT/llama3-8b.yaml (layer, steps, lr); the limit is that of gpt2-xl_constr.json,
-# as the yamls of 7B models set none.
+# EasyEdit, hparams/FT/llama3-8b.yaml, and mistral-7b.yaml alike (layer, steps, lr); the limit is
+# that of gpt2-xl_constr.json, as the yamls of 7B models set none.
 _SHIPPED = FineTuningParams(layer=21, steps=25, lr=5e-4, limit=5e-4)
 
 
@@ -45,7 +45,8 @@ _SHIPPED = FineTuningParams(layer=21, steps=25, lr=5e-4, limit=5e-4)
 class FineTuning:
     """Trains one projection on the answers, within a box around its weights.
 
-    The loss is the mean negative log likelihood of all answer tokens under teacher forcing.
+    The loss of a fact is the mean negative log likelihood of its answer's tokens: under teacher
+    forcing, or all of them at the prompt's last token, as the protocol's ``ft_objective`` says.
     """
 
     params: FineTuningParams
@@ -53,7 +54,7 @@ class FineTuning:
 
     PARAMS: ClassVar[Mapping[str, FineTuningParams]] = {
         "llama-3-8b": _SHIPPED,
-        "qwen2-7b": _SHIPPED,
+        "qwen2-7b": replace(_SHIPPED, layer=27),  # EasyEdit, hparams/FT/qwen2-7b.yaml
         "mistral-7b": _SHIPPED,
         "llama2-chinese-7b": _SHIPPED,
         # Chosen here: the same depth in proportion, and small models need larger steps.
@@ -117,17 +118,17 @@ class FineTuning:
         """Bare sentences, with the layers below done once, and where their answers are."""
         import torch
 
-        rows = [fact.rows[0] for fact in facts]
+        rows = [self._sentence(fact) for fact in facts]
         batches = []
-        for group in batches_by_length([len(row.ids) for row in rows], self.setup.tokens_per_batch):
+        for group in batches_by_length([len(ids) for ids, _ in rows], self.setup.tokens_per_batch):
             here = [rows[i] for i in group]
-            ids = [row.ids for row in here]
+            ids = [one for one, _ in here]
             tail = make_tail(model, ids, [0] * len(ids), self.params.layer)
             packed = tail.pack(range(len(ids)))
             reads = [
-                (slot, at, label, 1 / len(row.labels))
-                for slot, row in enumerate(here)
-                for at, label in zip(row.reads, row.labels, strict=True)
+                (slot, at, label, 1 / len(answer))
+                for slot, (_, answer) in enumerate(here)
+                for at, label in answer
             ]
             device = packed.hidden.device
             slots, at, labels, share = (
@@ -135,6 +136,13 @@ class FineTuning:
             )
             batches.append((packed, (packed.offsets[slots] + at, labels, share)))
         return batches
+
+    def _sentence(self, fact: PlacedFact) -> tuple[tuple[int, ...], list[tuple[int, int]]]:
+        """What the model reads, and (position, answer token that it should say there)."""
+        row, prompt = fact.rows[0], fact.prompts[0].ids
+        if self.setup.protocol.ft_objective == "answer":
+            return row.ids, list(zip(row.reads, row.labels, strict=True))
+        return prompt, [(len(prompt) - 1, label) for label in row.labels]
 
     @staticmethod
     def _loss(model: LoadedModel, packed: Packed, reads: Any) -> Any:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from clm_data.eval.editors.base import PlacedFact
+from clm_data.eval.forest import WIDE, Forest, Layout, alike, distinct
 from clm_data.eval.hooks import captured
 from clm_data.eval.models import LoadedModel, at_least_float32
 from clm_data.eval.requests import Placement
-from clm_data.eval.tail import padded, run_layers
+from clm_data.eval.tail import run_laid
 
 
 class Walk:
@@ -27,13 +28,21 @@ class Walk:
     def __init__(
         self, loaded: LoadedModel, placements: Sequence[Placement], tokens_per_batch: int
     ) -> None:
+        stems = [placement.stem for placement in placements]
         self._loaded = loaded
         self._count = len(placements)
         self._layer = 0
-        self._batches: list[tuple[list[int], Any, Any]] = []
-        for indices in batches_by_length([len(p.stem) for p in placements], tokens_per_batch):
-            ids = padded([placements[i].stem for i in indices], loaded.device)
-            self._batches.append((indices, ids, [placements[i].subject for i in indices]))
+        self._batches: list[tuple[list[int], Layout, Any, Any]] = []
+        forest = Forest(stems, list(map(len, stems)))
+        bins = alike(forest.paths)
+        room = max(1, tokens_per_batch // max(WIDE, *map(len, stems)))
+        for begin in range(0, len(bins), room):
+            some = bins[begin : begin + room]
+            nodes = [distinct(forest.paths[i] for i in one) for one in some]
+            layout = forest.lay(nodes, [[] for _ in some], loaded.device)
+            indices = [i for one in some for i in one]
+            ends = forest.places(layout)[[forest.paths[i][-1] for i in indices]]
+            self._batches.append((indices, layout, forest.tokens(layout.nodes), ends))
 
     def to(self, layer: int) -> None:
         """Go on to where layer ``layer`` begins, with the weights as they are now."""
@@ -42,10 +51,13 @@ class Walk:
         with torch.no_grad():
             if layer > self._layer:
                 self._batches = [
-                    (indices, run_layers(self._loaded, states, self._layer, layer), subjects)
-                    for indices, states, subjects in self._batches
+                    (indices, layout, self._run(states, layout, layer), ends)
+                    for indices, layout, states, ends in self._batches
                 ]
                 self._layer = layer
+
+    def _run(self, states: Any, layout: Layout, stop: int) -> Any:
+        return run_laid(self._loaded, states, layout, self._layer, stop)
 
     def inputs(self, layer: int) -> Any:
         """What enters the edited projection of a layer at each subject: (sentences, m)."""
@@ -64,11 +76,12 @@ class Walk:
 
         rows: list[Any] = [None] * self._count
         with torch.no_grad(), captured(self._loaded.mlp_out(layer)) as seen:
-            for indices, states, subjects in self._batches:
-                hidden = run_layers(self._loaded, states, self._layer, stop)
+            for indices, layout, states, ends in self._batches:
+                hidden = self._run(states, layout, stop)
                 found = hidden if what == "hidden" else getattr(seen, what)
+                found = found.flatten(0, 1)[ends.to(found.device)]
                 for slot, index in enumerate(indices):
-                    rows[index] = found[slot, subjects[slot]]
+                    rows[index] = found[slot]
         return at_least_float32(torch.stack(rows))
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from clm_data.eval.editors.base import Deltas, Setup
 from clm_data.eval.editors.solve import least_squares
 from clm_data.eval.editors.spread import Method, SpreadParams, spread_edit
-from clm_data.eval.editors.values import ValueParams
+from clm_data.eval.editors.values import TINY_VALUES, ValueParams
 from clm_data.eval.models import LoadedModel
 from clm_data.eval.requests import EditRequest
 
@@ -49,7 +49,7 @@ class Memit:
         # The run that the parity figures come from: 20 steps.
         "smollm2-135m": MemitParams((4, 5, 6, 7, 8), ValueParams(20, 0.5, 4.0, 0.0625, 1e-3)),
         # Chosen here for a model of a few layers.
-        "tiny": MemitParams((1, 2), _SHIPPED, moment_weight=100.0),
+        "tiny": MemitParams((0, 1), TINY_VALUES, moment_weight=300.0),
     }
 
     def edit(

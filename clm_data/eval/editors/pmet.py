@@ -45,7 +45,12 @@ class Pmet:
         "llama2-chinese-7b": _SHIPPED,
         "smollm2-135m": _SHIPPED,
         # Chosen here for a model of a few layers.
-        "tiny": replace(_SHIPPED, layers=(1, 2), moment_weight=100.0),
+        "tiny": replace(
+            _SHIPPED,
+            layers=(0, 1),
+            values=replace(_SHIPPED.values, steps=40, lr=5.0, clamp=4.0),
+            moment_weight=300.0,
+        ),
     }
 
     def edit(

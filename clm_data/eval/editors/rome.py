@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from clm_data.eval.editors.base import Delta, Deltas, PlacedFact, Setup, Stopwatch, place_facts
 from clm_data.eval.editors.keys import Walk, mean_keys
 from clm_data.eval.editors.solve import finite
-from clm_data.eval.editors.values import ValueParams, target_values
+from clm_data.eval.editors.values import TINY_VALUES, ValueParams, target_values
 from clm_data.eval.errors import edit_errors
 from clm_data.eval.hooks import add_, applied, restored
 from clm_data.eval.models import LoadedModel
@@ -51,7 +51,7 @@ class Rome:
         "llama2-chinese-7b": _SHIPPED,
         "smollm2-135m": _SHIPPED,
         # Chosen here for a model of a few layers.
-        "tiny": RomeParams(1, ValueParams(25, 0.5, 4.0, 0.0625, 1e-3)),
+        "tiny": RomeParams(1, TINY_VALUES),
     }
 
     def edit(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from clm_data.eval.editors.base import PlacedFact
+from clm_data.eval.forest import even
 from clm_data.eval.hooks import add_at, captured, shifted
 from clm_data.eval.models import LoadedModel, at_least_float32
 from clm_data.eval.tail import Packed, make_tail
@@ -26,7 +27,7 @@ class ValueParams:
     """How target values are optimised.
 
     Attributes:
-        steps: Forward passes at most; one fewer updates.
+        steps: One more than the updates at most, as the reference counts.
         lr: Adam's learning rate.
         clamp: The change is kept within this many norms of the initial value.
         kl_factor: Weight of KL(now || before) after the subject of the KL prompt.
@@ -45,6 +46,10 @@ class ValueParams:
     nll_factor: float = 1.0
     ease_off: bool = False
     stop_at: float = 0.05
+
+
+# Chosen here: the tiny model's hidden states are some hundred times those of a large one.
+TINY_VALUES = ValueParams(steps=40, lr=5.0, clamp=1.5, kl_factor=0.0625, weight_decay=1e-3)
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,64 @@ class _Step:
     weight: Any
 
 
+@dataclass
+class _Read:
+    """What a step reads at the model's end.
+
+    Attributes:
+        nll: (facts,) mean negative log likelihood of the answers.
+        kl: (facts,) weighted.
+        hit: (facts,) whether every answer token is the likeliest.
+        slope: (places, d) of ``factor * nll + kl`` at the states that were read.
+        before: (facts, vocabulary) log-probabilities after the subject before any change.
+    """
+
+    nll: Any
+    kl: Any
+    hit: Any
+    slope: Any
+    before: Any
+
+
+class _Work:
+    """How far the optimisation of some facts is: one row a fact.
+
+    Attributes:
+        first: By site: the values before any change.
+        changes: By site.
+        before: See :class:`_Read`; None before the first step.
+        factor: (facts,) weight of the likelihood.
+    """
+
+    def __init__(self, first: list[Any], params: ValueParams) -> None:
+        import torch
+
+        self._params = params
+        self.first = first
+        self.changes = [torch.zeros_like(value, requires_grad=True) for value in first]
+        self._adam = [(torch.zeros_like(value), torch.zeros_like(value)) for value in first]
+        self.before: Any = None
+        self.factor = torch.full((len(first[0]),), params.nll_factor, device=first[0].device)
+
+    def target(self, slot: int) -> Any:
+        """A fact's value now, on the CPU."""
+        return (self.first[0][slot] + self.changes[0][slot].detach()).cpu()
+
+    def update(self, grads: Sequence[Any], step: int) -> None:
+        """Change the values; steps count from 1."""
+        for site, (grad, value) in enumerate(zip(grads, self.first, strict=True)):
+            moved = adam_step(self.changes[site], grad, self._adam[site], step, self._params.lr)
+            radius = self._params.clamp * value.norm(dim=1)
+            self.changes[site] = _clamped(moved, radius).requires_grad_()
+
+    def keep(self, slots: Any) -> None:
+        """Forget the other facts."""
+        self.first = [value[slots] for value in self.first]
+        self.changes = [change.detach()[slots].requires_grad_() for change in self.changes]
+        self._adam = [(mean[slots], square[slots]) for mean, square in self._adam]
+        self.before, self.factor = self.before[slots], self.factor[slots]
+
+
 class _Group:
     """Facts whose values are optimised in one batch; rows of a fact lie together, KL last."""
 
@@ -151,57 +214,49 @@ class _Group:
         """Target value (CPU, float32) and number of updates by fact."""
         import torch
 
-        params, active = self.params, list(range(len(self.facts)))
+        active = list(range(len(self.facts)))
         plan = self._plan(active)
-        first = self._initial(plan)
-        changes = [torch.zeros_like(value, requires_grad=True) for value in first]
-        adam = [(torch.zeros_like(v), torch.zeros_like(v)) for v in first]
-        before: Any = None
-        factor = torch.full((len(active),), params.nll_factor, device=first[0].device)
+        work = _Work(self._initial(plan), self.params)
         out: list[Any] = [None] * len(active)
-        for step in range(params.steps):
-            nll, hit, kl_log = self._forward(plan, changes)
-            before = kl_log.detach() if before is None else before
-            kl = params.kl_factor * (kl_log.exp() * (kl_log - before)).sum(1)
-            decay = sum(
-                change.norm(dim=1) / value.norm(dim=1) ** 2
-                for change, value in zip(changes, first, strict=True)
-            )
-            loss = factor * nll + kl + params.weight_decay * decay
-            done = loss.detach() < params.stop_at
-            if params.ease_off:
-                done = done | (hit & (kl.detach() <= 0.01))
-                factor = torch.where(hit, 0.1, 1.0) * params.nll_factor
-            done = done | (step == params.steps - 1)
+        for step in range(self.params.steps - 1):
+            done, slope = self._look(plan, work)
             for slot in done.nonzero().flatten().tolist():
-                target = (first[0][slot] + changes[0][slot].detach()).cpu()
-                out[active[slot]] = (target, step)
+                out[active[slot]] = (work.target(slot), step)
             keep = (~done).nonzero().flatten()
             if not len(keep):
-                break
-            grads = torch.autograd.grad(loss[keep].sum(), changes)
-            fresh = [
-                _clamped(
-                    adam_step(change, grad, state, step + 1, params.lr),
-                    params.clamp * value.norm(dim=1),
-                )
-                for change, grad, state, value in zip(changes, grads, adam, first, strict=True)
-            ]
+                return out
+            work.update(torch.autograd.grad(slope, work.changes), step + 1)
             if len(keep) < len(active):
                 active = [active[i] for i in keep.tolist()]
                 plan = self._plan(active)
-                first = [value[keep] for value in first]
-                fresh = [change[keep] for change in fresh]
-                adam = [(m[keep], v[keep]) for m, v in adam]
-                before, factor = before[keep], factor[keep]
-            changes = [change.requires_grad_() for change in fresh]
+                work.keep(keep)
+        for slot, fact in enumerate(active):  # the last update's loss would change nothing
+            out[fact] = (work.target(slot), self.params.steps - 1)
         return out
+
+    def _look(self, plan: _Step, work: _Work) -> tuple[Any, Any]:
+        """(facts,) which are done; a number whose gradient is that of the loss."""
+        import torch
+
+        params = self.params
+        states = self._forward(plan, work.changes)
+        found = self._read(plan, states.detach(), work.factor, work.before)
+        work.before = found.before
+        decay = params.weight_decay * sum(
+            change.norm(dim=1) / value.norm(dim=1) ** 2
+            for change, value in zip(work.changes, work.first, strict=True)
+        )
+        done = work.factor * found.nll + found.kl + decay.detach() < params.stop_at
+        if params.ease_off:
+            done = done | (found.hit & (found.kl <= 0.01))
+            work.factor = torch.where(found.hit, 0.1, 1.0) * params.nll_factor
+        return done, (states * found.slope).sum().to(decay.device) + decay.sum()
 
     def _plan(self, active: list[int]) -> _Step:
         import torch
 
         rows = [fact * self.per_fact + c for fact in active for c in range(self.per_fact)]
-        packed = self.tail.pack(rows)
+        packed = self.tail.pack(rows, self._bins(active))
         entries = [
             (slot * self.per_fact + c, at - row.subject, label, slot, 1 / (len(row.labels) * n))
             for slot, fact in enumerate(active)
@@ -215,6 +270,24 @@ class _Group:
         )
         essence = packed.offsets[self.per_fact - 1 :: self.per_fact]
         return _Step(packed, torch.cat([packed.offsets[of] + at, essence]), labels, fact, weight)
+
+    def _bins(self, active: list[int]) -> list[list[int]]:
+        """Facts by bin, once for each context, as their rows behind one context begin alike.
+
+        The KL rows, of one token each, are dealt out among the contexts.
+        """
+        contexts = self.per_fact - 1
+        starts = range(0, len(active) * self.per_fact, self.per_fact)
+        longest = [
+            max(self.tail.lengths[fact * self.per_fact : (fact + 1) * self.per_fact])
+            for fact in active
+        ]
+        bins = []
+        for together in even(longest):
+            for c in range(contexts):
+                kl = [starts[i] + contexts for i in together[c::contexts]]
+                bins.append([starts[i] + c for i in together] + kl)
+        return bins
 
     def _module(self, site: Site) -> Any:
         part = self.loaded.mlp_out if site == "mlp" else self.loaded.attn_out
@@ -232,10 +305,8 @@ class _Group:
             packed.run(packed.hidden)
         return [at_least_float32(one.output.flatten(0, 1)[bare]) for one in seen]
 
-    def _forward(self, plan: _Step, changes: list[Any]) -> tuple[Any, Any, Any]:
-        """(facts,) mean NLL; (facts,) whether every answer token is the likeliest; KL log-probs."""
-        import torch
-
+    def _forward(self, plan: _Step, changes: list[Any]) -> Any:
+        """Hidden states before the final norm where logits are read, (places, d)."""
         packed = plan.packed
         spread = [change.repeat_interleave(self.per_fact, dim=0) for change in changes]
         hidden = packed.hidden
@@ -246,15 +317,39 @@ class _Group:
                 for site, shift in zip(self.sites, spread, strict=True):
                     stack.enter_context(shifted(self._module(site), packed.offsets, shift))
             out = packed.run(hidden)
-        logits = self.loaded.logits(out[plan.places.to(out.device)]).to(plan.labels.device)
-        answers, essence = logits.split([len(plan.labels), len(changes[0])])
-        each = torch.nn.functional.cross_entropy(answers, plan.labels, reduction="none")
-        nll = each.new_zeros(len(essence)).index_add(0, plan.fact, each * plan.weight.to(each))
-        wrong = each.new_zeros(len(essence))
-        if self.params.ease_off:
-            missed = (answers.detach().argmax(1) != plan.labels).to(each)
-            wrong = wrong.index_add(0, plan.fact, missed)
-        return nll, wrong == 0, essence.log_softmax(dim=1)
+        return out[plan.places.to(out.device)]
+
+    def _read(self, plan: _Step, states: Any, factor: Any, before: Any) -> _Read:
+        """The loss without the decay, and its slope at the states that are read.
+
+        The slope at the logits is written in their place: a step has no second array of that size.
+        """
+        import torch
+
+        states.requires_grad_()
+        made = self.loaded.logits(states)
+        logits = made.detach()
+        labels, fact = plan.labels.to(logits.device), plan.fact.to(logits.device)
+        answers, essence = logits.split([len(labels), len(logits) - len(labels)])
+        now = essence.log_softmax(dim=1)
+        before = now if before is None else before
+        ratio = now - before
+        chance = now.exp()
+        kl = (chance * ratio).sum(1)
+        essence.copy_(self.params.kl_factor * chance * (ratio - kl[:, None]))
+        peak = answers.amax(1, keepdim=True)
+        chosen = answers.gather(1, labels[:, None])
+        missed = (chosen < peak)[:, 0]
+        total = answers.sub_(peak).exp_().sum(1, keepdim=True)
+        each = (total.log() + peak - chosen)[:, 0]
+        weight = (plan.weight.to(answers) * factor.to(answers)[fact])[:, None]
+        answers.mul_(weight / total).scatter_add_(1, labels[:, None], -weight)
+        (slope,) = torch.autograd.grad(made, states, logits)
+        nll = each.new_zeros(len(kl)).index_add(0, fact, each * plan.weight.to(each))
+        wrong = each.new_zeros(len(kl)).index_add(0, fact, missed.to(each))
+        home = plan.fact.device
+        kl = self.params.kl_factor * kl
+        return _Read(nll.to(home), kl.to(home), (wrong == 0).to(home), slope, before)
 
 
 def adam_step(value: Any, grad: Any, state: tuple[Any, Any], step: int, lr: float) -> Any:
