@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import HealthCheck, settings
 from paths import ROOT
 from postgres_server import NewDatabase, running_postgres
 
+
+class _WithoutTorch(PathFinder):
+    """Finds what is installed, but for torch."""
+
+    @classmethod
+    def find_spec(
+        cls, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return None if fullname == "torch" else super().find_spec(fullname, path, target)
+
+
 if os.environ.get("CLM_DATA_TESTS_WITHOUT_TORCH"):  # so runs `make test`, whatever is installed
-    sys.modules["torch"] = None  # type: ignore[assignment]
+    sys.meta_path[:] = [_WithoutTorch if x is PathFinder else x for x in sys.meta_path]
 
 # No test depends on how fast the machine is.
 settings.register_profile("any", deadline=None, suppress_health_check=[HealthCheck.too_slow])
