@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from clm_data.eval.editors import params_for
+from clm_data.eval.editors.values import ValueParams
 from clm_data.eval.models import LoadedModel, prepare
 
 TEXTS = [
@@ -14,7 +17,22 @@ TEXTS = [
     "Water boils at 100 degrees",
     "The author of Hamlet is William Shakespeare",
 ]
+_LAYERS = (1, 2)
+_VALUES = ValueParams(steps=25, lr=0.5, clamp=4.0, kl_factor=0.0625, weight_decay=1e-3)
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox")
+
+
+def small_params(method: str) -> Any:
+    """Hyperparameters that edit a random model of a few layers."""
+    if method in ("memit", "alphaedit"):
+        params = replace(params_for(method, "qwen2-7b"), layers=_LAYERS, values=_VALUES)
+    elif method == "pmet":
+        params = replace(params_for(method, "qwen2-7b"), layers=_LAYERS)
+    elif method == "rome":
+        return replace(params_for(method, "tiny"), values=_VALUES)
+    else:
+        return params_for(method, "tiny")
+    return params if method == "alphaedit" else replace(params, moment_weight=100.0)
 
 
 def byte_level_tokenizer(texts: list[str] = TEXTS, size: int = 400) -> Any:

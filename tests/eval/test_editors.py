@@ -11,7 +11,7 @@ import pytest
 # ruff: noqa: E402 (what follows needs torch)
 torch = pytest.importorskip("torch", reason="the extra eval is not installed")
 
-from small_models import ARCHITECTURES, TEXTS, small_model
+from small_models import ARCHITECTURES, TEXTS, small_model, small_params
 
 from clm_data.errors import InputFileError, UnknownNameError
 from clm_data.eval.contexts import Contexts, contexts_for, given_contexts
@@ -39,7 +39,7 @@ def _setup(model: LoadedModel) -> Setup:
 
 
 def _editor(method: str, model: LoadedModel) -> Any:
-    params = params_for(method, "tiny")
+    params = small_params(method)
     if method == "alphaedit":
         params = replace(params, threshold=0.5)
     if method == "rome":
@@ -106,7 +106,7 @@ def test_spreading_methods_reach_their_targets_on_every_architecture(
     architecture: str, method: str
 ) -> None:
     model = small_model(architecture, tied=architecture in ("qwen2", "gpt2"))
-    params = replace(params_for(method, "tiny"), **STRONG[method])
+    params = replace(small_params(method), **STRONG[method])
     setup = replace(_setup(model), contexts=BARE)
     facts, _ = place_facts(model, REQUESTS, setup)
 
@@ -128,7 +128,7 @@ def test_single_layer_methods_make_the_answer_likelier_on_every_architecture(
     architecture: str, method: str
 ) -> None:
     model = small_model(architecture, tied=architecture in ("qwen2", "gpt2"))
-    params = params_for(method, "tiny")
+    params = small_params(method)
     if method == "rome":  # these models' states are small, and so must the steps be
         params = replace(params, values=replace(params.values, lr=0.05))
     editor = make_editor(method, params, replace(_setup(model), contexts=BARE))
@@ -293,7 +293,7 @@ def test_a_layer_that_the_model_lacks_is_one_line(method: str) -> None:
 
 def test_missing_moments_and_nan_are_one_line() -> None:
     model = small_model("llama")
-    params = params_for("memit", "tiny")
+    params = small_params("memit")
     with pytest.raises(EditError, match="needs second moments"):
         make_editor("memit", params, Setup(NATIVE, CONTEXTS)).edit(model, REQUESTS)
     broken = Moments({layer: torch.full((48, 48), float("nan")) for layer in LAYERS})
@@ -338,7 +338,7 @@ def test_the_easyedit_protocol_edits_too(method: str) -> None:
     model = small_model("llama")
     setup = replace(_setup(model), protocol=EASYEDIT)
     requests = [r for r in REQUESTS if r.lang == "en"]
-    params = params_for(method, "tiny")
+    params = small_params(method)
     deltas = make_editor(method, params, setup).edit(model, requests)
     assert deltas.edited == ("b",)
 

@@ -84,7 +84,7 @@ def statistics(protocol: Protocol) -> Any:
 
 def edited(method: str, request: EditRequest) -> Callable[[Protocol], Any]:
     def weights(protocol: Protocol) -> Any:
-        from small_models import TEXTS, small_model
+        from small_models import TEXTS, small_model, small_params
 
         from clm_data.eval.contexts import given_contexts
         from clm_data.eval.editors import make_editor
@@ -93,7 +93,7 @@ def edited(method: str, request: EditRequest) -> Callable[[Protocol], Any]:
 
         model, bare = small_model(), given_contexts({"zh": ("{}",), "en": ("{}",)})
         setup = Setup(protocol, bare, second_moments(model, {"all": TEXTS}, (1, 2)))
-        deltas = make_editor(method, "tiny", setup).edit(model, [request])
+        deltas = make_editor(method, small_params(method), setup).edit(model, [request])
         return [delta.dense().tolist() for delta in deltas.weights.values()]
 
     return weights

@@ -73,7 +73,7 @@ def picked(rows: Any, **wanted: object) -> list[dict[str, Any]]:
 def test_every_editor_layer_batch_and_comparison_is_there(tables: GeometryTables) -> None:
     for method in METHODS:
         layers = {row["layer"] for row in picked(tables.geometry, method=method)}
-        assert layers == ({1, 2} if method in ("memit", "alphaedit", "pmet") else layers)
+        assert layers == ({0, 1} if method in ("memit", "alphaedit", "pmet") else layers)
         for layer in layers:
             here = picked(tables.geometry, method=method, layer=layer, measure="cosine")
             names = {row["comparison"] for row in here}
@@ -185,7 +185,7 @@ def test_transfer_counts_facts_and_tests_layers(copy: Path) -> None:
     (count,) = picked(found, method="memit", language="zh", criterion="exact", measure="facts")
     assert (count["transferred"], count["stayed"], count["p"]) == (4, 4, None)
     tested = picked(found, method="memit", language="zh", criterion="exact", measure="key_cosine")
-    assert {row["layer"] for row in tested} == {1, 2}
+    assert {row["layer"] for row in tested} == {0, 1}
     assert all(0 < row["p"] <= row["p_holm"] <= 1 for row in tested)
     (count,) = picked(found, method="memit", language="en", criterion="exact", measure="facts")
     assert (count["transferred"], count["stayed"]) == (4, 0)
