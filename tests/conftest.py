@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
@@ -27,6 +28,9 @@ class _WithoutTorch(PathFinder):
 
 if os.environ.get("CLM_DATA_TESTS_WITHOUT_TORCH"):  # so runs `make test`, whatever is installed
     sys.meta_path[:] = [_WithoutTorch if x is PathFinder else x for x in sys.meta_path]
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and whatever they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No test depends on how fast the machine is.
 settings.register_profile("any", deadline=None, suppress_health_check=[HealthCheck.too_slow])
