@@ -257,8 +257,10 @@ def _scatter(sample: Texts) -> NDArray[np.float64]:
     common = sample.codes < width
     cells = row[common] * width + sample.codes[common]
     counts = np.bincount(cells, minlength=sizes.size * width).reshape(sizes.size, width)
-    _, length, many = np.unique(sizes, return_inverse=True, return_counts=True)
-    means = np.zeros((many.size, width))
-    np.add.at(means, length, counts)
-    away = counts - (means / many[:, None])[length]
-    return np.asarray(away.T @ away / sizes.size)
+    order = np.argsort(sizes, kind="stable")
+    _, first, many = np.unique(sizes[order], return_index=True, return_counts=True)
+    counts = counts[order].astype(np.float32)
+    means = np.add.reduceat(counts, first) / many[:, None].astype(np.float32)
+    counts -= np.repeat(means, many, axis=0)
+    # Not by ``@``: the threads that it starts spin on for longer than this takes.
+    return np.asarray(np.einsum("ri,rj->ij", counts, counts) / sizes.size, np.float64)

@@ -158,8 +158,8 @@ def measured(
     if not one.size:
         return
     left, right = ([texts[index] for index in side.tolist()] for side in (one, two))
-    sizes = (len(a) + len(b) for a, b in zip(left, right, strict=True))
-    bound = allowed[np.fromiter(sizes, dtype=np.int64, count=one.size)]
+    sizes = (np.fromiter(map(len, side), np.int64, count=one.size) for side in (left, right))
+    bound = allowed[sum(sizes)]
     found = process.cpdist(
         left, right, scorer=Indel.distance, score_cutoff=int(bound.max()), dtype=np.int32
     )

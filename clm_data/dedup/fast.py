@@ -65,7 +65,8 @@ def join_codes(
         threshold: 0 to 1, exact at any value. What is gained over measuring all pairs shrinks with
             lower thresholds and longer texts.
         inclusive: Whether a pair at exactly the threshold counts too.
-        threads: How many to use; all processors that this process may use where not given.
+        threads: How many to use. Where not given, all processors that this process may use; but one
+            where numpy compares signatures, in steps that are too short to run side by side.
         way: How; that which suits the number of different texts where not given. The pairs are the
             same.
         progress: Told how many of how many different texts have met their partners.
@@ -92,10 +93,12 @@ def distinct(texts: Sequence[str]) -> Distinct:
     """Find equal texts; linear."""
     import numpy as np
 
-    first: dict[str, int] = {}
-    group = (first.setdefault(text, len(first)) for text in texts)
-    groups = np.fromiter(group, dtype=np.int64, count=len(texts))
-    return Distinct(tuple(first), groups)
+    unique = tuple(dict.fromkeys(texts))
+    if len(unique) == len(texts):
+        return Distinct(unique, np.arange(len(texts)))
+    places = dict(zip(unique, range(len(unique)), strict=True))
+    groups = np.fromiter(map(places.__getitem__, texts), dtype=np.int64, count=len(texts))
+    return Distinct(unique, groups)
 
 
 def distinct_pairs(
@@ -117,11 +120,13 @@ def distinct_pairs(
     rows = prepare(texts, limit)
     signed = Signed(texts, rows)
     finder: _Finder = signed
-    if chosen == "compiled" and (way or not signed.is_dense()):
+    dense = signed.is_dense()
+    if chosen == "compiled" and (way or not dense):
         from clm_data.dedup.compiled import Compiled
 
         finder = Compiled(texts, rows)
-    for done, blocks in enumerate(_spans(finder, len(texts), threads or _processors()), start=1):
+    workers = threads or (1 if finder is signed and not dense else _processors())
+    for done, blocks in enumerate(_spans(finder, len(texts), workers), start=1):
         yield from blocks
         if progress:
             progress(min(done * _SPAN, len(texts)), len(texts))

@@ -17,11 +17,11 @@ from clm_data.dedup.blocking import Rows
 from clm_data.dedup.exact import Pairs, in_order, measured
 
 _ROWS = 128
-_COLUMNS = 1024
+_COLUMNS = 512
 _CANDIDATES = 1 << 16
 _DENSE = 1 / 8
 """Share of near signatures in a run from which on measuring all of its pairs at once is faster."""
-_SAMPLED = 500
+_SAMPLED = 200
 
 
 class _Run(NamedTuple):
@@ -149,19 +149,23 @@ class Signed:
         return list(zip(others[near].tolist(), bounds[near].tolist(), strict=True))
 
 
-def _buffers() -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
-    return np.empty(_ROWS * _COLUMNS, np.uint64), np.empty(_ROWS * _COLUMNS, np.uint8)
+def _buffers() -> tuple[NDArray[np.uint64], NDArray[np.uint8], NDArray[np.bool_]]:
+    size = _ROWS * _COLUMNS
+    return np.empty(size, np.uint64), np.empty(size, np.uint8), np.empty(size, np.bool_)
 
 
 def _near(
-    words: NDArray[np.uint64], run: _Run, buffers: tuple[NDArray[np.uint64], NDArray[np.uint8]]
+    words: NDArray[np.uint64],
+    run: _Run,
+    buffers: tuple[NDArray[np.uint64], NDArray[np.uint8], NDArray[np.bool_]],
 ) -> NDArray[np.int64]:
     """Where in a run, counted row by row, the signatures are near enough."""
     height, width = run.rows[1] - run.rows[0], run.columns[1] - run.columns[0]
-    flipped, apart = (buffer[: height * width].reshape(height, width) for buffer in buffers)
+    flipped, apart = (buffer[: height * width].reshape(height, width) for buffer in buffers[:2])
+    near = buffers[2][: height * width].reshape(height, width)
     np.bitwise_xor(words[slice(*run.rows), None], words[slice(*run.columns)], out=flipped)
     np.bitwise_count(flipped, out=apart)
-    return np.flatnonzero(apart <= run.bound)
+    return np.flatnonzero(np.less_equal(apart, run.bound, out=near))
 
 
 def _behind(run: _Run, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
