@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 from clm_data.errors import ConfigError, UnknownNameError
 from clm_data.eval.editors import METHODS, params_for
@@ -104,3 +105,8 @@ def test_hyperparameters_are_told_from_the_models_name(name: str, known: str) ->
 def test_a_name_that_tells_nothing_asks_for_params() -> None:
     with pytest.raises(UnknownNameError, match="--params"):
         guess_params("my-own-model")
+
+
+@pytest.mark.parametrize("name", bundled())
+def test_the_page_on_evaluation_names_each_recipe(name: str) -> None:
+    assert f"--recipe {name} " in (ROOT / "eval" / "README.md").read_text()
