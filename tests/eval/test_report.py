@@ -16,7 +16,8 @@ from report_set import make_analysis, make_dataset, make_results
 
 from clm_data.cli import run
 from clm_data.errors import InputFileError
-from clm_data.eval.report import Written, write_report
+from clm_data.eval.report import Written, about_geometry, write_report
+from clm_data.eval.report.parts import Table
 
 FEW = ("geometry.csv", "language_points.csv", "venn.csv")
 """Enough for figures in every chapter; drawing all takes long."""
@@ -295,3 +296,28 @@ def test_printed_by_chromium_the_page_is_whole(written: Written) -> None:
             assert pages >= height / (273 / 25.4 * 96)
 
     asyncio.run(look())
+
+
+@pytest.mark.parametrize(
+    ("kind", "named"), [("disjoint", "another batch"), ("split", "halves of one batch")]
+)
+def test_a_comparison_stands_beside_controls_that_say_where_they_come_from(
+    kind: str, named: str
+) -> None:
+    about = dict.fromkeys(("model", "method", "protocol", "mode", "layers"), "x")
+    values = {"zh-en": 0.5, f"{kind}-zh": 0.125, f"{kind}-en": 0.375, f"{kind}-zh-en": 0.0625}
+    rows = [
+        about
+        | {"batch_size": "4", "batch": "all", "layer": "1", "comparison": name, "measure": "cosine"}
+        | {"value": str(value), "low": "", "high": ""}
+        for name, value in values.items()
+    ]
+    table = about_geometry.parts({"geometry.csv": rows})[0]
+    assert isinstance(table, Table)
+    (row,) = (
+        dict(zip([column.key for column in table.columns], row, strict=True)) for row in table.rows
+    )
+    assert float(row["lowest"]) == 0.5
+    assert float(row["control"]) == 0.25
+    assert float(row["control_other"]) == pytest.approx(0.0625, abs=1e-3)
+    assert row["control_of_en"] == named

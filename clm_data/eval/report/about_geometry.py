@@ -34,6 +34,10 @@ _MIXED = Words("各层不一", "differs by layer")
 _LIKE = Words("相同", "yes")
 _UNLIKE = Words("不同", "no")
 _UNKNOWN = Words(NONE, NONE)
+_CONTROLS = {
+    "disjoint": Words("另一批", "another batch"),
+    "split": Words("同批两半", "halves of one batch"),
+}
 _TRANSFER_SHOWN = 24
 
 
@@ -87,6 +91,9 @@ def _summary(rows: Sequence[Row]) -> Table:
                 ("null_low", "随机下限", "chance, low"),
                 ("null_high", "随机上限", "chance, high"),
                 ("control", "同语言对照", "control, one language"),
+                ("control_other", "异事实对照", "control, other facts"),
+                ("control_of_zh", "对照来自", "control from (Chinese)", False),
+                ("control_of_en", "对照来自（英文）", "control from", False),
                 ("verdict_zh", "与随机相比", "against chance (Chinese)", False),
                 ("verdict_en", "与随机相比（英文）", "against chance", False),
                 ("paper", "论文", "paper", False),
@@ -96,9 +103,15 @@ def _summary(rows: Sequence[Row]) -> Table:
         ),
         tuple(made),
         Words(
-            "随机：同谱随机矩阵的区间，跨层取最外。对照：同语言两组不同事实的平均。",
+            "随机：同谱随机矩阵的区间，跨层取最外；真实模型的键与残差只占少数方向，因此高于随机不等于"
+            "有共同之处，须与对照相比。对照为各层平均：同语言的另一组事实；另一语言（或混合）的另一组"
+            "事实。只有一批时取同一批的两半，余弦会偏低。",
             "Chance: what random matrices of the same spectra give, the outermost of all layers. "
-            "Control: two sets of facts in one language, the mean.",
+            "Keys and residuals of a real model lie in few directions, so a value above chance "
+            "need not mean anything in common; compare it with the controls. Controls, means over "
+            "layers: other facts in the same language; other facts in the other language (or "
+            "mixed). Where there is one batch alone they are halves of it, whose cosines come out "
+            "too low.",
         ),
     )
 
@@ -108,7 +121,8 @@ def _line(rows: Sequence[Row], comparison: str, measure: str) -> tuple[str, ...]
     null = where(rows, comparison=f"null-{comparison}")
     lows = [low for row in null if (low := number(row["low"])) is not None]
     highs = [high for row in null if (high := number(row["high"])) is not None]
-    control = _control(rows) if comparison == "zh-en" else None
+    same = ("zh", "en") if comparison == "zh-en" else ()
+    kind, control, other = _controls(rows, same, comparison)
     verdict = _against_null(where(rows, comparison=comparison), null)
     stated = line_for(comparison, measure)
     like = _like(values, stated)
@@ -120,6 +134,8 @@ def _line(rows: Sequence[Row], comparison: str, measure: str) -> tuple[str, ...]
         decimals(min(lows, default=None)),
         decimals(max(highs, default=None)),
         decimals(control),
+        decimals(other),
+        *(kind.zh, kind.en),
         *(verdict.zh, verdict.en),
         stated.words if stated else NONE,
         *(like.zh, like.en),
@@ -130,16 +146,22 @@ def _values(rows: Sequence[Row]) -> list[float]:
     return [value for row in rows if (value := number(row["value"])) is not None]
 
 
-def _control(rows: Sequence[Row]) -> float | None:
-    for kind in ("disjoint", "split"):
-        found = [
-            value
-            for lang in ("zh", "en")
-            for value in _values(where(rows, comparison=f"{kind}-{lang}"))
-        ]
-        if found:
-            return sum(found) / len(found)
-    return None
+def _controls(
+    rows: Sequence[Row], same: Sequence[str], other: str
+) -> tuple[Words, float | None, float | None]:
+    """Where the controls come from; the mean over ``same``; that over ``other``."""
+    for kind, words in _CONTROLS.items():
+        one, two = (
+            [value for name in names for value in _values(where(rows, comparison=f"{kind}-{name}"))]
+            for names in (same, (other,))
+        )
+        if one or two:
+            return words, _mean(one), _mean(two)
+    return _UNKNOWN, None, None
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _against_null(rows: Sequence[Row], null: Sequence[Row]) -> Words:
