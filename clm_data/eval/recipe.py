@@ -40,6 +40,11 @@ class ModelSpec(Frozen):
         return self.label or self.name.rstrip("/").rpartition("/")[2] or self.name
 
     @property
+    def is_tiny(self) -> bool:
+        """Whether it is the small model that is trained here."""
+        return self.name == "tiny"
+
+    @property
     def params_name(self) -> str:
         """Whose hyperparameters to take."""
         return self.params or guess_params(self.name)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +19,17 @@ from clm_data.eval.dataset import EvalSet
 from clm_data.eval.editors import make_editor, params_for
 from clm_data.eval.editors.base import Setup
 from clm_data.eval.editors.covariance import Moments, second_moments
-from clm_data.eval.errors import edit_errors, out_of_memory
+from clm_data.eval.errors import out_of_memory
 from clm_data.eval.identity import corpus_identity, model_identity
 from clm_data.eval.measure import Before, Meter
 from clm_data.eval.metrics import Bootstrap
-from clm_data.eval.models import LoadedModel, load_model
+from clm_data.eval.models import LoadedModel
+from clm_data.eval.opening import Say, open_model
 from clm_data.eval.protocols import protocol_named
 from clm_data.eval.recipe import ModelSpec, Recipe
 from clm_data.eval.results import CellResult, Results, Setting
-from clm_data.eval.tiny import TinyConfig, tiny_key, tiny_model
+from clm_data.eval.tiny import TinyConfig, tiny_key
 from clm_data.records import LANGUAGES, digest
-
-Say = Callable[[str], None]
-"""Takes a line for people."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +189,7 @@ class _Sweep:
             return _failure("", setting, error)
 
     def _identity(self, spec: ModelSpec) -> Any:
-        if spec.name == _TINY:
+        if spec.is_tiny:
             return tiny_key(self.used.records, self.tiny_config)
         return self._named(spec.name)
 
@@ -205,7 +203,9 @@ class _Sweep:
         self, spec: ModelSpec, plans: Sequence[tuple[int, _Plan]]
     ) -> Iterator[tuple[int, CellResult]]:
         try:
-            model = self._load(spec)
+            model = open_model(
+                spec, self.used.records, self.places.cache, self.tiny_config, self.say
+            )
         except Exception as error:  # one model of several; the others go on
             for index, plan in plans:
                 yield index, self._failed(plan, error)
@@ -246,32 +246,6 @@ class _Sweep:
         if self.clock.part(batch / of):
             at = f"{batch} of {of} batches"
             self.say(f"{self.clock.where()} {setting.label}: {at}; {self.clock.left()}")
-
-    def _load(self, spec: ModelSpec) -> LoadedModel:
-        name = spec.name
-        if name == _TINY:
-            records = self.used.records
-            self.say(f"tiny model: knows {len(records)} records in two languages")
-            told = self._training
-            name = str(tiny_model(records, self.places.cache, self.tiny_config, told))
-        self.say(f"loading {spec.shown}")
-        with edit_errors(f"loading {spec.shown}", "use bfloat16, or spread it with device_map"):
-            loaded = load_model(
-                name,
-                tokenizer=spec.tokenizer,
-                dtype="float32" if spec.name == _TINY else spec.dtype,
-                device=spec.device,
-                device_map=spec.device_map,
-            )
-        return replace(loaded, name=spec.shown)
-
-    def _training(self, step: int, steps: int, loss: float) -> None:
-        if step % 40 == 0 or step == steps:
-            self.say(f"tiny model: step {step} of {steps}, loss on answers {loss:.3f}")
-
-
-_TINY = "tiny"
-"""The model that is trained here."""
 
 
 @dataclass(frozen=True)
@@ -350,7 +324,7 @@ class _Desk:
         if not layers:
             return None
         if (name, layers) not in self._moments:
-            recipe, tiny = self.sweep.recipe, self.spec.name == _TINY
+            recipe, tiny = self.sweep.recipe, self.spec.is_tiny
             texts = corpus_texts(
                 recipe.corpus,
                 protocol_named(name),

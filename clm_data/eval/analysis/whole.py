@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,11 @@ from clm_data.eval.analysis import geometry
 from clm_data.eval.analysis.frames import write_rows
 from clm_data.eval.dataset import EvalSet
 from clm_data.eval.models import LoadedModel
-from clm_data.eval.recipe import ModelSpec, Recipe
+from clm_data.eval.opening import Say, open_model
+from clm_data.eval.recipe import Recipe
 from clm_data.eval.results import CellResult, Results, read_results
 from clm_data.eval.tiny import TinyConfig
-
-Say = Callable[[str], None]
-"""Takes a line for people."""
+from clm_data.records import Record
 
 
 @dataclass
@@ -119,6 +118,7 @@ def _states(
         done.left_out.append("states: the results do not say which models; run the sweep again")
         return
     recipe = Recipe.model_validate(results.recipe)
+    used = dataset.first(results.records).records
     tables: dict[str, list[dict[str, Any]]] = {}
     for spec in recipe.models:
         cells = [
@@ -128,8 +128,8 @@ def _states(
         ]
         if spec.shown not in wanted or not cells:
             continue
-        loaded = open_model(spec, dataset, cache, tiny_config, say)
-        for name, rows in _of_model(folder, loaded, recipe, dataset, cells, done, say).items():
+        loaded = open_model(spec, used, cache, tiny_config, say)
+        for name, rows in _of_model(folder, loaded, recipe, used, cells, done, say).items():
             tables.setdefault(name, []).extend(rows)
         del loaded
     for name, rows in tables.items():
@@ -148,7 +148,7 @@ def _of_model(
     folder: Path,
     loaded: LoadedModel,
     recipe: Recipe,
-    dataset: EvalSet,
+    records: Sequence[Record],
     cells: Sequence[CellResult],
     done: Analysed,
     say: Say,
@@ -159,7 +159,6 @@ def _of_model(
     from clm_data.eval.analysis.states import collect
     from clm_data.eval.protocols import protocol_named
 
-    records = dataset.first(recipe.facts).records
     say(f"states of {loaded.name}")
     states = collect(loaded, records, protocol_named(recipe.protocols[0]))
     tables = dict(analyse(states))
@@ -169,40 +168,3 @@ def _of_model(
     else:
         done.left_out.append(f"edited states of {loaded.name}: no weight changes there")
     return tables
-
-
-def open_model(
-    spec: ModelSpec,
-    dataset: EvalSet,
-    cache: Path,
-    tiny_config: TinyConfig | None = None,
-    say: Say = lambda _: None,
-) -> LoadedModel:
-    """A model of a recipe, unedited, under its label.
-
-    Args:
-        spec: Which; ``tiny`` is trained on the dataset where the cache does not hold it.
-        dataset: All of its records.
-        cache: Folder of trained tiny models.
-        tiny_config: Of the tiny model.
-        say: Told what goes on.
-
-    Raises:
-        MissingExtraError: torch is not installed.
-        InputFileError: It cannot be loaded.
-    """
-    from clm_data.eval.models import load_model
-    from clm_data.eval.tiny import tiny_model
-
-    name = spec.name
-    if name == "tiny":
-        name = str(tiny_model(dataset.records, cache, tiny_config or TinyConfig()))
-    say(f"loading {spec.shown}")
-    loaded = load_model(
-        name,
-        tokenizer=spec.tokenizer,
-        dtype="float32" if spec.name == "tiny" else spec.dtype,
-        device=spec.device,
-        device_map=spec.device_map,
-    )
-    return replace(loaded, name=spec.shown)
