@@ -96,6 +96,18 @@ def test_states_need_the_dataset_that_was_edited(out: Path, tiny_folder: Path) -
         analyse_folder(out, dataset=DATASET, models=["tinny"], cache=cache)
 
 
+def test_of_a_longer_dataset_the_tiny_model_knows_what_was_edited(
+    out: Path, tiny_folder: Path
+) -> None:
+    cache = tiny_folder.parent
+    trained = sorted(cache.glob("tiny-*"))
+    more = (record.model_copy(update={"id": f"{record.id}-again"}) for record in RECORDS)
+    longer = EvalSet("longer", (*RECORDS, *more))
+    done = analyse_folder(out, dataset=longer, cache=cache, tiny_config=CONFIG)
+    assert done.left_out == []
+    assert sorted(cache.glob("tiny-*")) == trained
+
+
 def test_a_sweep_without_weight_changes_has_nothing_but_states(
     out: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
