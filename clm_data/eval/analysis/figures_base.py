@@ -25,6 +25,10 @@ LANGUAGE_STYLE = {"zh": 1, "en": 0, "mix": 2}
 _DPI = 150
 _MANY = 400
 """Points; more are drawn as a picture within the SVG."""
+_HANDLE = 0.7
+"""Inches of a legend's mark with the space around it."""
+_WIDE, _NARROW = 9.2, 5.6
+"""Points that a letter of a legend takes, at most on average: Chinese, others."""
 
 
 @dataclass(frozen=True)
@@ -231,9 +235,22 @@ def legend(figure: Any, panels: Iterable[Iterable[Any]], columns: int = 4) -> No
             list(found.values()),
             list(found),
             loc="outside lower center",
-            ncols=min(columns, len(found)),
+            ncols=_columns(list(found), columns, figure.get_figwidth()),
             frameon=False,
         )
+
+
+def _columns(labels: Sequence[str], most: int, width: float) -> int:
+    """Columns of a legend, filled one after the other, that fit within a width in inches."""
+    inches = [
+        _HANDLE + sum(_WIDE if has_han(letter) else _NARROW for letter in label) / 72
+        for label in labels
+    ]
+    for count in range(min(most, len(labels)), 1, -1):
+        rows = -(-len(labels) // count)
+        if sum(max(inches[top : top + rows]) for top in range(0, len(labels), rows)) <= width:
+            return count
+    return 1
 
 
 @dataclass(frozen=True)

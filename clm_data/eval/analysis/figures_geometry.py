@@ -218,6 +218,9 @@ def parts(tables: Tables, pen: Pen) -> Iterator[tuple[str, Any]]:
 
 
 def _part_panel(axes: Any, pen: Pen, rows: Sequence[Row], title: str) -> None:
+    if not rows:
+        axes.axis("off")
+        return
     for style, (pairing, words) in enumerate(_PAIRINGS.items()):
         line(axes, points(where(rows, pairing=pairing)), pen(words), style)
     axes.axhline(0, color="#8c8c8c", linewidth=0.8)
@@ -245,7 +248,7 @@ def _whole_panel(axes: Any, pen: Pen, rows: Sequence[Row]) -> None:
 def transfer(tables: Tables, pen: Pen) -> Iterator[tuple[str, Any]]:
     """Transferred against other facts: AUC by feature, a mark a layer."""
     for model in unique(tables["transfer.csv"], "model"):
-        rows = [row for row in where(tables["transfer.csv"], model=model) if row["auc"]]
+        rows = [row for row in where(tables["transfer.csv"], model=model) if row["p_holm"]]
         known = [
             (variant, criterion)
             for variant in variants(rows)
@@ -278,6 +281,11 @@ _CRITERIA = {
 
 
 def _transfer_panel(axes: Any, pen: Pen, rows: Sequence[Row], lang: str) -> None:
+    where_to = pen(Words("编辑", "edited in")) + " " + pen.language(lang)
+    if not rows:
+        axes.axis("off")
+        axes.set_title(f"{where_to}\n{pen(_NONE)}")
+        return
     features = [name for name in _FEATURES if where(rows, measure=name)]
     layers = unique(rows, "layer")
     for style, layer in enumerate(layers):
@@ -299,14 +307,13 @@ def _transfer_panel(axes: Any, pen: Pen, rows: Sequence[Row], lang: str) -> None
     axes.set_yticks(range(len(features)), [pen(_FEATURES[name]) for name in features])
     axes.set_ylim(len(features) - 0.5, -0.5)
     axes.set_xlabel("AUC")
-    counts = f"{rows[0]['transferred']} : {rows[0]['stayed']}" if rows else pen(_NONE)
-    where_to = pen(Words("编辑", "edited in")) + " " + pen.language(lang)
+    counts = f"{rows[0]['transferred']} : {rows[0]['stayed']}"
     axes.set_title(
         f"{where_to}\n{pen(Words('迁移 : 未迁移 = ', 'transferred : stayed = '))}{counts}"
     )
 
 
-_NONE = Words("没有可比较的事实", "no facts to compare")
+_NONE = Words("两组不足三条事实", "fewer than three facts in a group")
 
 INDEPENDENCE = Spec(
     "geometry_independence",
@@ -371,10 +378,10 @@ TRANSFER = Spec(
     Words("迁移的事实有何不同", "What is different about facts that transfer?"),
     Words(
         "AUC：随机取一条迁移的与一条未迁移的事实，前者该特征更大的概率；虚线处两组无别。实心：置换检验"
-        "经 Holm 校正后显著。",
+        "经 Holm 校正后显著。两组各须至少三条事实。",
         "AUC: how often a transferred fact has the larger value of the feature than one that "
         "stayed; at the dashed line the groups do not differ. Filled: significant in a permutation "
-        "test after Holm’s correction.",
+        "test after Holm’s correction. Groups of fewer than three facts are not compared.",
     ),
     transfer,
 )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from report_set import make_analysis, make_dataset, make_results
 
 from clm_data.eval.analysis.figures import FIGURES, INDEX_NAME, draw_figures, slug
@@ -35,7 +38,19 @@ def drawn(spec: Spec, sources: Path, out: Path, lang: Language = "en") -> tuple[
         assert model == "tiny"
         files = (out / f"{spec.name}.png", out / f"{spec.name}.svg")
         assert save(figure, files, Pen(lang))
+        _all_inside(figure)
     return files[0].read_bytes(), files[1].read_bytes()
+
+
+def _all_inside(figure: Any) -> None:
+    """That legends and headings are not cut off."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    across, down = figure.bbox.width, figure.bbox.height
+    headings = [axes.title for axes in figure.findobj(Axes)] + [figure._suptitle]
+    for part in [*figure.legends, *headings]:
+        box = part.get_window_extent(renderer)
+        assert -1 <= box.x0 <= box.x1 <= across + 1, part
+        assert -1 <= box.y0 <= box.y1 <= down + 1, part
 
 
 @pytest.mark.parametrize("spec", FIGURES, ids=lambda spec: spec.name)
