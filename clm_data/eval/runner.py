@@ -19,6 +19,7 @@ from clm_data.eval.dataset import EvalSet
 from clm_data.eval.editors import make_editor, params_for
 from clm_data.eval.editors.base import Setup
 from clm_data.eval.editors.covariance import Moments, second_moments
+from clm_data.eval.editors.kept import KeptValues
 from clm_data.eval.errors import out_of_memory
 from clm_data.eval.identity import corpus_identity, model_identity
 from clm_data.eval.measure import Before, Meter
@@ -171,7 +172,7 @@ class _Sweep:
                 "version": results.VERSION,
                 "setting": setting.model_dump(mode="json", exclude={"model"}),
                 "params": params_json(params),
-                "model": self._identity(spec),
+                "model": self.identity(spec),
                 "dtype": spec.dtype,
                 "tokenizer": spec.tokenizer and self._named(spec.tokenizer),
                 "records": self.used.key,
@@ -188,7 +189,8 @@ class _Sweep:
         except ClmDataError as error:
             return _failure("", setting, error)
 
-    def _identity(self, spec: ModelSpec) -> Any:
+    def identity(self, spec: ModelSpec) -> Any:
+        """What tells its weights from others."""
         if spec.is_tiny:
             return tiny_key(self.used.records, self.tiny_config)
         return self._named(spec.name)
@@ -266,6 +268,8 @@ class _Desk:
         self._benches: dict[str, Bench] = {}
         self._contexts: dict[str, Contexts] = {}
         self._moments: dict[tuple[str, tuple[int, ...]], Moments] = {}
+        about = [sweep.identity(spec), spec.dtype]
+        self._kept = KeptValues(about, sweep.places.out / "values")
 
     def compute(self, plan: _Plan) -> CellResult:
         """Run a cell."""
@@ -273,7 +277,7 @@ class _Desk:
         contexts = self._context(name)
         moments = self._moment(name, plan.params)
         protocol = protocol_named(name)
-        setup = Setup(protocol, contexts, moments, self.spec.tokens_per_batch)
+        setup = Setup(protocol, contexts, moments, self.spec.tokens_per_batch, self._kept)
         editor = make_editor(plan.setting.method, plan.params, setup)
         cell = run_cell(
             self._bench(name),

@@ -20,6 +20,7 @@ from clm_data.languages import TABLE
 
 if TYPE_CHECKING:
     from clm_data.eval.editors.covariance import Moments
+    from clm_data.eval.editors.kept import KeptValues
 
 
 @dataclass(frozen=True)
@@ -162,12 +163,14 @@ class Setup:
         contexts: Texts put before the prompts.
         moments: Second moments of the layers; None for methods that use none.
         tokens_per_batch: Bounds memory: tokens (rows times length) that are run at once.
+        kept: Target values in the unedited model; None: they are found anew by each edit.
     """
 
     protocol: EditProtocol
     contexts: Contexts
     moments: Moments | None = None
     tokens_per_batch: int = 4096
+    kept: KeptValues | None = None
 
     def needed_moments(self, method: str) -> Moments:
         """The second moments.

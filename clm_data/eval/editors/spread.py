@@ -86,14 +86,7 @@ def spread_edit(
         values = Values(targets, ())
         if targets is None:
             with watch.phase("values"):
-                values = target_values(
-                    loaded,
-                    facts,
-                    params.layers[-1],
-                    params.values,
-                    sites=method.sites,
-                    tokens_per_batch=setup.tokens_per_batch,
-                )
+                values = _values(loaded, facts, setup, params, method, past)
         finite(values.targets, "target values")
         weights, keys = _update(loaded, facts, setup, params, method, solver, values.targets, watch)
     return Deltas(
@@ -106,6 +99,31 @@ def spread_edit(
         watch.seconds,
         values.steps,
     )
+
+
+def _values(
+    loaded: LoadedModel,
+    facts: Sequence[PlacedFact],
+    setup: Setup,
+    params: SpreadParams,
+    method: Method,
+    past: Deltas | None,
+) -> Values:
+    layer = params.layers[-1]
+
+    def find(some: Sequence[PlacedFact]) -> Values:
+        return target_values(
+            loaded,
+            some,
+            layer,
+            params.values,
+            sites=method.sites,
+            tokens_per_batch=setup.tokens_per_batch,
+        )
+
+    if setup.kept is None or past is not None:
+        return find(facts)
+    return setup.kept.values(facts, layer, params.values, method.sites, find)
 
 
 def _update(
