@@ -34,7 +34,7 @@ from clm_data.manifest import (
 )
 from clm_data.prompts import Prompts
 from clm_data.records import Record, Rejection, Sifted
-from clm_data.stats import Stats, statistics
+from clm_data.stats import STAGES, Stats, statistics
 from clm_data.store import Source, Store
 
 REJECTED_NAME = "rejected.jsonl"
@@ -134,10 +134,10 @@ def _stage_counts(
     Rejections of the stage ``locality`` are probes, not entries, so there every entry is kept. What
     ``reviewed_only`` leaves out has nothing wrong with it: it is counted, and listed nowhere.
     """
-    left = Counter(rejection.stage for rejection in assembly.rejected)
+    left = Counter[str](rejection.stage for rejection in assembly.rejected)
     count = len(assembly.candidates) + left["parse"]
     stages: dict[str, dict[str, int]] = {}
-    for stage in ("parse", "review", "validate", "deduplicate"):
+    for stage in STAGES[: STAGES.index("reviewed-only")]:
         lost = left[stage]
         stages[stage] = {"in": count, "kept": count - lost, "rejected": lost}
         count -= lost

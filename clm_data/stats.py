@@ -22,7 +22,13 @@ from clm_data.records import (
     Stage,
 )
 
-_STAGES: tuple[Stage, ...] = ("parse", "validate", "deduplicate", "review", "locality")
+STAGES = ("parse", "review", "validate", "deduplicate", "reviewed-only", "locality")
+"""Of the build, in their order; ``reviewed-only`` where it was asked for."""
+
+
+def stage_place(stage: str) -> int:
+    """Where a stage stands among the others; one that is not known comes last."""
+    return STAGES.index(stage) if stage in STAGES else len(STAGES)
 
 
 class DomainCount(Frozen):
@@ -129,7 +135,7 @@ def statistics(
         rejected=tuple(
             RejectionCount(stage=stage, code=code, count=count)
             for (stage, code), count in sorted(
-                reasons.items(), key=lambda item: (_STAGES.index(item[0][0]), -item[1], item[0][1])
+                reasons.items(), key=lambda item: (stage_place(item[0][0]), -item[1], item[0][1])
             )
         ),
         warnings=tuple(

@@ -29,7 +29,7 @@ from clm_data.eval.results import Results
 from clm_data.manifest import Manifest, read_manifest
 from clm_data.records import Candidate, LooseFact, LooseProbe, Record
 from clm_data.resources import resource
-from clm_data.stats import Stats, statistics
+from clm_data.stats import Stats, stage_place, statistics
 
 _REJECTED = "rejected.jsonl"
 _REVIEW = {
@@ -115,7 +115,7 @@ def _rejected(file: Path) -> tuple[tuple[tuple[str, str], int], ...]:
         counts = Counter((str(row["stage"]), str(row["code"])) for row in rows)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputFileError(f"{file}: not what clm-data build writes: {error}") from error
-    return tuple(sorted(counts.items()))
+    return tuple(sorted(counts.items(), key=lambda one: (stage_place(one[0][0]), one)))
 
 
 def section(found: Found | None, results: Results, command: str) -> Section:

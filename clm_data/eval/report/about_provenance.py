@@ -7,7 +7,7 @@ from typing import Any
 
 from clm_data.eval.report.parts import NONE, Missing, Part, Table, Words, columns
 from clm_data.manifest import Manifest
-from clm_data.stats import Stats
+from clm_data.stats import Stats, stage_place
 
 _KINDS = {
     "model": Words("对话模型", "chat model"),
@@ -59,7 +59,7 @@ def _origins(stats: Stats) -> Table:
 def _stages(manifest: Manifest) -> Table:
     rows = [
         (stage, *(str(counts[name]) for name in ("in", "kept", "rejected")))
-        for stage, counts in manifest.stages.items()
+        for stage, counts in sorted(manifest.stages.items(), key=lambda one: stage_place(one[0]))
     ]
     return Table(
         "dataset_stages",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from clm_data.eval.analysis.figures_rows import Tables, number, unique, where
+from clm_data.eval.analysis.figures_rows import Row, Tables, number, unique, where
 from clm_data.eval.report.about_evaluation import OTHER, Evaluation
 from clm_data.eval.report.parts import Part, Section, Text, Words, decimals, percent
 from clm_data.eval.results import CellResult
 from clm_data.eval.tables import METHOD_NAMES
+from clm_data.records import LANGUAGES
 
 _LANGUAGE = {"zh": Words("中文", "Chinese"), "en": Words("英文", "English")}
 
@@ -100,6 +101,24 @@ def _geometry(tables: Tables) -> Iterator[Text]:
                 "chance": decimals(max(chance, default=None)),
             }
             yield Text(words, shown)
+            if comparison == "zh-en":
+                yield from _control(model, mine)
+
+
+def _control(model: str, rows: Sequence[Row]) -> Iterator[Text]:
+    """What facts that have nothing in common but their language give."""
+    mine = [row for lang in LANGUAGES for row in where(rows, comparison=f"disjoint-{lang}")]
+    known = [value for row in mine if (value := number(row["value"])) is not None]
+    if known:
+        shown = {"model": model, "low": decimals(min(known)), "high": decimals(max(known))}
+        yield Text(_OTHER_FACTS, shown)
+
+
+_OTHER_FACTS = Words(
+    "{model}：同一语言中两批不同事实的权重改变，余弦为 {low} 至 {high}：以此衡量上一行。",
+    "{model}: cosine of the weight changes of two batches of other facts in one language {low} to "
+    "{high}: the measure for the line above.",
+)
 
 
 _COSINES = {
