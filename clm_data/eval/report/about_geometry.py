@@ -44,8 +44,9 @@ _TRANSFER_SHOWN = 24
 def parts(tables: Tables) -> list[Part]:
     """Tables of the chapter."""
     out: list[Part] = []
-    if tables.get("geometry.csv"):
-        out.append(_summary(tables["geometry.csv"]))
+    if rows := where(tables.get("geometry.csv", ()), batch="all"):
+        for number, size in enumerate(unique(rows, "batch_size")[::-1]):
+            out.append(_summary(where(rows, batch_size=size), size, number))
         source = Words("论文数值来源：{source}。", "The paper’s figures: {source}.")
         out.append(Text(source, {"source": SOURCE}))
     if tables.get("factors.csv"):
@@ -67,18 +68,20 @@ def groups(rows: Sequence[Row]) -> Iterable[tuple[tuple[str, str, str], list[Row
                 yield (model, variant_name(variant), size), where(mine, batch_size=size)
 
 
-def _summary(rows: Sequence[Row]) -> Table:
-    whole = where(rows, batch="all")
+def _summary(rows: Sequence[Row], size: str, number: int) -> Table:
     made = [
         (*name, *_line(where(mine, measure=measure), comparison, measure))
-        for name, mine in groups(whole)
+        for name, mine in groups(rows)
         for comparison in COMPARISONS
         for measure in MEASURES
         if where(mine, measure=measure, comparison=comparison)
     ]
     return Table(
-        "geometry_summary",
-        Words("各指标在所有层上的范围", "Each measure over all layers"),
+        f"geometry_summary_{number}" if number else "geometry_summary",
+        Words(
+            f"各指标在所有层上的范围，每批 {size} 条",
+            f"Each measure over all layers, batch of {size}",
+        ),
         (
             *VARIANT_COLUMNS,
             *columns(
@@ -113,6 +116,7 @@ def _summary(rows: Sequence[Row]) -> Table:
             "mixed). Where there is one batch alone they are halves of it, whose cosines come out "
             "too low.",
         ),
+        folded=number > 0,
     )
 
 

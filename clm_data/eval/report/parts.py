@@ -223,8 +223,8 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 
 def decimals(value: float | None, digits: int = 3) -> str:
-    """A number; «–» for None."""
-    return NONE if value is None else f"{value:.{digits}f}"
+    """A number, zero without a sign; «–» for None."""
+    return NONE if value is None else f"{value:z.{digits}f}"
 
 
 NONE = "–"
