@@ -47,7 +47,11 @@ MEASURES = {
 }
 NULL = Words("随机：同谱随机矩阵的区间", "null: random matrices of the same spectra")
 PAPER = Words("论文中的范围", "range in the paper")
-CONTROL = Words("对照：同语言、不同事实", "control: one language, other facts")
+_CONTROLS = {
+    "disjoint": (Words("对照：同语言、不同事实", "control: one language, other facts"), "-", 2.2),
+    "split": (Words("对照：同批两半（偏低）", "control: halves of one batch (too low)"), ":", 1.4),
+}
+"""By where a control comes from: its name, stroke and width."""
 _INDEPENDENCE = (
     "cosine", "angle_left_mean", "angle_left_max", "angle_right_mean", "jaccard_rows",
     "jaccard_columns",
@@ -132,7 +136,7 @@ def _panel(axes: Any, pen: Pen, rows: Sequence[Row], comparison: str, measure: s
 
 def _control(axes: Any, pen: Pen, rows: Sequence[Row], shift: float, slot: float) -> None:
     """Two sets of facts in one language: two batches, or where there is one, its halves."""
-    for kind in ("disjoint", "split"):
+    for kind, (words, stroke, width) in _CONTROLS.items():
         found = [
             *points(_comparison(rows, f"{kind}-zh")),
             *points(_comparison(rows, f"{kind}-en")),
@@ -141,7 +145,14 @@ def _control(axes: Any, pen: Pen, rows: Sequence[Row], shift: float, slot: float
             for point in found:
                 half = 0.3 * slot
                 ends = [point.x + shift - half, point.x + shift + half]
-                axes.plot(ends, [point.y] * 2, color="black", linewidth=2.2, label=pen(CONTROL))
+                axes.plot(
+                    ends,
+                    [point.y] * 2,
+                    color="black",
+                    linestyle=stroke,
+                    linewidth=width,
+                    label=pen(words),
+                )
             return
 
 
@@ -322,11 +333,13 @@ INDEPENDENCE = Spec(
     Words("中文编辑与英文编辑是否无关", "Are edits in Chinese and in English unrelated?"),
     Words(
         "同一批事实的中文与英文权重改变之间的余弦、主角与变化最大神经元的重合，按层。斜线框是同谱随机"
-        "矩阵给出的区间；黑色短横是同一语言中两组不同事实的值；黄色是论文所述的范围。竖线是区间。",
+        "矩阵给出的区间；黑色短横是同一语言中两组不同事实的值，点线是同一批的两半（余弦"
+        "偏低）；黄色是论文所述的范围。竖线是区间。",
         "Cosine, principal angles and overlap of the neurons that change most, between the weight "
         "changes of the same facts edited in Chinese and in English, by layer. Hatched boxes: what "
         "random matrices of the same spectra give; black dashes: two sets of facts in one "
-        "language; yellow: what the paper states. Bars are intervals.",
+        "language, dotted where they are halves of one batch, whose cosines come out too low; "
+        "yellow: what the paper states. Bars are intervals.",
     ),
     independence,
     "Figure 1",
