@@ -73,23 +73,34 @@ def _last(rows: Sequence[Row]) -> list[Row]:
     return where(rows, layer=unique(rows, "layer")[-1])
 
 
-def distributions(tables: Tables, pen: Pen) -> Iterator[tuple[str, Any]]:
-    """Histograms of the change by neuron."""
-    for model, names, groups in largest_places(pen, tables, "neurons.csv"):
+def _by_series(
+    tables: Tables, pen: Pen, file: str, title: Words
+) -> Iterator[tuple[str, Any, list[tuple[Any, list[Row]]]]]:
+    """(model, figure, panels with their rows): a panel a series of a table, to be filled."""
+    for model, names, groups in largest_places(pen, tables, file):
         figure, panels = grid(
-            pen, f"{pen(NEURONS.title)} · {model}", names, len(_SERIES), width=4.4, most=2
+            pen, f"{pen(title)} · {model}", names, len(_SERIES), width=4.4, most=2
         )
+        filled = []
         for axes_row, rows in zip(panels, groups, strict=True):
             for axes, ((kind, lang), words) in zip(axes_row, _SERIES.items(), strict=True):
-                for edit in _EDITS:
-                    _histogram(axes, pen, where(rows, kind=kind, lang=lang, edit=edit), edit)
                 axes.set_title(pen(words), fontsize=9)
-                axes.set_yscale("symlog", linthresh=1)
-                axes.set_ylim(bottom=0)
-                log_ticks(axes.yaxis, _powers(axes.get_ylim()[1]))
-                axes.set_xlabel(pen(Words("变化", "change")))
-                axes.set_ylabel(pen(Words("神经元数", "neurons")))
-        legend(figure, panels)
+                filled.append((axes, where(rows, kind=kind, lang=lang)))
+        yield model, figure, filled
+
+
+def distributions(tables: Tables, pen: Pen) -> Iterator[tuple[str, Any]]:
+    """Histograms of the change by neuron."""
+    for model, figure, panels in _by_series(tables, pen, "neurons.csv", NEURONS.title):
+        for axes, rows in panels:
+            for edit in _EDITS:
+                _histogram(axes, pen, where(rows, edit=edit), edit)
+            axes.set_yscale("symlog", linthresh=1)
+            axes.set_ylim(bottom=0)
+            log_ticks(axes.yaxis, _powers(axes.get_ylim()[1]))
+            axes.set_xlabel(pen(Words("变化", "change")))
+            axes.set_ylabel(pen(Words("神经元数", "neurons")))
+        legend(figure, [[axes for axes, _ in panels]])
         yield model, figure
 
 
@@ -127,19 +138,14 @@ def edited_in(pen: Pen, edit: str) -> str:
 
 def cumulative(tables: Tables, pen: Pen) -> Iterator[tuple[str, Any]]:
     """Cumulative distributions of the absolute change by neuron."""
-    for model, names, groups in largest_places(pen, tables, "activation_cdf.csv"):
-        figure, panels = grid(
-            pen, f"{pen(CDF.title)} · {model}", names, len(_SERIES), width=4.4, most=2
-        )
-        for axes_row, rows in zip(panels, groups, strict=True):
-            for axes, ((kind, lang), words) in zip(axes_row, _SERIES.items(), strict=True):
-                for edit in _EDITS:
-                    _cdf(axes, pen, where(rows, kind=kind, lang=lang, edit=edit), edit)
-                axes.set_title(pen(words), fontsize=9)
-                axes.set_xlabel(pen(Words("变化的绝对值", "absolute change")))
-                axes.set_ylabel(pen(Words("累积比例", "share of neurons")))
-                axes.set_ylim(-0.02, 1.02)
-        legend(figure, panels)
+    for model, figure, panels in _by_series(tables, pen, "activation_cdf.csv", CDF.title):
+        for axes, rows in panels:
+            for edit in _EDITS:
+                _cdf(axes, pen, where(rows, edit=edit), edit)
+            axes.set_xlabel(pen(Words("变化的绝对值", "absolute change")))
+            axes.set_ylabel(pen(Words("累积比例", "share of neurons")))
+            axes.set_ylim(-0.02, 1.02)
+        legend(figure, [[axes for axes, _ in panels]])
         yield model, figure
 
 

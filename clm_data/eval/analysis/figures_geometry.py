@@ -136,23 +136,20 @@ def _panel(axes: Any, pen: Pen, rows: Sequence[Row], comparison: str, measure: s
 
 def _control(axes: Any, pen: Pen, rows: Sequence[Row], shift: float, slot: float) -> None:
     """Two sets of facts in one language: two batches, or where there is one, its halves."""
+    half = 0.3 * slot
     for kind, (words, stroke, width) in _CONTROLS.items():
-        found = [
-            *points(_comparison(rows, f"{kind}-zh")),
-            *points(_comparison(rows, f"{kind}-en")),
-        ]
+        sides = (points(_comparison(rows, f"{kind}-{lang}")) for lang in ("zh", "en"))
+        found = [point for side in sides for point in side]
+        for point in found:
+            axes.plot(
+                [point.x + shift - half, point.x + shift + half],
+                [point.y] * 2,
+                color="black",
+                linestyle=stroke,
+                linewidth=width,
+                label=pen(words),
+            )
         if found:
-            for point in found:
-                half = 0.3 * slot
-                ends = [point.x + shift - half, point.x + shift + half]
-                axes.plot(
-                    ends,
-                    [point.y] * 2,
-                    color="black",
-                    linestyle=stroke,
-                    linewidth=width,
-                    label=pen(words),
-                )
             return
 
 
