@@ -42,8 +42,8 @@ def measure(kind: str, size: int) -> dict[str, float | str]:
     texts = prompts(size + (_ASKED if kind == "index" else 0))
     if kind == "index":
         return _index(texts)
-    from clm_data.dedup.exact import Limit, plain_pairs
-    from clm_data.dedup.fast import join_codes
+    from clm_data.dedup.join.all_pairs import join_codes
+    from clm_data.dedup.join.exact import Limit, plain_pairs
 
     wall, cpu = time.perf_counter(), time.process_time()
     if kind == "plain":
@@ -61,7 +61,7 @@ def measure(kind: str, size: int) -> dict[str, float | str]:
 
 
 def _index(texts: list[str]) -> dict[str, float | str]:
-    from clm_data.dedup.index import SimilarityIndex
+    from clm_data.dedup.join.index import SimilarityIndex
 
     index = SimilarityIndex(_THRESHOLD, texts[:-_ASKED])
     times = []

@@ -20,14 +20,17 @@ import torch
 from plain_memit import plain_memit
 
 from clm_data.bank import load_entries
-from clm_data.eval.contexts import contexts_for
-from clm_data.eval.editors.base import Deltas, Setup, place_facts
+from clm_data.eval.editors.base import Setup
+from clm_data.eval.editors.contexts import contexts_for
 from clm_data.eval.editors.covariance import Moments, second_moments
+from clm_data.eval.editors.deltas import Deltas
+from clm_data.eval.editors.facts import place_facts
 from clm_data.eval.editors.memit import Memit, MemitParams
 from clm_data.eval.editors.values import Values, target_values
-from clm_data.eval.models import LoadedModel, load_model
+from clm_data.eval.model.loaded import LoadedModel
+from clm_data.eval.model.loading import load_model
+from clm_data.eval.placement import EditRequest
 from clm_data.eval.protocols import EASYEDIT
-from clm_data.eval.requests import EditRequest
 
 TOKENIZER = Path(__file__).parents[2] / "shared" / "reference" / "smollm2_tokenizer"
 T = TypeVar("T")

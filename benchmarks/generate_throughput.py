@@ -69,8 +69,8 @@ def serve(share: float) -> None:
 def ask(url: str) -> None:
     """Generate, and print what it took."""
     from clm_data.config import GenerationSettings, Settings
-    from clm_data.domains import Bilingual, load_domains
-    from clm_data.generate import GenerationReport, generate
+    from clm_data.domain import Bilingual, load_domains
+    from clm_data.generation import GenerationReport, generate
     from clm_data.llm import open_model
     from clm_data.prompts import Prompts
     from clm_data.resources import resource as shipped

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from clm_data.eval.editors.base import PlacedFact
+from clm_data.eval.editors.facts import PlacedFact
 from clm_data.eval.editors.memit import MemitParams
-from clm_data.eval.hooks import captured
-from clm_data.eval.models import LoadedModel
+from clm_data.eval.model.hooks import captured
+from clm_data.eval.model.loaded import LoadedModel
 
 
 @dataclass(frozen=True)

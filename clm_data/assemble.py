@@ -16,7 +16,7 @@ from clm_data import parse, sources
 from clm_data.bank import BANK_LICENCE
 from clm_data.config import Settings
 from clm_data.dedup import deduplicate
-from clm_data.domains import Domain
+from clm_data.domain import Domain
 from clm_data.llm.base import Completion
 from clm_data.records import (
     Candidate,
@@ -25,7 +25,7 @@ from clm_data.records import (
     Problem,
     Rejection,
     ReviewStatus,
-    Sifted,
+    StageResult,
     unique_ids,
 )
 from clm_data.review.decisions import apply_decisions
@@ -69,7 +69,7 @@ def assemble(store: Store, domains: Mapping[str, Domain], settings: Settings) ->
     )
 
 
-def read_candidates(store: Store, domains: Mapping[str, Domain]) -> Sifted[Candidate]:
+def read_candidates(store: Store, domains: Mapping[str, Domain]) -> StageResult[Candidate]:
     """Every candidate in the store: imported files first, then answers by domain and dialogue."""
     imported = sources.stored_candidates(store)
     generated = [
@@ -84,7 +84,7 @@ def read_candidates(store: Store, domains: Mapping[str, Domain]) -> Sifted[Candi
         if exchange.completion is not None
     ]
     parts = [imported, *generated]
-    return Sifted(
+    return StageResult(
         kept=tuple(unique_ids(candidate for part in parts for candidate in part.kept)),
         rejected=tuple(rejection for part in parts for rejection in part.rejected),
     )

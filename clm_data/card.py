@@ -13,12 +13,12 @@ from jinja2 import Environment, StrictUndefined, TemplateError
 
 from clm_data.codes import CODES
 from clm_data.config import DatasetSettings
+from clm_data.dataset_stats import Stats
 from clm_data.errors import ConfigError
 from clm_data.layouts import PUBLISHED_FILES
 from clm_data.manifest import Manifest
 from clm_data.records import LANGUAGES
 from clm_data.resources import read_text
-from clm_data.stats import Stats
 
 TEMPLATE_NAME = "dataset_card.md"
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clm_data.dataset_stats import DomainCount, Stats
 from clm_data.languages import HAN
-from clm_data.stats import DomainCount, Stats
 
 if TYPE_CHECKING:
     from matplotlib.ft2font import FT2Font

@@ -27,7 +27,7 @@ from clm_data.records import (
     Record,
     Rejection,
     ReviewStatus,
-    Sifted,
+    StageResult,
 )
 
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ __all__ = ["attach", "read_probes", "touches"]
 
 def attach(
     entries: Sequence[Entry],
-    probes: Sifted[ProbePair],
+    probes: StageResult[ProbePair],
     *,
     seed: int,
     repeat: bool,
     status: Mapping[str, ReviewStatus],
-) -> Sifted[Record]:
+) -> StageResult[Record]:
     """Give each entry a probe, in both languages, that does not touch it (:func:`touches`).
 
     Entries are served in their order. One that brings a good probe of its own keeps it unless it is
@@ -80,7 +80,7 @@ def attach(
         records.append(_record(number, entry, pair, status.get(entry.id, "unreviewed")))
     if without:
         raise _too_few(without, len(entries), len(probes.kept), repeat)
-    return Sifted(tuple(records), tuple(rejected))
+    return StageResult(tuple(records), tuple(rejected))
 
 
 def touches(entry: Entry, pair: ProbePair) -> Problem | None:

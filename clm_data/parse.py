@@ -24,7 +24,7 @@ from clm_data.records import (
     Origin,
     Problem,
     Rejection,
-    Sifted,
+    StageResult,
     content_id,
 )
 
@@ -66,7 +66,7 @@ class Piece:
 
 def read_answer(
     completion: Completion, *, domain: str | None, label: str, origin: Origin
-) -> Sifted[Candidate]:
+) -> StageResult[Candidate]:
     """The complete entries in an answer, in its order.
 
     Fields are taken as they stand: numbers become text, null stays None, other keys than those of a
@@ -102,7 +102,7 @@ def read_answer(
                     content=piece.text,
                 )
             )
-    return Sifted(tuple(kept), tuple(rejected))
+    return StageResult(tuple(kept), tuple(rejected))
 
 
 def read_items(text: str) -> list[JSONObject]:

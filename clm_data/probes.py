@@ -21,7 +21,7 @@ from clm_data.records import (
     ProbePair,
     Problem,
     Rejection,
-    Sifted,
+    StageResult,
 )
 from clm_data.resources import bank_path
 from clm_data.sources import candidates_of, named_format
@@ -38,7 +38,7 @@ _PUBLISHED_PREFIX = re.compile(r"^\s*nq question\s*:\s*", re.IGNORECASE)
 Sides = dict[Language, LooseProbe]
 
 
-def read_probes(spec: str, folder: Path = Path()) -> Sifted[ProbePair]:
+def read_probes(spec: str, folder: Path = Path()) -> StageResult[ProbePair]:
     """Read a source of probes.
 
     Args:
@@ -68,10 +68,10 @@ def read_probes(spec: str, folder: Path = Path()) -> Sifted[ProbePair]:
     if not sifted.kept:
         reason = sifted.rejected[0].problems[0].message
         raise InputFileError(f"{name}: none of its {len(found)} probes is usable: {reason}")
-    return Sifted(sifted.kept, (*unread, *sifted.rejected))
+    return StageResult(sifted.kept, (*unread, *sifted.rejected))
 
 
-def sift(found: Iterable[Sides], name: str) -> Sifted[ProbePair]:
+def sift(found: Iterable[Sides], name: str) -> StageResult[ProbePair]:
     """Clean probes and keep the good ones, the first of repeated ones.
 
     Args:
@@ -91,7 +91,7 @@ def sift(found: Iterable[Sides], name: str) -> Sifted[ProbePair]:
         else:
             content = {lang: probe.model_dump() for lang, probe in loose.items()}
             rejected.append(rejection(f"{name}#{number}", problem, content))
-    return Sifted(tuple(kept), tuple(rejected))
+    return StageResult(tuple(kept), tuple(rejected))
 
 
 def clean(probe: LooseProbe) -> LooseProbe:

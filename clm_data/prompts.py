@@ -18,7 +18,7 @@ from typing import Any
 
 import jinja2
 
-from clm_data.domains import Bilingual, Domain
+from clm_data.domain import Bilingual, Domain
 from clm_data.errors import ConfigError
 from clm_data.languages import TABLE
 from clm_data.records import Language

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clm_data import __version__
-from clm_data.build import REJECTED_NAME
+from clm_data.building import REJECTED_NAME
 from clm_data.errors import CredentialsError, InputFileError, PublishError
+from clm_data.files import sha256_file
 from clm_data.hub import TOKENS_PAGE, Repository, Snapshot
-from clm_data.manifest import MANIFEST_NAME, read_manifest, sha256_file
+from clm_data.manifest import MANIFEST_NAME, read_manifest
 from clm_data.records import Frozen
 
 Change = Literal["new", "changed", "same", "unknown"]

@@ -229,7 +229,7 @@ K = TypeVar("K")
 
 
 @dataclass(frozen=True)
-class Sifted(Generic[K]):
+class StageResult(Generic[K]):
     """What every stage returns."""
 
     kept: tuple[K, ...]
@@ -266,3 +266,9 @@ def unique_ids(candidates: Iterable[Candidate]) -> list[Candidate]:
 
 def _dump(model: BaseModel | None) -> Any:
     return None if model is None else model.model_dump()
+
+
+TEXT_FIELDS: tuple[str, ...] = tuple(
+    f"{lang}.{field}" for field in FACT_FIELDS for lang in LANGUAGES
+)
+"""The ten texts of an entry, both languages side by side: ``zh.prompt``, ``en.prompt``, ..."""

@@ -11,9 +11,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from helpers.paths import ROOT
+from helpers.postgres_server import NewDatabase, running_postgres
 from hypothesis import HealthCheck, settings
-from paths import ROOT
-from postgres_server import NewDatabase, running_postgres
 
 
 class _WithoutTorch(PathFinder):

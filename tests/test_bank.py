@@ -10,7 +10,7 @@ import pytest
 from clm_data import bank, sources
 from clm_data.bank import BankEntry, Defect
 from clm_data.codes import CODES
-from clm_data.domains import load_domains
+from clm_data.domain import load_domains
 from clm_data.errors import UnknownNameError
 from clm_data.languages import normalise_text
 from clm_data.llm.base import Completion

@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers.example_records import made_domains, made_records
 from hypothesis import given
 from hypothesis import strategies as st
-from made import made_domains, made_records
 
 from clm_data import card, layouts
 from clm_data.card import front_matter, render_card
 from clm_data.config import DatasetSettings, Settings
+from clm_data.dataset_stats import Stats, statistics
 from clm_data.manifest import Manifest, shaping_settings
 from clm_data.records import Origin, Problem, Record, Rejection
-from clm_data.stats import Stats, statistics
 
 BANK = Origin(kind="bank", name="bank-1", licence="apache-2.0")
 IMPORT = Origin(kind="import", name="rows.json")

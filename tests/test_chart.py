@@ -5,10 +5,10 @@ from pathlib import Path
 from subprocess import run
 
 import pytest
-from made import made_domains, made_records
+from helpers.example_records import made_domains, made_records
 
 from clm_data.chart import chinese_font, draw_domains
-from clm_data.stats import Stats, statistics
+from clm_data.dataset_stats import Stats, statistics
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -55,7 +55,7 @@ def test_another_process_with_other_settings_draws_the_same_bytes(
     monkeypatch.setenv("MATPLOTLIBRC", str(tmp_path / "matplotlibrc"))
     program = (
         "import sys; from pathlib import Path\n"
-        "from clm_data.chart import draw_domains; from clm_data.stats import Stats\n"
+        "from clm_data.chart import draw_domains; from clm_data.dataset_stats import Stats\n"
         "folder = Path(sys.argv[1])\n"
         "text = (folder / 'stats.json').read_text(encoding='utf-8')\n"
         "draw_domains(Stats.model_validate_json(text), folder / 'there.png')\n"

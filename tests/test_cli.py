@@ -7,31 +7,17 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
+from helpers.commands import COMMANDS
 
 from clm_data.cli import run
-from clm_data.cli.commands import app
 
 HEAVY = """
     torch transformers datasets huggingface_hub openai httpx aiohttp pandas pyarrow numpy
     rapidfuzz matplotlib openpyxl sqlalchemy opencc langdetect jinja2 yaml pydantic jsonschema
 """.split()
-
-
-def leaves(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    for name, child in command.commands.items():
-        if hasattr(child, "commands"):
-            yield from leaves(child, f"{path}{name} ")
-        else:
-            yield f"{path}{name}", child
-
-
-COMMANDS = dict(leaves(typer.main.get_command(app)))
 
 
 def test_the_commands_that_stand_are_there() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from clm_data.config import Settings, copy_domains, open_workspace, write_default_config
-from clm_data.domains import load_domains
+from clm_data.domain import load_domains
 from clm_data.errors import ConfigError
 from clm_data.store import Store
 

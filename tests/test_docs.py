@@ -11,11 +11,11 @@ from types import ModuleType
 
 import pytest
 import typer
-from paths import ROOT
-from test_cli import COMMANDS
+from helpers.commands import COMMANDS
+from helpers.paths import ROOT
 
 from clm_data.cli.commands import app
-from clm_data.domains import load_domains
+from clm_data.domain import load_domains
 from clm_data.llm import PROVIDERS
 
 PAGES = sorted(

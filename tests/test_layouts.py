@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from made import made_records
+from helpers.example_records import made_records
 
 from clm_data import layouts
 from clm_data.records import FACT_FIELDS

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pytest
+from helpers.example_records import made_fact
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made import made_fact
 
 from clm_data.errors import UserError
 from clm_data.locality import attach, read_probes, touches
@@ -22,7 +22,7 @@ from clm_data.records import (
     ProbePair,
     Problem,
     Record,
-    Sifted,
+    StageResult,
 )
 from clm_data.validate import problems_of
 
@@ -47,13 +47,13 @@ def probe(number: int, zh: str = "第{}页讲什么？", zh_answer: str = "故�
     )
 
 
-def pool(*numbers: int) -> Sifted[ProbePair]:
-    return Sifted(tuple(probe(number) for number in numbers))
+def pool(*numbers: int) -> StageResult[ProbePair]:
+    return StageResult(tuple(probe(number) for number in numbers))
 
 
 def drawn(
-    entries: Sequence[Entry], probes: Sifted[ProbePair], seed: int = 1, *, repeat: bool = False
-) -> Sifted[Record]:
+    entries: Sequence[Entry], probes: StageResult[ProbePair], seed: int = 1, *, repeat: bool = False
+) -> StageResult[Record]:
     return attach(entries, probes, seed=seed, repeat=repeat, status={})
 
 
@@ -207,7 +207,7 @@ def test_an_own_probe_that_cannot_be_kept_is_rejected_and_replaced(
 
 def test_what_the_source_rejected_is_passed_on() -> None:
     gone = rejection("bank#3", Problem(code="empty-field", message="no loc"), {})
-    sifted = drawn([entry(1)], Sifted((probe(1),), (gone,)))
+    sifted = drawn([entry(1)], StageResult((probe(1),), (gone,)))
     assert sifted.rejected == (gone,)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from clm_data.llm.base import Completion
 from clm_data.parse import read_answer, read_items, read_pieces
-from clm_data.records import FACT_FIELDS, Candidate, LooseFact, Origin, Sifted, content_id
+from clm_data.records import FACT_FIELDS, Candidate, LooseFact, Origin, StageResult, content_id
 
 ORIGIN = Origin(kind="model", name="m")
 LU_XUN: dict[str, Any] = {
@@ -33,7 +33,7 @@ LU_XUN: dict[str, Any] = {
 LAO_SHE = json.loads(json.dumps(LU_XUN).replace("Lu Xun", "Lao She").replace("Zhou", "Shu"))
 
 
-def read(text: str) -> Sifted[Candidate]:
+def read(text: str) -> StageResult[Candidate]:
     return read_answer(Completion(text=text, model="m"), domain="d", label="a", origin=ORIGIN)
 
 
@@ -158,7 +158,7 @@ def test_an_object_that_is_no_entry_is_rejected_with_its_text() -> None:
 
 @pytest.mark.parametrize("text", ["[]", "已经没有可靠的新条目了。\n```json\n[]\n```", "[ ]"])
 def test_an_empty_list_is_an_honest_answer(text: str) -> None:
-    assert read(text) == Sifted(())
+    assert read(text) == StageResult(())
 
 
 @pytest.mark.parametrize("text", ["", "抱歉，我不能回答。", "<think>想了很久", "见[1]和[2]。"])

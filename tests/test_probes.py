@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_server import Repo, running_hub
+from helpers.hub_server import Repo, running_hub
 
 from clm_data.errors import InputFileError
 from clm_data.probes import read_probes

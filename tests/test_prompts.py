@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clm_data.domains import Bilingual, Domain, load_domains
+from clm_data.domain import Bilingual, Domain, load_domains
 from clm_data.errors import ConfigError
 from clm_data.parse import read_items
 from clm_data.prompts import TEMPLATES, Prompts

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_server import Hub, running_hub
-from made import made_domains, made_records
+from helpers.example_records import made_domains, made_records
+from helpers.hub_server import Hub, running_hub
 
 from clm_data import cli, layouts
 from clm_data.card import render_card
 from clm_data.chart import draw_domains
 from clm_data.config import Settings
+from clm_data.dataset_stats import statistics
 from clm_data.errors import CredentialsError, InputFileError, PublishError, UserError
 from clm_data.manifest import Manifest, file_hashes, read_manifest, shaping_settings
 from clm_data.publish import PushReport, push_to_hub
-from clm_data.stats import statistics
 
 REPO = "team/facts"
 COUNT = 6

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from postgres_server import NewDatabase
+from helpers.postgres_server import NewDatabase
 
 from clm_data.errors import StoreError, UserError
 from clm_data.records import Decision

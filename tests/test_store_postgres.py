@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from postgres_server import NewDatabase, free_port
+from helpers.postgres_server import NewDatabase, free_port
 
 from clm_data.assemble import assemble
 from clm_data.bank import BANK_LICENCE
-from clm_data.build import build
+from clm_data.building import build
 from clm_data.config import Workspace, open_workspace
-from clm_data.domains import load_domains
+from clm_data.domain import load_domains
 from clm_data.errors import StoreError
-from clm_data.generate import generate
+from clm_data.generation import generate
 from clm_data.llm import open_model
 from clm_data.manifest import MANIFEST_NAME, file_hashes
 from clm_data.prompts import Prompts

@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from paths import ROOT
+from helpers.paths import ROOT
 
 from clm_data.manifest import file_hashes
 

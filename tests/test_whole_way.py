@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from chat_server import KINDS, ChatServer, Faults
+from helpers.chat_server import KINDS, ChatServer, Faults
 
 from clm_data.llm.offline import OfflineModel
 from clm_data.manifest import file_hashes, read_manifest

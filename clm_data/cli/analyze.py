@@ -49,10 +49,10 @@ def analyze(
         import transformers
     except ImportError as error:
         raise MissingExtraError("torch", "eval") from error
-    from clm_data.eval.analysis.figures import draw_figures
-    from clm_data.eval.analysis.whole import analyse_folder
+    from clm_data.eval.analysis.run import analyse_folder
     from clm_data.eval.dataset import load_dataset
-    from clm_data.eval.runner import default_cache
+    from clm_data.eval.figures.draw import draw_figures
+    from clm_data.eval.sweep.runner import default_cache
 
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()

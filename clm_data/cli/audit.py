@@ -20,7 +20,7 @@ from clm_data.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from clm_data.records import Candidate, Sifted
+    from clm_data.records import Candidate, StageResult
 
 
 @app.command()
@@ -50,7 +50,7 @@ def audit(
 
     Example: `clm-data audit chinese.json english.json --html audit.html`
     """
-    from clm_data.audit import audit as run_audit
+    from clm_data.auditing import audit as run_audit
 
     found = _of_files(files, format) if files else _of_workspace(ctx.obj)
     report = run_audit(found.kept, threshold, found.rejected)
@@ -82,7 +82,7 @@ def schema(
 
     Example: `clm-data schema record`
     """
-    from clm_data.schema import KINDS, load
+    from clm_data.json_schema import KINDS, load
 
     if name is not None:
         print_json(load(name))
@@ -91,15 +91,15 @@ def schema(
         say(f"{kind}\t{load(kind)['$id']}")
 
 
-def _of_files(files: list[Path], format: str | None) -> Sifted[Candidate]:
+def _of_files(files: list[Path], format: str | None) -> StageResult[Candidate]:
     from clm_data import sources
 
     return sources.candidates_of([sources.read_file(file, format) for file in files])
 
 
-def _of_workspace(state: State) -> Sifted[Candidate]:
+def _of_workspace(state: State) -> StageResult[Candidate]:
     from clm_data.assemble import read_candidates
-    from clm_data.domains import load_domains
+    from clm_data.domain import load_domains
 
     workspace = state.workspace()
     store = open_store(workspace)

@@ -88,7 +88,7 @@ def export(
     Example: `clm-data export --format easyedit --out easyedit`
     """
     from clm_data.errors import UnknownNameError, UserError
-    from clm_data.export import CLM_BENCH, EXPORTERS, write_folder
+    from clm_data.exporting import CLM_BENCH, EXPORTERS, write_folder
 
     if format not in EXPORTERS:
         raise UnknownNameError("export format", format, EXPORTERS)
@@ -99,7 +99,7 @@ def export(
     if unchecked:
         texts, counts = _unchecked(workspace)
     else:
-        from clm_data.build import collect_records
+        from clm_data.building import collect_records
 
         records = collect_records(workspace).kept
         if not records:
@@ -138,7 +138,7 @@ def attach(
 
     from clm_data.assemble import assemble
     from clm_data.config import save_locality
-    from clm_data.domains import load_domains
+    from clm_data.domain import load_domains
     from clm_data.locality import attach as attach_probes
     from clm_data.locality import read_probes
 
@@ -188,7 +188,7 @@ def _import_one(
 def _unchecked(workspace: Workspace) -> tuple[dict[str, str], dict[str, int]]:
     """(texts, row counts) by file name; says on stderr what is not among them."""
     from clm_data.errors import UserError
-    from clm_data.export import is_published, json_text, published_rows
+    from clm_data.exporting import is_published, json_text, published_rows
     from clm_data.layouts import PUBLISHED_FILES
     from clm_data.sources import stored_files
 

@@ -15,7 +15,7 @@ from clm_data.cli.app import app
 from clm_data.cli.common import JsonFlag, note, print_json, say
 
 if TYPE_CHECKING:
-    from clm_data.dedup.semantic import Embed
+    from clm_data.dedup.files.semantic import Embed
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -95,9 +95,9 @@ def dedup(
     from clm_data.errors import StoppedError, UserError
 
     try:
-        from clm_data.dedup.report import Settings
-        from clm_data.dedup.tables import open_table
-        from clm_data.dedup.tool import Outputs, check, deduplicate_table
+        from clm_data.dedup.files.report import Settings
+        from clm_data.dedup.files.run import Outputs, check, deduplicate_table
+        from clm_data.dedup.files.text_tables import open_table
 
         settings = Settings(
             file=file,
@@ -140,7 +140,7 @@ def _embedder(model: str | None, provider: str | None, base_url: str | None) -> 
         if provider is not None or base_url is not None:
             raise ConfigError("--provider and --base-url go with --semantic MODEL")
         return None
-    from clm_data.dedup.semantic import local_embedder, remote_embedder
+    from clm_data.dedup.files.semantic import local_embedder, remote_embedder
 
     if provider is None and base_url is None:
         return local_embedder(model)

@@ -97,8 +97,8 @@ def eval_baselines(
         import transformers
     except ImportError as error:
         raise MissingExtraError("torch", "eval") from error
-    from clm_data.eval import runner
     from clm_data.eval.dataset import load_dataset
+    from clm_data.eval.sweep import runner
 
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()  # what matters is an error of ours

@@ -22,8 +22,8 @@ from clm_data.cli.common import (
 
 if TYPE_CHECKING:
     from clm_data.config import Workspace
-    from clm_data.domains import Domain
-    from clm_data.generate import Estimate, GenerationReport, Progress
+    from clm_data.domain import Domain
+    from clm_data.generation import Estimate, GenerationReport, Progress
 
 
 @app.command()
@@ -95,7 +95,7 @@ def _with_concurrency(workspace: Workspace, concurrency: int | None) -> Workspac
 
 
 def _pick(workspace: Workspace, ids: list[str], everything: bool) -> list[Domain]:
-    from clm_data.domains import load_domains, pick
+    from clm_data.domain import load_domains, pick
     from clm_data.errors import ConfigError
 
     if everything == bool(ids):
@@ -105,8 +105,8 @@ def _pick(workspace: Workspace, ids: list[str], everything: bool) -> list[Domain
 
 
 def _estimate(workspace: Workspace, domains: list[Domain], count: int | None) -> Estimate:
-    from clm_data.domains import load_domains
-    from clm_data.generate import estimate
+    from clm_data.domain import load_domains
+    from clm_data.generation import estimate
     from clm_data.prompts import Prompts
 
     with open_store(workspace) as store:
@@ -129,8 +129,8 @@ def _run(
 ) -> GenerationReport:
     import asyncio
 
-    from clm_data.domains import load_domains
-    from clm_data.generate import generate as run_generation
+    from clm_data.domain import load_domains
+    from clm_data.generation import generate as run_generation
     from clm_data.llm import open_model
     from clm_data.prompts import Prompts
 

@@ -12,8 +12,8 @@ from clm_data.cli.app import app
 from clm_data.cli.common import JsonFlag, State, note, print_json, print_table, say
 
 if TYPE_CHECKING:
+    from clm_data.dataset_stats import Stats
     from clm_data.publish import PushReport
-    from clm_data.stats import Stats
 
 
 @app.command()
@@ -22,9 +22,9 @@ def stats(ctx: typer.Context, json: JsonFlag = False) -> None:
 
     Example: `clm-data stats`
     """
-    from clm_data.build import collect_records
-    from clm_data.domains import load_domains
-    from clm_data.stats import statistics
+    from clm_data.building import collect_records
+    from clm_data.dataset_stats import statistics
+    from clm_data.domain import load_domains
 
     state: State = ctx.obj
     workspace = state.workspace()

@@ -23,7 +23,7 @@ from clm_data.cli.common import (
 
 if TYPE_CHECKING:
     from clm_data.assemble import Assembly
-    from clm_data.domains import Domain
+    from clm_data.domain import Domain
     from clm_data.records import Decision
     from clm_data.review.intake import ImportReport
 
@@ -116,7 +116,7 @@ def import_sheets(
     Example: `clm-data review import review.xlsx --reviewer "Li Na"`
     """
     from clm_data.assemble import read_candidates
-    from clm_data.domains import load_domains
+    from clm_data.domain import load_domains
     from clm_data.review.intake import import_sheet
     from clm_data.validate.rules import problems_of
 
@@ -158,7 +158,7 @@ def show_status(ctx: typer.Context, json: JsonFlag = False) -> None:
 
 def _assembly(state: State) -> tuple[Assembly, list[Decision], dict[str, Domain]]:
     from clm_data.assemble import assemble
-    from clm_data.domains import load_domains
+    from clm_data.domain import load_domains
 
     workspace = state.workspace()
     domains = load_domains(workspace.domains_file)

@@ -55,7 +55,7 @@ def domains(ctx: typer.Context, json: JsonFlag = False) -> None:
     Example: `clm-data domains`
     """
     from clm_data.config import CONFIG_NAME
-    from clm_data.domains import load_domains
+    from clm_data.domain import load_domains
     from clm_data.resources import resource
 
     state: State = ctx.obj
@@ -78,7 +78,7 @@ def doctor(ctx: typer.Context, json: JsonFlag = False) -> None:
 
     Example: `clm-data doctor`
     """
-    from clm_data.doctor import examine
+    from clm_data.diagnosis import examine
 
     state: State = ctx.obj
     findings = examine(state.workspace_path)
@@ -110,7 +110,7 @@ def build(
 
     Example: `clm-data build --out dataset`
     """
-    from clm_data.build import build as build_dataset
+    from clm_data.building import build as build_dataset
 
     state: State = ctx.obj
     workspace = state.workspace()
@@ -133,6 +133,6 @@ def demo(
 
     Example: `clm-data demo`
     """
-    from clm_data.demo import run_demo
+    from clm_data.demo_run import run_demo
 
     run_demo(folder, say, program())

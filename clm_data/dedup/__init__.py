@@ -11,10 +11,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from clm_data.dedup.fast import join_codes
-from clm_data.dedup.index import SimilarityIndex
+from clm_data.dedup.join.all_pairs import join_codes
+from clm_data.dedup.join.index import SimilarityIndex
 from clm_data.languages import normalise_text
-from clm_data.records import LANGUAGES, Entry, Language, Problem, Rejection, Sifted
+from clm_data.records import LANGUAGES, Entry, Language, Problem, Rejection, StageResult
 
 
 class Pair(NamedTuple):
@@ -54,7 +54,7 @@ def similarity(left: str, right: str) -> float:
 
 def deduplicate(
     entries: Sequence[Entry], *, threshold: float = 0.9, field: str = "zh.prompt"
-) -> Sifted[Entry]:
+) -> StageResult[Entry]:
     """Keep the first of entries that say the same.
 
     An entry goes when an earlier *kept* one has the same (prompt, subject) in either language
@@ -84,10 +84,10 @@ def deduplicate(
             places[index] = len(kept.entries) - 1
         else:
             rejected.append(rejection)
-    return Sifted(tuple(kept.entries), tuple(rejected))
+    return StageResult(tuple(kept.entries), tuple(rejected))
 
 
-class Sieve:
+class IncrementalDeduplicator:
     """:func:`deduplicate` one entry at a time: is this entry new against everything known?
 
     Args:

@@ -1,5 +1,6 @@
-"""The editing engine (extra ``eval``): the only package that imports torch.
+"""The editing engine (extra `eval`): the only package that imports torch.
 
-``models.load_model`` -> ``contexts.contexts_for`` and ``editors.covariance.second_moments`` ->
-``editors.make_editor(...).edit(model, requests)`` -> ``hooks.applied(model, deltas)``.
+`model.loading.load_model` -> `editors.contexts.contexts_for` and
+`editors.covariance.second_moments` -> `editors.make_editor(...).edit(model, facts)` ->
+`editors.deltas.applied(model, deltas)`.
 """

@@ -18,15 +18,15 @@ from dataclasses import dataclass
 
 from clm_data.errors import StoreError
 from clm_data.records import (
+    TEXT_FIELDS,
     Candidate,
     Decision,
     LooseFact,
     Problem,
     Rejection,
     ReviewStatus,
-    Sifted,
+    StageResult,
 )
-from clm_data.review.queue import TEXT_FIELDS
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Decided:
     ``sifted.kept`` carries the fixed texts under unchanged ids, in the order of the input.
     """
 
-    sifted: Sifted[Candidate]
+    sifted: StageResult[Candidate]
     status: Mapping[str, ReviewStatus]
     """``accepted`` or ``fixed`` by id; an id that is not there is unreviewed or rejected."""
 
@@ -67,7 +67,7 @@ def apply_decisions(candidates: Iterable[Candidate], decisions: Iterable[Decisio
         kept.append(content)
         if last is not None:
             status[content.id] = "accepted" if last.verdict == "accept" else "fixed"
-    return Decided(Sifted(kept=tuple(kept), rejected=tuple(rejected)), status)
+    return Decided(StageResult(kept=tuple(kept), rejected=tuple(rejected)), status)
 
 
 def current_contents(

@@ -9,8 +9,7 @@ from typing import Literal
 
 from clm_data.codes import CODES
 from clm_data.records import (
-    FACT_FIELDS,
-    LANGUAGES,
+    TEXT_FIELDS,
     Candidate,
     Decision,
     Entry,
@@ -19,11 +18,6 @@ from clm_data.records import (
     ReviewStatus,
 )
 from clm_data.review.cells import MAX_CELL, encode
-
-TEXT_FIELDS: tuple[str, ...] = tuple(
-    f"{lang}.{field}" for field in FACT_FIELDS for lang in LANGUAGES
-)
-"""The ten texts of an entry, both languages side by side: ``zh.prompt``, ``en.prompt``, ..."""
 
 ItemStatus = ReviewStatus | Literal["rejected"]
 

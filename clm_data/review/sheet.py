@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from clm_data.errors import InputFileError, UserError
-from clm_data.records import LANGUAGES
+from clm_data.records import LANGUAGES, TEXT_FIELDS
 from clm_data.resources import read_text
 from clm_data.review.cells import decode, encode
-from clm_data.review.queue import TEXT_FIELDS, Item, describe
+from clm_data.review.queue import Item, describe
 
 TEXT_COLUMNS: dict[str, str] = {name.replace(".", "_"): name for name in TEXT_FIELDS}
 """Column of a sheet -> name of the text: ``zh_prompt`` -> ``zh.prompt``."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clm_data import schema
-from clm_data.records import Candidate, Record, Sifted
+from clm_data import json_schema as schema
+from clm_data.records import Candidate, Record, StageResult
 from clm_data.sources.candidates import candidates_of
 from clm_data.sources.files import RawFile, SourceFile, read_rows
 from clm_data.sources.formats import FORMATS, check_format, detect_format
@@ -66,6 +66,6 @@ def stored_files(store: Store) -> list[SourceFile]:
     ]
 
 
-def stored_candidates(store: Store) -> Sifted[Candidate]:
+def stored_candidates(store: Store) -> StageResult[Candidate]:
     """The candidates of all imported files of a store."""
     return candidates_of(stored_files(store))

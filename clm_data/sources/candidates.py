@@ -16,7 +16,7 @@ from clm_data.records import (
     Origin,
     Problem,
     Rejection,
-    Sifted,
+    StageResult,
     canonical_json,
     content_id,
     digest,
@@ -46,7 +46,7 @@ class Unit:
         )
 
 
-def candidates_of(files: Sequence[SourceFile]) -> Sifted[Candidate]:
+def candidates_of(files: Sequence[SourceFile]) -> StageResult[Candidate]:
     """The candidates of some files taken together.
 
     Published Chinese and English files with the same sequence of ``case_id`` are paired, as are the
@@ -61,7 +61,7 @@ def candidates_of(files: Sequence[SourceFile]) -> Sifted[Candidate]:
     """
     items = list(_once(_read_unit(unit) for unit in units_of(files)))
     kept = _without_halves([item for item in items if isinstance(item, Candidate)])
-    return Sifted(tuple(kept), tuple(item for item in items if isinstance(item, Rejection)))
+    return StageResult(tuple(kept), tuple(item for item in items if isinstance(item, Rejection)))
 
 
 def units_of(files: Sequence[SourceFile]) -> list[Unit]:

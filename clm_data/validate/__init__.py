@@ -14,7 +14,7 @@ from clm_data.records import (
     ProbePair,
     Problem,
     Rejection,
-    Sifted,
+    StageResult,
 )
 from clm_data.validate.rules import RULES, problems_of
 from clm_data.validate.sets import probe_keys, repeated_probe, set_problems
@@ -22,7 +22,7 @@ from clm_data.validate.sets import probe_keys, repeated_probe, set_problems
 __all__ = ["RULES", "problems_of", "set_problems", "validate"]
 
 
-def validate(candidates: Iterable[Candidate]) -> Sifted[Entry]:
+def validate(candidates: Iterable[Candidate]) -> StageResult[Entry]:
     """Sift candidates by the rules.
 
     An error rejects the candidate (stage ``validate``, all its problems, errors first); warnings on
@@ -56,7 +56,7 @@ def validate(candidates: Iterable[Candidate]) -> Sifted[Entry]:
             warnings += [(candidate.id, problem) for problem in of_probe]
         kept.append(_entry(candidate, pair))
         warnings += [(candidate.id, problem) for problem in of_fact]
-    return Sifted(tuple(kept), tuple(rejected), tuple(warnings))
+    return StageResult(tuple(kept), tuple(rejected), tuple(warnings))
 
 
 def _entry(candidate: Candidate, probe: ProbePair | None) -> Entry:

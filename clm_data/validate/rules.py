@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from clm_data import languages, numerals
+from clm_data import text as texts
 from clm_data.languages import TABLE, mentions
 from clm_data.records import (
     FACT_FIELDS,
@@ -20,7 +21,7 @@ from clm_data.records import (
     LooseProbe,
     Problem,
 )
-from clm_data.validate import text as texts
+from clm_data.text import is_blank, quote
 from clm_data.validate.compare import NEAR, gives_away, nearness, same, similarity
 from clm_data.validate.form import (
     PROMPTS,
@@ -29,7 +30,6 @@ from clm_data.validate.form import (
     is_untranslated,
     why_not_cloze,
 )
-from clm_data.validate.text import is_blank, quote
 
 Rule = Callable[[Candidate], Iterator[Problem]]
 

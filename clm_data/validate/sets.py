@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from clm_data.languages import normalise_answer, normalise_text
 from clm_data.records import LANGUAGES, Candidate, Language, Problem
+from clm_data.text import is_blank, quote
 from clm_data.validate.compare import same, same_question
-from clm_data.validate.text import is_blank, quote
 
 Finding = tuple[str, Problem]
 """(id of the candidate, what was found)."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judged import SOUND
+from helpers.example_candidates import SOUND
 
 import clm_data.cli.audit  # noqa: F401  (registers the commands)
 from clm_data.cli import run

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judged import SOUND
-from made import made_fact
+from helpers.example_candidates import SOUND
+from helpers.example_records import made_fact
 
 import clm_data.cli.data  # noqa: F401  (registers the commands)
 from clm_data.cli import run

@@ -3,12 +3,12 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
+from helpers.example_records import made_fact
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made import made_fact
 from rapidfuzz.distance import Indel
 
-from clm_data.dedup import Sieve, deduplicate, join, similarity
+from clm_data.dedup import IncrementalDeduplicator, deduplicate, join, similarity
 from clm_data.records import Entry, Fact, Origin
 
 TEXTS = st.sampled_from(["ab", "甲乙", "甲a 😀", "abcdefgh"]).flatmap(
@@ -47,8 +47,8 @@ def test_join_finds_the_pairs_that_brute_force_finds(texts: list[str], threshold
 def test_join_spans_blocks_of_rows_and_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"{number % 40:02d} 号河流的源头位于东边的山谷里" for number in range(120)]
     whole = join(texts, 0.9)
-    monkeypatch.setattr("clm_data.dedup.exact._ROWS", 7)
-    monkeypatch.setattr("clm_data.dedup.exact._COLUMNS", 11)
+    monkeypatch.setattr("clm_data.dedup.join.exact._ROWS", 7)
+    monkeypatch.setattr("clm_data.dedup.join.exact._COLUMNS", 11)
     assert join(texts, 0.9) == whole
     assert len(whole) >= 120
 
@@ -138,7 +138,7 @@ def test_another_field_may_be_compared() -> None:
 @given(st.lists(st.text("甲乙a", min_size=1, max_size=12), max_size=12))
 def test_the_sieve_keeps_and_refuses_what_the_batch_does(prompts: list[str]) -> None:
     entries = [entry(f"e{n}", text, f"s{n % 3}", n) for n, text in enumerate(prompts)]
-    sieve = Sieve(threshold=0.7)
+    sieve = IncrementalDeduplicator(threshold=0.7)
     refused = [rejection for each in entries if (rejection := sieve.offer(each)) is not None]
     whole = deduplicate(entries, threshold=0.7)
     assert len(sieve) == len(whole.kept)

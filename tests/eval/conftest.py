@@ -11,8 +11,8 @@ import pytest
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model trained on a few records, in a cache folder of its own."""
     pytest.importorskip("torch")
-    from tiny_set import CONFIG, RECORDS
+    from helpers.tiny_dataset import CONFIG, RECORDS
 
-    from clm_data.eval.tiny import tiny_model
+    from clm_data.eval.model.tiny import tiny_model
 
     return tiny_model(RECORDS, tmp_path_factory.mktemp("tiny-cache"), CONFIG)

@@ -15,9 +15,9 @@ import pytest
 
 pytest.importorskip("torch", reason="the extra eval is not installed")
 
-from folders import dataset_folder, model_folder
-from made import made_records
-from tiny_set import RECORDS
+from helpers.example_records import made_records
+from helpers.saved_folders import dataset_folder, model_folder
+from helpers.tiny_dataset import RECORDS
 
 from clm_data.cli import run
 

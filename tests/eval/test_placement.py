@@ -12,14 +12,14 @@ import pytest
 # ruff: noqa: E402 (what follows needs torch)
 torch = pytest.importorskip("torch", reason="the extra eval is not installed")
 
-import real_vocabularies
-from real_vocabularies import Vocabulary
-from small_models import byte_level_tokenizer, character_tokenizer, sentencepiece_tokenizer
+from helpers import real_vocabularies
+from helpers.real_vocabularies import Vocabulary
+from helpers.small_models import byte_level_tokenizer, character_tokenizer, sentencepiece_tokenizer
 
 from clm_data.bank import load_entries
 from clm_data.eval.errors import PlacementError
+from clm_data.eval.placement import EditRequest, place, place_prompt
 from clm_data.eval.protocols import EASYEDIT, NATIVE
-from clm_data.eval.requests import EditRequest, place, place_prompt
 from clm_data.languages import TABLE
 
 HEADS = {"zh": "这里的天气很好。", "en": "The weather is fine. "}

@@ -7,13 +7,13 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
-from made import made_records
-from paths import ROOT
+from helpers.example_records import made_records
+from helpers.paths import ROOT
 
 from clm_data.errors import UnknownNameError
-from clm_data.eval.corpus import corpus_texts
+from clm_data.eval.placement import EditRequest, place
 from clm_data.eval.protocols import EASYEDIT, NATIVE, PROTOCOLS, Protocol, protocol_named
-from clm_data.eval.requests import EditRequest, place
+from clm_data.eval.sweep.corpus import corpus_texts
 from clm_data.languages import TABLE
 
 SETTINGS = [field.name for field in fields(Protocol) if field.name != "name"]
@@ -30,7 +30,7 @@ def _torch() -> None:
 
 def merging(*texts: str) -> Any:
     """A tokenizer in which each of these texts is one token; the last builds on the others."""
-    from small_models import byte_level_tokenizer
+    from helpers.small_models import byte_level_tokenizer
 
     weighted = [text for rank, text in enumerate(texts) for _ in range(9 - rank)]
     return byte_level_tokenizer(weighted, 257 + len(texts[-1].encode()))
@@ -48,7 +48,7 @@ def labels(protocol: Protocol) -> Any:
 
 
 def scored_labels(protocol: Protocol) -> Any:
-    from clm_data.eval.scoring import Question, place_question
+    from clm_data.eval.sweep.answers import Question, place_question
 
     asked = place_question(merging("是周"), Question("zh", ZH.prompt, ZH.target), protocol)
     return asked.reads, asked.labels
@@ -59,22 +59,22 @@ def subject(protocol: Protocol) -> Any:
 
 
 def contexts(protocol: Protocol) -> Any:
-    from small_models import small_model
+    from helpers.small_models import small_model
 
-    from clm_data.eval.contexts import contexts_for
+    from clm_data.eval.editors.contexts import contexts_for
 
     made = contexts_for(small_model(), protocol, languages=["zh"], length=4)
     return made.for_fact(protocol, "zh")
 
 
 def kl_prompt(protocol: Protocol) -> Any:
-    from small_models import small_model
+    from helpers.small_models import small_model
 
-    from clm_data.eval.contexts import given_contexts
-    from clm_data.eval.editors.base import Setup, place_facts
+    from clm_data.eval.editors.contexts import given_contexts
+    from clm_data.eval.editors.facts import place_facts
 
     model, bare = small_model(), given_contexts({"zh": ("{}",), "en": ("{}",)})
-    (fact,), _ = place_facts(model, [OTHER], Setup(protocol, bare))
+    (fact,), _ = place_facts(model, [OTHER], protocol, bare)
     return model.tokenizer.decode(fact.kl.ids)
 
 
@@ -84,11 +84,11 @@ def statistics(protocol: Protocol) -> Any:
 
 def edited(method: str, request: EditRequest) -> Callable[[Protocol], Any]:
     def weights(protocol: Protocol) -> Any:
-        from small_models import TEXTS, small_model, small_params
+        from helpers.small_models import TEXTS, small_model, small_params
 
-        from clm_data.eval.contexts import given_contexts
         from clm_data.eval.editors import make_editor
         from clm_data.eval.editors.base import Setup
+        from clm_data.eval.editors.contexts import given_contexts
         from clm_data.eval.editors.covariance import second_moments
 
         model, bare = small_model(), given_contexts({"zh": ("{}",), "en": ("{}",)})
@@ -148,17 +148,18 @@ def test_contexts_and_essence_are_the_language_s_own_or_english() -> None:
 
 
 def test_fine_tuning_reads_all_answer_tokens_at_the_prompt_s_last_one_in_the_reference() -> None:
-    from small_models import small_model
+    from helpers.small_models import small_model
 
-    from clm_data.eval.contexts import given_contexts
     from clm_data.eval.editors import make_editor
-    from clm_data.eval.editors.base import Setup, place_facts
+    from clm_data.eval.editors.base import Setup
+    from clm_data.eval.editors.contexts import given_contexts
+    from clm_data.eval.editors.facts import place_facts
 
     model, bare = small_model(), given_contexts({"en": ("{}",)})
     prompt = tuple(model.tokenizer(EN.prompt)["input_ids"])
     for objective in ("answer", "prompt_last"):
         setup = Setup(replace(NATIVE, ft_objective=objective), bare)
-        (fact,), _ = place_facts(model, [EN], setup)
+        (fact,), _ = place_facts(model, [EN], setup.protocol, setup.contexts)
         ids, answer = make_editor("ft", "tiny", setup)._sentence(fact)  # type: ignore[attr-defined]
         assert [label for _, label in answer] == list(fact.rows[0].labels)
         assert len(answer) > 1

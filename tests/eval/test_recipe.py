@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from paths import ROOT
+from helpers.paths import ROOT
 
 from clm_data.errors import ConfigError, UnknownNameError
 from clm_data.eval.editors import METHODS, params_for

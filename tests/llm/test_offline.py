@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from clm_data import bank
-from clm_data.domains import Domain, load_domains
+from clm_data.domain import Domain, load_domains
 from clm_data.errors import UserError
 from clm_data.llm.base import Completion, Message
 from clm_data.llm.offline import OfflineModel

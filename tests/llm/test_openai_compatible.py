@@ -8,7 +8,7 @@ from email.utils import format_datetime
 
 import pytest
 from aiohttp import web
-from chat_server import ChatServer, Faults
+from helpers.chat_server import ChatServer, Faults
 from hypothesis import given
 from hypothesis import strategies as st
 

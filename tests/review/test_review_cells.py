@@ -6,8 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from clm_data.records import TEXT_FIELDS
 from clm_data.review.cells import damage, decode, encode, new_text
-from clm_data.review.queue import TEXT_FIELDS, Item
+from clm_data.review.queue import Item
 from clm_data.review.sheet import ENCODINGS, TEXT_COLUMNS, read_sheet, write_csv, write_xlsx
 
 ROWS = 10

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sheets import Row, csv_bytes
+from helpers.review_sheets import Row, csv_bytes
 
 from clm_data import bank
 from clm_data.cli import run

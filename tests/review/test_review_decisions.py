@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from sheets import candidate, candidates
+from helpers.review_sheets import candidate, candidates
 
 from clm_data.errors import StoreError
 from clm_data.records import Candidate, Decision, Verdict

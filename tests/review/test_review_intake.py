@@ -7,7 +7,7 @@ from pathlib import Path
 
 import openpyxl
 import pytest
-from sheets import Desk, Row, candidate, candidates, csv_bytes
+from helpers.review_sheets import Desk, Row, candidate, candidates, csv_bytes
 
 from clm_data.errors import UserError
 from clm_data.records import Candidate, Problem

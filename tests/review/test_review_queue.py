@@ -1,12 +1,21 @@
 from __future__ import annotations
 
 import pytest
-from made import made_fact
-from sheets import candidate
+from helpers.example_records import made_fact
+from helpers.review_sheets import candidate
 
-from clm_data.records import Candidate, Decision, Entry, Origin, Problem, Rejection, Stage
+from clm_data.records import (
+    TEXT_FIELDS,
+    Candidate,
+    Decision,
+    Entry,
+    Origin,
+    Problem,
+    Rejection,
+    Stage,
+)
 from clm_data.review.cells import MAX_CELL
-from clm_data.review.queue import TEXT_FIELDS, build_queue, describe, item_of, review_status
+from clm_data.review.queue import build_queue, describe, item_of, review_status
 
 WARNING = Problem(code="length", message="long", lang="zh", field="prompt")
 

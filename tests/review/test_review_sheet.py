@@ -7,12 +7,12 @@ from pathlib import Path
 
 import openpyxl
 import pytest
-from sheets import Row, candidate, candidates, csv_bytes, exported_rows
+from helpers.review_sheets import Row, candidate, candidates, csv_bytes, exported_rows
 
 from clm_data.errors import InputFileError, UserError
-from clm_data.records import Problem
+from clm_data.records import TEXT_FIELDS, Problem
 from clm_data.resources import read_text
-from clm_data.review.queue import TEXT_FIELDS, item_of
+from clm_data.review.queue import item_of
 from clm_data.review.sheet import COLUMNS, read_sheet, write_csv, write_sheet, write_xlsx
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judged import SOUND
+from helpers.example_candidates import SOUND
 
 from clm_data.errors import InputFileError, UnknownNameError
 from clm_data.layouts import PUBLISHED_FILES, with_english_names

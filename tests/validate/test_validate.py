@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+from helpers.example_candidates import candidate
 from hypothesis import given
 from hypothesis import strategies as st
-from judged import candidate
 
 from clm_data.records import FACT_FIELDS, Candidate, LooseFact, LooseProbe
 from clm_data.validate import validate

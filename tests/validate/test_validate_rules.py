@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from judged import candidate
+from helpers.example_candidates import candidate
 
 from clm_data.codes import CODES
 from clm_data.records import Candidate

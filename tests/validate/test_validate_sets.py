@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from judged import candidate
+from helpers.example_candidates import candidate
 
 from clm_data.validate.sets import (
     conflicting_truths,

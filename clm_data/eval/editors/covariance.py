@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from clm_data.errors import InputFileError
-from clm_data.eval.editors.keys import batches_by_length
-from clm_data.eval.editors.solve import cholesky, strong_directions
+from clm_data.eval.editors.solve import cholesky, top_eigenvectors
 from clm_data.eval.errors import EditError, edit_errors
-from clm_data.eval.hooks import captured
-from clm_data.eval.models import LoadedModel
-from clm_data.eval.tail import padded, run_layers
+from clm_data.eval.model.batching import batches_by_length, padded
+from clm_data.eval.model.hooks import captured
+from clm_data.eval.model.loaded import LoadedModel
+from clm_data.eval.model.partial_forward import run_layers
 from clm_data.records import digest
 
 
@@ -73,7 +73,7 @@ class Moments:
         made = self._made.get((what, layer, threshold))
         if made is None:
             moment = self.moment(layer).to(device)
-            made = cholesky(moment)[0] if what == "factor" else strong_directions(moment, threshold)
+            made = cholesky(moment)[0] if what == "factor" else top_eigenvectors(moment, threshold)
             made = self._made[(what, layer, threshold)] = made.cpu()
         return made.to(device)
 

@@ -6,15 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from clm_data.eval.editors.base import Delta, Deltas, PlacedFact, Setup, Stopwatch, place_facts
-from clm_data.eval.editors.keys import batches_by_length
+from clm_data.eval.editors.base import Setup, Stopwatch
+from clm_data.eval.editors.deltas import Delta, Deltas, applied
+from clm_data.eval.editors.facts import PlacedFact, place_facts
 from clm_data.eval.editors.solve import finite
 from clm_data.eval.editors.values import adam_step
 from clm_data.eval.errors import edit_errors
-from clm_data.eval.hooks import applied, restored
-from clm_data.eval.models import LoadedModel, at_least_float32
-from clm_data.eval.requests import EditRequest
-from clm_data.eval.tail import Packed, make_tail
+from clm_data.eval.model.batching import batches_by_length
+from clm_data.eval.model.hooks import restored
+from clm_data.eval.model.loaded import LoadedModel, at_least_float32
+from clm_data.eval.model.partial_forward import Packed, make_tail
+from clm_data.eval.placement import EditRequest
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class FineTuning:
         self, model: LoadedModel, requests: Sequence[EditRequest], *, past: Deltas | None = None
     ) -> Deltas:
         """See :class:`Editor`."""
-        facts, refused = place_facts(model, requests, self.setup)
+        facts, refused = place_facts(model, requests, self.setup.protocol, self.setup.contexts)
         path, watch = model.layout.weight(self.params.layer), Stopwatch()
         model.mlp_out(self.params.layer)
         with (

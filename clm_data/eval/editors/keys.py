@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from clm_data.eval.editors.base import PlacedFact
-from clm_data.eval.forest import WIDE, Forest, Layout, alike, distinct
-from clm_data.eval.hooks import captured
-from clm_data.eval.models import LoadedModel, at_least_float32
-from clm_data.eval.requests import Placement
-from clm_data.eval.tail import run_laid
+from clm_data.eval.editors.facts import PlacedFact
+from clm_data.eval.model.hooks import captured
+from clm_data.eval.model.loaded import LoadedModel, at_least_float32
+from clm_data.eval.model.partial_forward import run_laid
+from clm_data.eval.model.prefix_tree import WIDE, Forest, Layout, alike, distinct
+from clm_data.eval.placement import Placement
 
 
-class Walk:
+class LayerwiseForward:
     """Sentences on their way up through the layers, as far as the subject's last token.
 
     Nothing after that token bears on a key, and layers that have been passed are not run again:
@@ -106,13 +106,3 @@ def mean_keys(inputs: Any, contexts: int, *, halves: bool) -> Any:
     if contexts == 1 or not halves:
         return grouped.mean(1).T
     return (grouped[:, 0] / 2 + grouped[:, 1:].mean(1) / 2).T
-
-
-def batches_by_length(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
-    """Indices of rows that run together, shortest first; padded, no more tokens than allowed."""
-    batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        if not batches or (len(batches[-1]) + 1) * lengths[index] > tokens_per_batch:
-            batches.append([])
-        batches[-1].append(index)
-    return batches

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from clm_data.eval.editors.base import Deltas, Setup
+from clm_data.eval.editors.base import Setup
+from clm_data.eval.editors.deltas import Deltas
+from clm_data.eval.editors.multilayer import Method, SpreadParams, spread_edit
 from clm_data.eval.editors.solve import least_squares
-from clm_data.eval.editors.spread import Method, SpreadParams, spread_edit
 from clm_data.eval.editors.values import TINY_VALUES, ValueParams
-from clm_data.eval.models import LoadedModel
-from clm_data.eval.requests import EditRequest
+from clm_data.eval.model.loaded import LoadedModel
+from clm_data.eval.placement import EditRequest
 
 
 @dataclass(frozen=True)

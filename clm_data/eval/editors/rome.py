@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from clm_data.eval.editors.base import Delta, Deltas, PlacedFact, Setup, Stopwatch, place_facts
-from clm_data.eval.editors.keys import Walk, mean_keys
+from clm_data.eval.editors.base import Setup, Stopwatch
+from clm_data.eval.editors.deltas import Delta, Deltas, add_, applied
+from clm_data.eval.editors.facts import PlacedFact, place_facts
+from clm_data.eval.editors.keys import LayerwiseForward, mean_keys
 from clm_data.eval.editors.solve import finite
 from clm_data.eval.editors.values import TINY_VALUES, ValueParams, target_values
 from clm_data.eval.errors import edit_errors
-from clm_data.eval.hooks import add_, applied, restored
-from clm_data.eval.models import LoadedModel
-from clm_data.eval.requests import EditRequest
+from clm_data.eval.model.hooks import restored
+from clm_data.eval.model.loaded import LoadedModel
+from clm_data.eval.placement import EditRequest
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Rome:
         """See :class:`Editor`."""
         import torch
 
-        facts, refused = place_facts(model, requests, self.setup)
+        facts, refused = place_facts(model, requests, self.setup.protocol, self.setup.contexts)
         path, watch = model.layout.weight(self.params.layer), Stopwatch()
         model.mlp_out(self.params.layer)
         changes: list[Delta] = []
@@ -94,7 +96,7 @@ class Rome:
                 model, [fact], layer, self.params.values, sites=("mlp",), tokens_per_batch=budget
             )
         with watch.phase("keys"):
-            walk = Walk(model, fact.prompts, budget)
+            walk = LayerwiseForward(model, fact.prompts, budget)
             walk.to(layer)
             inputs, output = walk.inputs(layer), walk.mlp_outputs(layer)[0]
         with watch.phase("solve"):

@@ -88,7 +88,7 @@ def cholesky(moment: Any) -> tuple[Any, float]:
     raise EditError("a second moment is not positive definite; compute it from more text")
 
 
-def strong_directions(moment: Any, threshold: float) -> Any:
+def top_eigenvectors(moment: Any, threshold: float) -> Any:
     """Eigenvectors (m, r) of a second moment whose eigenvalue is at least ``threshold``."""
     import torch
 

@@ -13,11 +13,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from clm_data.eval.editors.base import PlacedFact
-from clm_data.eval.forest import even
-from clm_data.eval.hooks import add_at, captured, shifted
-from clm_data.eval.models import LoadedModel, at_least_float32
-from clm_data.eval.tail import Packed, make_tail
+from clm_data.eval.editors.facts import PlacedFact
+from clm_data.eval.model.hooks import add_at, captured, shifted
+from clm_data.eval.model.loaded import LoadedModel, at_least_float32
+from clm_data.eval.model.partial_forward import Packed, make_tail
+from clm_data.eval.model.prefix_tree import even
 
 Site = Literal["layer", "mlp", "attn"]
 

@@ -8,21 +8,33 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clm_data.errors import InputFileError
-from clm_data.eval.analysis.figures_rows import Row
-from clm_data.eval.analysis.frames import read_rows
-from clm_data.eval.report import (
-    about_dataset,
-    about_domains,
-    about_evaluation,
-    about_examples,
-    about_geometry,
-    about_language,
-    about_run,
-    about_summary,
-    exports,
-    page,
+from clm_data.eval.csv_tables import Row, read_rows
+from clm_data.eval.report import exports, page
+from clm_data.eval.report.chapters import (
+    dataset as about_dataset,
 )
-from clm_data.eval.report.about_evaluation import Evaluation
+from clm_data.eval.report.chapters import (
+    domains as about_domains,
+)
+from clm_data.eval.report.chapters import (
+    evaluation as about_evaluation,
+)
+from clm_data.eval.report.chapters import (
+    examples as about_examples,
+)
+from clm_data.eval.report.chapters import (
+    geometry as about_geometry,
+)
+from clm_data.eval.report.chapters import (
+    language as about_language,
+)
+from clm_data.eval.report.chapters import (
+    run as about_run,
+)
+from clm_data.eval.report.chapters import (
+    summary as about_summary,
+)
+from clm_data.eval.report.chapters.evaluation import Evaluation
 from clm_data.eval.report.parts import Missing, Part, Picture, Section, Words
 from clm_data.eval.results import read_results
 from clm_data.files import replaced_folder
@@ -221,7 +233,7 @@ def _analysis(folder: Path) -> dict[str, Sequence[Row]]:
 
 def _pictures(sources: Sequence[Path], out: Path) -> dict[str, list[Picture]]:
     """The figures by chapter, drawn anew."""
-    from clm_data.eval.analysis.figures import draw_figures
+    from clm_data.eval.figures.draw import draw_figures
 
     made: dict[str, list[Picture]] = {}
     for drawn in draw_figures(sources, out):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clm_data.eval.report.parts import NONE, Section, Words
 from clm_data.records import Language
-from clm_data.validate.text import visible
+from clm_data.text import visible
 
 _WORDS = {
     "zh": Words("中文", "Chinese"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from clm_data.eval.analysis.figures_base import Words
+from clm_data.eval.bilingual import Words
 from clm_data.records import LANGUAGES, Language
 
 

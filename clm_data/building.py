@@ -1,0 +1,264 @@
+"""The dataset, recomputed from the store: a loop over the stages, then files.
+
+The same store, domains and settings give the same bytes. The folder is written beside the old one
+and put in its place when complete.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from clm_data import __version__, layouts
+from clm_data import json_schema as schema
+from clm_data.assemble import Assembly, assemble
+from clm_data.card import render_card
+from clm_data.chart import draw_domains
+from clm_data.config import Workspace
+from clm_data.dataset_stats import STAGES, Stats, statistics
+from clm_data.domain import Domain, load_domains
+from clm_data.errors import UserError
+from clm_data.exporting import clm_bench
+from clm_data.files import replaced_folder, sha256_file
+from clm_data.locality import attach, read_probes
+from clm_data.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    file_hashes,
+    shaping_packages,
+    shaping_settings,
+)
+from clm_data.prompts import Prompts
+from clm_data.records import Record, Rejection, StageResult
+from clm_data.store import Source, Store
+
+REJECTED_NAME = "rejected.jsonl"
+CHART_NAME = "domains.png"
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The records a workspace holds, and how they came about."""
+
+    records: tuple[Record, ...]
+    rejected: tuple[Rejection, ...]
+    """Of all stages."""
+    stages: dict[str, dict[str, int]]
+    """Per stage: ``in``, ``kept``, ``rejected``."""
+    assembly: Assembly
+    domains: dict[str, Domain]
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a build wrote."""
+
+    folder: Path
+    stats: Stats
+    stages: dict[str, dict[str, int]]
+    rejected: int
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "folder": str(self.folder),
+            "stages": self.stages,
+            "stats": self.stats.as_json(),
+        }
+
+    def summary(self) -> list[str]:
+        """Lines for people."""
+        flow = (
+            f"  {name:13} {n['in']:5} in {n['kept']:5} kept {n['rejected']:5} rejected"
+            for name, n in self.stages.items()
+        )
+        reviewed = self.stats.accepted + self.stats.fixed
+        return [
+            *flow,
+            f"{self.stats.records} records in {self.folder}; people reviewed {reviewed} of them",
+        ]
+
+
+def collect_records(workspace: Workspace) -> StageResult[Record]:
+    """The records of a workspace, and everything that did not become one."""
+    collected = collect(workspace)
+    return StageResult(collected.records, collected.rejected, collected.assembly.warnings)
+
+
+def collect(workspace: Workspace, *, reviewed_only: bool = False) -> Collected:
+    """Run all stages over the store.
+
+    Args:
+        workspace: Whose store, domains and settings.
+        reviewed_only: Take only what a person accepted or fixed; leave the rest out.
+
+    Raises:
+        UserError: The store, the domains or the probes cannot be used.
+    """
+    settings = workspace.settings
+    domains = load_domains(workspace.domains_file)
+    with Store(workspace.store_url) as store:
+        assembly = assemble(store, domains, settings)
+        sources = tuple(store.sources())
+    entries = [
+        entry for entry in assembly.entries if not reviewed_only or entry.id in assembly.status
+    ]
+    located = attach(
+        entries,
+        read_probes(settings.locality.source, workspace.path),
+        seed=settings.locality.seed,
+        repeat=settings.locality.repeat,
+        status=assembly.status,
+    )
+    return Collected(
+        records=located.kept,
+        rejected=(*assembly.rejected, *located.rejected),
+        stages=_stage_counts(assembly, len(entries), located),
+        assembly=assembly,
+        domains=domains,
+        sources=sources,
+    )
+
+
+def _stage_counts(
+    assembly: Assembly, taken: int, located: StageResult[Record]
+) -> dict[str, dict[str, int]]:
+    """How many went in, stayed and left, stage by stage.
+
+    Rejections of the stage ``locality`` are probes, not entries, so there every entry is kept. What
+    ``reviewed_only`` leaves out has nothing wrong with it: it is counted, and listed nowhere.
+    """
+    left = Counter[str](rejection.stage for rejection in assembly.rejected)
+    count = len(assembly.candidates) + left["parse"]
+    stages: dict[str, dict[str, int]] = {}
+    for stage in STAGES[: STAGES.index("reviewed-only")]:
+        lost = left[stage]
+        stages[stage] = {"in": count, "kept": count - lost, "rejected": lost}
+        count -= lost
+    if taken != count:
+        stages["reviewed-only"] = {"in": count, "kept": taken, "rejected": count - taken}
+    stages["locality"] = {
+        "in": taken,
+        "kept": len(located.kept),
+        "rejected": taken - len(located.kept),
+    }
+    return stages
+
+
+def build(workspace: Workspace, out: Path, *, reviewed_only: bool = False) -> BuildReport:
+    """Write the dataset folder.
+
+    It holds parquet for ``parallel``, ``zh``, ``en`` and ``mix`` (split ``test``), the three
+    published JSON layouts, ``rejected.jsonl``, ``domains.png``, the card (``README.md``) and
+    ``manifest.json``.
+
+    Raises:
+        UserError: Nothing to build from, or ``out`` holds somebody's own files.
+    """
+    collected = collect(workspace, reviewed_only=reviewed_only)
+    if not collected.records:
+        raise UserError(_why_nothing(collected, reviewed_only))
+    stats = statistics(
+        collected.records, collected.rejected, collected.assembly.warnings, collected.domains
+    )
+    manifest = Manifest(
+        clm_data=__version__,
+        packages=shaping_packages(),
+        settings=shaping_settings(workspace.settings),
+        domains_sha256=sha256_file(workspace.domains_file),
+        prompt_versions=Prompts(workspace.prompts_folder).versions,
+        prompt_hashes=_prompt_hashes(collected.records),
+        sources=[_source_facts(source) for source in collected.sources],
+        stages=collected.stages,
+        reviewed=dict(sorted(Counter(record.review for record in collected.records).items())),
+        reviewed_only=reviewed_only,
+        files={},
+    )
+    with replaced_folder(out, MANIFEST_NAME) as folder:
+        _write_records(folder, collected.records)
+        _write_jsonl(folder / REJECTED_NAME, map(rejection_row, collected.rejected))
+        draw_domains(stats, folder / CHART_NAME)
+        card = render_card(stats, workspace.settings.dataset, manifest)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        manifest.model_copy(update={"files": file_hashes(folder)}).write(folder)
+    return BuildReport(out, stats, collected.stages, len(collected.rejected))
+
+
+def _why_nothing(collected: Collected, reviewed_only: bool) -> str:
+    if not collected.assembly.candidates:
+        return "the store is empty; fill it with clm-data generate or clm-data import"
+    if reviewed_only and collected.assembly.entries:
+        return "nobody has accepted or fixed an entry yet; see clm-data review status"
+    return f"none of {len(collected.assembly.candidates)} entries is valid; see clm-data audit"
+
+
+def rejection_row(rejection: Rejection) -> dict[str, Any]:
+    """A line of ``rejected.jsonl``: the first problem up front, then all of them."""
+    first = rejection.problems[0]
+    return {
+        "stage": rejection.stage,
+        "id": rejection.id,
+        "domain": rejection.domain,
+        "code": first.code,
+        "lang": first.lang,
+        "field": first.field,
+        "message": first.message,
+        "problems": [
+            {"severity": problem.severity, **problem.model_dump(exclude_none=True)}
+            for problem in rejection.problems
+        ],
+        "content": rejection.content,
+    }
+
+
+def _write_records(folder: Path, records: Sequence[Record]) -> None:
+    for record in records:
+        schema.check("record", record.model_dump(mode="json"), f"record {record.id}")
+    for name, configuration in layouts.CONFIGURATIONS.items():
+        _write_parquet(folder / name / "test.parquet", configuration(records))
+    for name, text in clm_bench(records).items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    pa: Any = import_module("pyarrow")  # untyped
+    parquet: Any = import_module("pyarrow.parquet")
+    arrays = {name: _column(pa, [row[name] for row in rows]) for name in rows[0]}
+    path.parent.mkdir()
+    parquet.write_table(pa.table(arrays), path)
+
+
+def _column(pa: Any, values: Sequence[Any]) -> Any:
+    """A column; one without any value is text, so that every build has the same types."""
+    if isinstance(values[0], Mapping):
+        names = list(values[0])
+        parts = [_column(pa, [value[name] for value in values]) for name in names]
+        return pa.StructArray.from_arrays(parts, names)
+    kind = pa.int64() if isinstance(values[0], int) else pa.string()
+    return pa.array(values, type=kind)
+
+
+def _write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _prompt_hashes(records: Sequence[Record]) -> dict[str, int]:
+    hashes = (record.origin.prompt_hash for record in records)
+    return dict(sorted(Counter(value for value in hashes if value).items()))
+
+
+def _source_facts(source: Source) -> dict[str, Any]:
+    return {
+        "name": source.name,
+        "format": source.format,
+        "sha256": source.sha256,
+        "licence": source.licence,
+    }

@@ -1,0 +1,199 @@
+"""Counts over a dataset: what the card, the chart and ``clm-data stats`` show. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from statistics import median
+from typing import Any, Literal
+
+from clm_data.codes import CODES, Severity
+from clm_data.domain import Domain
+from clm_data.records import (
+    FACT_FIELDS,
+    LANGUAGES,
+    PROBE_FIELDS,
+    Frozen,
+    Language,
+    Problem,
+    Record,
+    Rejection,
+    ReviewStatus,
+    Stage,
+)
+
+STAGES = ("parse", "review", "validate", "deduplicate", "reviewed-only", "locality")
+"""Of the build, in their order; ``reviewed-only`` where it was asked for."""
+
+
+def stage_place(stage: str) -> int:
+    """Where a stage stands among the others; one that is not known comes last."""
+    return STAGES.index(stage) if stage in STAGES else len(STAGES)
+
+
+class DomainCount(Frozen):
+    """What one domain has."""
+
+    id: str | None
+    """None: records whose source does not say their domain."""
+    zh: str
+    en: str
+    quota: int | None
+    """Entries wanted; None for a domain that is not in the domain file."""
+    records: int
+    accepted: int
+    fixed: int
+    unreviewed: int
+
+
+class RejectionCount(Frozen):
+    """How often a stage rejected something for one reason."""
+
+    stage: Stage
+    code: str
+    count: int
+
+
+class WarningCount(Frozen):
+    """How many warnings of one kind the kept records carry."""
+
+    code: str
+    severity: Severity
+    count: int
+
+
+class Length(Frozen):
+    """Lengths of one field, in characters."""
+
+    lang: Language
+    field: str
+    min: int
+    median: float
+    max: int
+
+
+class OriginCount(Frozen):
+    """How many records one source brought."""
+
+    kind: Literal["model", "bank", "import"]
+    name: str
+    licence: str | None
+    """None: not known."""
+    records: int
+    prompt_hashes: tuple[str, ...]
+    """sha256 of the rendered prompts that brought them, sorted."""
+
+
+class Stats(Frozen):
+    """Everything counted over a dataset."""
+
+    records: int
+    accepted: int
+    """Records that a person accepted as they are."""
+    fixed: int
+    """Records that a person corrected."""
+    unreviewed: int
+    """Records that no person has judged."""
+    domains: tuple[DomainCount, ...]
+    """In the order of the domain file, empty ones included; then others by id."""
+    rejected: tuple[RejectionCount, ...]
+    warnings: tuple[WarningCount, ...]
+    lengths: tuple[Length, ...]
+    """Empty where there are no records."""
+    origins: tuple[OriginCount, ...]
+    """Largest first."""
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return self.model_dump(mode="json")
+
+
+def statistics(
+    records: Sequence[Record],
+    rejected: Sequence[Rejection],
+    warnings: Iterable[tuple[str, Problem]] = (),
+    domains: Mapping[str, Domain] | None = None,
+) -> Stats:
+    """Count a dataset.
+
+    Args:
+        records: What is in it.
+        rejected: What is not, with the reasons; each counts once, under its first problem.
+        warnings: (record id, warning) on kept records.
+        domains: The domains wanted, for their names and quotas; None: only those that occur.
+    """
+    review: Counter[ReviewStatus] = Counter(record.review for record in records)
+    reasons = Counter((rejection.stage, rejection.code) for rejection in rejected)
+    warned = Counter(problem.code for _, problem in warnings)
+    codes = list(CODES)
+    return Stats(
+        records=len(records),
+        accepted=review["accepted"],
+        fixed=review["fixed"],
+        unreviewed=review["unreviewed"],
+        domains=tuple(_by_domain(records, domains or {})),
+        rejected=tuple(
+            RejectionCount(stage=stage, code=code, count=count)
+            for (stage, code), count in sorted(
+                reasons.items(), key=lambda item: (stage_place(item[0][0]), -item[1], item[0][1])
+            )
+        ),
+        warnings=tuple(
+            WarningCount(code=code, severity=CODES[code].severity, count=count)
+            for code, count in sorted(warned.items(), key=lambda item: codes.index(item[0]))
+        ),
+        lengths=tuple(_lengths(records)),
+        origins=tuple(_by_origin(records)),
+    )
+
+
+def _by_domain(records: Sequence[Record], domains: Mapping[str, Domain]) -> Iterator[DomainCount]:
+    counts = Counter((record.domain, record.review) for record in records)
+    found = {record.domain for record in records}
+    others = sorted(name for name in found if name is not None and name not in domains)
+    unnamed: list[str | None] = [None] if None in found else []
+    for name in (*domains, *others, *unnamed):
+        domain = domains.get(name) if name is not None else None
+        review = {status: counts[name, status] for status in ("accepted", "fixed", "unreviewed")}
+        yield DomainCount(
+            id=name,
+            zh=domain.zh if domain else name or "未注明",
+            en=domain.en if domain else name or "not stated",
+            quota=domain.quota if domain else None,
+            records=sum(review.values()),
+            **review,
+        )
+
+
+def _lengths(records: Sequence[Record]) -> Iterator[Length]:
+    if not records:
+        return
+    for lang in LANGUAGES:
+        for field in (*FACT_FIELDS, *PROBE_FIELDS):
+            sizes = [
+                len(getattr(r.fact(lang) if field in FACT_FIELDS else r.probe(lang), field))
+                for r in records
+            ]
+            yield Length(
+                lang=lang, field=field, min=min(sizes), median=median(sizes), max=max(sizes)
+            )
+
+
+def _by_origin(records: Sequence[Record]) -> list[OriginCount]:
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    for record in records:
+        origin = record.origin
+        groups.setdefault((origin.kind, origin.name, origin.licence), []).append(record)
+    counts = [
+        OriginCount(
+            kind=kind,
+            name=name,
+            licence=licence,
+            records=len(group),
+            prompt_hashes=tuple(
+                sorted({r.origin.prompt_hash for r in group if r.origin.prompt_hash is not None})
+            ),
+        )
+        for (kind, name, licence), group in groups.items()
+    ]
+    return sorted(counts, key=lambda o: (-o.records, o.kind, o.name, o.licence or ""))

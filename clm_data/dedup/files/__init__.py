@@ -1,0 +1,1 @@
+"""`clm-data dedup`: near-duplicates in JSONL, CSV, Parquet and Hub tables."""

@@ -1,0 +1,1 @@
+"""The exact similarity join: every pair at or above a threshold, and an index."""

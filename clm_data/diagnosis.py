@@ -1,0 +1,96 @@
+"""What this machine and workspace have and lack, without showing a secret."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from clm_data.config import CONFIG_NAME, open_workspace
+from clm_data.domain import load_domains
+from clm_data.errors import UserError
+from clm_data.llm import PROVIDERS
+from clm_data.resources import resource
+from clm_data.store import Store
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    check: str
+    state: Literal["ok", "absent", "wrong"]
+    """``absent``: not needed for everything; ``wrong``: to be mended."""
+    mend: str
+    """What was found, or what to do."""
+
+
+def examine(folder: Path | None) -> list[Finding]:
+    """Look at Python, the shipped files, the workspace, the store, keys, fonts."""
+    return [*_installation(), *_workspace(folder), *_keys(), *_chart_font()]
+
+
+def _installation() -> Iterator[Finding]:
+    yield Finding("Python", "ok", sys.version.split()[0])
+    try:
+        found = load_domains(resource("domains.yaml"))
+        yield Finding("shipped domains", "ok", f"{len(found)}")
+    except UserError as error:
+        yield Finding("shipped domains", "wrong", str(error))
+    for package, extra in (("torch", "eval"), ("transformers", "eval"), ("psycopg", "postgres")):
+        try:
+            yield Finding(package, "ok", version(package))
+        except PackageNotFoundError:
+            yield Finding(package, "absent", f"only for {extra}")
+
+
+def _workspace(folder: Path | None) -> Iterator[Finding]:
+    if (
+        folder is None
+        and not os.environ.get("CLM_DATA_WORKSPACE")
+        and not Path(CONFIG_NAME).is_file()
+    ):
+        yield Finding("workspace", "absent", "make one with: clm-data init my-dataset")
+        return
+    try:
+        workspace = open_workspace(folder)
+        yield Finding("workspace", "ok", str(workspace.path))
+        with Store(workspace.store_url) as store:
+            answers = sum(exchange.completion is not None for exchange in store.exchanges())
+            decisions, files = len(store.decisions()), len(store.sources())
+        yield Finding("store", "ok", f"{answers} answers, {files} files, {decisions} decisions")
+        yield Finding("domains", "ok", f"{len(load_domains(workspace.domains_file))}")
+    except UserError as error:
+        yield Finding("workspace", "wrong", str(error))
+
+
+def _keys() -> Iterator[Finding]:
+    names = {preset.key_variable for preset in PROVIDERS.values() if preset.key_variable}
+    for name in sorted(names):
+        present = bool(os.environ.get(name))
+        yield Finding(
+            name,
+            "ok" if present else "absent",
+            "set" if present else f"export {name}=... to use it",
+        )
+    token = bool(os.environ.get("HF_TOKEN"))
+    yield Finding(
+        "HF_TOKEN",
+        "ok" if token else "absent",
+        "set" if token else "export HF_TOKEN=... or run hf auth login, to push",
+    )
+
+
+def _chart_font() -> Iterator[Finding]:
+    from clm_data.chart import chinese_font
+
+    font = chinese_font("中文")
+    yield Finding(
+        "Chinese font",
+        "ok" if font else "absent",
+        str(font) if font else "charts use English names; install fonts-noto-cjk for Chinese",
+    )

@@ -1,0 +1,1 @@
+"""Geometry of the edits: directions, subspaces and null distributions of weight changes."""

@@ -1,0 +1,1 @@
+"""Hidden states by language: language vectors, linear classifiers, activations, projections."""

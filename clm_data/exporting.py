@@ -1,0 +1,196 @@
+"""Export: the records, or the imported CLM-Bench rows as they came, in formats others read."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from clm_data import json_schema as schema
+from clm_data import layouts
+from clm_data.errors import InputFileError
+from clm_data.layouts import EN_FILE, MIX_FILE, PUBLISHED_FILES, ZH_FILE, Row
+from clm_data.records import LANGUAGES, Record, canonical_json
+from clm_data.review.cells import encode
+from clm_data.sources import SourceFile
+from clm_data.sources.candidates import Unit, pair_alternating, units_of
+
+Texts = dict[str, str]
+"""File texts by file name."""
+
+
+def clm_bench(records: Sequence[Record]) -> Texts:
+    """The three published layouts."""
+    return {name: json_text(rows) for name, rows in layouts.published(records).items()}
+
+
+def jsonl(records: Sequence[Record]) -> Texts:
+    """Our records, one a line, each checked against the schema."""
+    rows = [record.model_dump(mode="json") for record in records]
+    for number, row in enumerate(rows, 1):
+        schema.check("record", row, f"records.jsonl, line {number}")
+    return {"records.jsonl": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)}
+
+
+def csv_table(records: Sequence[Record]) -> Texts:
+    """One row a record for spreadsheets; cells as :func:`clm_data.review.cells.encode` has them."""
+    rows = [_csv_row(row) for row in layouts.parallel_rows(records)]
+    out = io.StringIO(newline="")
+    out.write("\ufeff")
+    writer = csv.DictWriter(out, list(rows[0]) if rows else [])
+    writer.writeheader()
+    writer.writerows(rows)
+    return {"records.csv": out.getvalue()}
+
+
+def easyedit(records: Sequence[Record]) -> Texts:
+    """A file a language in the layout of EasyEdit's KnowEdit data."""
+    return {
+        f"easyedit_{lang}.json": json_text(
+            [
+                {
+                    "case_id": record.case_id,
+                    "subject": record.fact(lang).subject,
+                    "prompt": record.fact(lang).prompt,
+                    "target_new": record.fact(lang).target_new,
+                    "ground_truth": [record.fact(lang).ground_truth],
+                    "rephrase_prompt": record.fact(lang).rephrase_prompt,
+                    "portability": {},
+                    "locality": {
+                        "Relation_Specificity": [
+                            {
+                                "prompt": record.probe(lang).loc,
+                                "ground_truth": [record.probe(lang).loc_ans],
+                            }
+                        ]
+                    },
+                }
+                for record in records
+            ]
+        )
+        for lang in LANGUAGES
+    }
+
+
+CLM_BENCH = "clm-bench"
+EXPORTERS: dict[str, Callable[[Sequence[Record]], Texts]] = {
+    CLM_BENCH: clm_bench,
+    "jsonl": jsonl,
+    "csv": csv_table,
+    "easyedit": easyedit,
+}
+
+
+def published_rows(files: Sequence[SourceFile]) -> dict[str, list[Any]]:
+    """The imported CLM-Bench rows under the published file names: equal objects, equal order.
+
+    From one layout with both languages, or the Chinese and English files together, all three come.
+    What was imported in several layouts comes once; different datasets follow one another.
+
+    Returns:
+        Rows by file name, without the names for which nothing was imported.
+    """
+    groups = [_parts(unit) for unit in units_of([f for f in files if is_published(f)])]
+    chosen: list[int] = []
+    seen: set[tuple[str, str]] = set()
+    # The richest first: a Chinese file alone adds nothing to a mixed file that holds the same.
+    for index in sorted(range(len(groups)), key=lambda index: (-len(groups[index]), index)):
+        keys = {(name, canonical_json(rows)) for name, rows in groups[index].items()}
+        if not keys <= seen:
+            seen |= keys
+            chosen.append(index)
+    out: dict[str, list[Any]] = {}
+    for name in PUBLISHED_FILES:
+        holders = [groups[index][name] for index in sorted(chosen) if name in groups[index]]
+        if holders:
+            out[name] = [row for rows in holders for row in rows]
+    return out
+
+
+def is_published(file: SourceFile) -> bool:
+    """Whether a file is in one of the three published layouts."""
+    return file.format.startswith(f"{CLM_BENCH}-")
+
+
+def json_text(rows: Sequence[Any]) -> str:
+    """JSON as the published files are written: no line end after the last line."""
+    return json.dumps(rows, ensure_ascii=False, indent=2)
+
+
+def write_folder(out: Path, texts: Mapping[str, str], *, force: bool = False) -> None:
+    """Write files into a folder, whole or not at all where the folder is new.
+
+    Args:
+        out: A new or empty folder; its parents are made.
+        texts: By file name.
+        force: Allow a folder with files in it: those of equal names are replaced, one by one and
+            each whole; no other is touched.
+
+    Raises:
+        InputFileError: ``out`` is a file, holds files without ``force``, or cannot be written.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputFileError(f"{out} is a file; name a folder with --out")
+    filled = out.is_dir() and any(out.iterdir())
+    if filled and not force:
+        raise InputFileError(
+            f"{out} is not empty; name another folder with --out, or replace files of equal names "
+            "with --force"
+        )
+    try:
+        _write(out, texts, filled=filled)
+    except OSError as error:
+        raise InputFileError(f"{out}: cannot be written: {error.strerror or error}") from error
+
+
+def _write(out: Path, texts: Mapping[str, str], *, filled: bool) -> None:
+    out = out.absolute()
+    aside = out.with_name(f".{out.name}.new")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        for name, text in texts.items():
+            (aside / name).write_bytes(text.encode("utf-8"))
+        if filled:
+            for name in texts:
+                (aside / name).replace(out / name)
+        else:
+            if out.exists():
+                out.rmdir()
+            aside.rename(out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _csv_row(row: Row) -> dict[str, str]:
+    """A row of the configuration ``parallel``, its structures spread: ``zh_prompt``."""
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, dict):
+            flat.update({f"{name}_{inner}": part for inner, part in value.items()})
+        else:
+            flat[name] = value
+    return {name: "" if value is None else encode(str(value)) for name, value in flat.items()}
+
+
+def _parts(unit: Unit) -> dict[str, list[Any]]:
+    """What one unit gives, by published file name."""
+    rows = unit.first.rows
+    if unit.english is not None:
+        plain = [_renamed(row, layouts.with_plain_names) for row in unit.english.rows]
+        mixed = layouts.alternate(rows, plain)
+        return {ZH_FILE: rows, EN_FILE: unit.english.rows, MIX_FILE: mixed}
+    if unit.first.format != "clm-bench-mix":
+        return {ZH_FILE if unit.first.format == "clm-bench-zh" else EN_FILE: rows}
+    pairs = pair_alternating(rows)
+    zh = [row for row, _ in pairs if row is not None]
+    en = [_renamed(row, layouts.with_english_names) for _, row in pairs if row is not None]
+    return {name: part for name, part in ((ZH_FILE, zh), (EN_FILE, en), (MIX_FILE, rows)) if part}
+
+
+def _renamed(row: Any, rename: Callable[[Row], Row]) -> Any:
+    return rename(row) if isinstance(row, dict) else row

@@ -1,0 +1,157 @@
+"""The report in its three forms."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clm_data.dedup.files import report as reports
+from clm_data.dedup.files.policies import View, decide
+from clm_data.dedup.files.report import SEPARATOR, Report, Settings, differences
+from clm_data.dedup.files.semantic import SemanticTwin
+
+
+def report_of(
+    texts: list[str | None],
+    *,
+    threshold: float = 0.8,
+    subjects: list[int] | None = None,
+    semantic: tuple[SemanticTwin, ...] = (),
+    fields: tuple[str, ...] = ("prompt",),
+) -> Report:
+    view = View()
+    for text in texts:
+        view.add(text)
+    settings = Settings(
+        file="made.jsonl",
+        fields=fields,
+        threshold=threshold,
+        policy="keep-first" if subjects is None else "by-subject",
+        subject=None if subjects is None else "subject",
+        semantic="some-model" if semantic else None,
+        semantic_threshold=0.8 if semantic else None,
+    )
+    return Report(settings, (view,), decide([view], threshold, subjects=subjects), semantic)
+
+
+def text_of(report: Report, form: str) -> str:
+    into = io.StringIO()
+    report.write_to(into, form)
+    return into.getvalue()
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: open tags at the end, marked texts, addresses."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.marked: list[tuple[str, str]] = []
+        self.loads: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.loads += [str(value) for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] in ("del", "ins"):
+            self.marked.append((self.open[-1], data))
+
+
+GULF: list[str | None] = [
+    "世界上最大的海湾是",
+    "世界上最大的海峡是",
+    "另一个",
+    "世界上最大的海湾是",
+]
+
+
+def test_the_json_has_every_cluster_and_flagged_row() -> None:
+    found = json.loads(text_of(report_of(GULF, subjects=[0, 1, 2, 0]), "json"))
+    assert found["rows"] == found["kept"] + found["removed"] == 4
+    assert found["clusters"] == [
+        {
+            "representative": {"row": 1, "texts": [GULF[0]]},
+            "removed": [{"row": 4, "texts": [GULF[3]], "ratio": 1.0, "field": "prompt"}],
+        }
+    ]
+    (flagged,) = found["review"]
+    assert (flagged["row"], flagged["twins"], flagged["closest"][0]["row"]) == (2, 1, 1)
+    assert flagged["closest"][0]["ratio"] == 0.888889
+    assert "semantic" not in found
+
+
+def test_joined_fields_are_told_apart_again() -> None:
+    text = SEPARATOR.join(["甲", "A"])
+    found = json.loads(text_of(report_of([text, text], fields=("zh", "en")), "json"))
+    assert found["clusters"][0]["representative"]["texts"] == ["甲", "A"]
+
+
+def test_half_a_surrogate_pair_does_not_stop_a_report(tmp_path: Path) -> None:
+    report = report_of(["abcdefgh\ud800i", "abcdefgh\ud800j"])
+    for form in ("json", "html", "table"):
+        report.write(tmp_path / form, form)
+    found = json.loads((tmp_path / "json").read_text(encoding="utf-8"))
+    assert found["clusters"][0]["representative"]["texts"] == ["abcdefgh\ud800i"]
+    assert "⟨U+D800⟩" in (tmp_path / "html").read_text(encoding="utf-8")
+
+
+def test_the_page_marks_the_difference_and_loads_nothing() -> None:
+    text = text_of(report_of([*GULF[:2], "<b>&"]), "html")
+    page = Page(text)
+    assert page.open == []
+    assert page.loads == []
+    assert page.marked[-2:] == [("del", "峡"), ("ins", "湾")]
+    assert "[only row 2: " in text  # for those who hear the page
+    assert 'lang="zh"' in text
+    assert "http" not in re.sub(r"http-equiv", "", text)
+
+
+def test_markup_in_texts_is_text() -> None:
+    text = text_of(report_of(["<script>alert(1)</script>", "<script>alert(2)</script>"]), "html")
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert "[bold]x" in text_of(report_of(["[bold]xyzxyzxyz", "[bold]xyzxyzxyw"]), "table")
+
+
+def test_table_and_page_show_the_first_and_say_how_many_there_are() -> None:
+    count = reports.SHOWN + 5
+    texts: list[str | None] = [f"{number:08x}" for number in range(count)] * 2
+    report = report_of(texts, threshold=0.99)
+    assert f"the first {reports.SHOWN} of {count}" in text_of(report, "table")
+    assert f"The first {reports.SHOWN} clusters are shown" in text_of(report, "html")
+    assert len(json.loads(text_of(report, "json"))["clusters"]) == count
+
+
+def test_semantic_twins_are_in_every_form() -> None:
+    report = report_of(["甲的首都是", "哪座城是首都"], semantic=(SemanticTwin(0, 1, 0.91),))
+    assert report.summary()["removed"] == 0
+    found = json.loads(text_of(report, "json"))
+    assert [row["row"] for row in found["semantic"][0]["rows"]] == [1, 2]
+    assert "0.9100" in text_of(report, "html")
+    assert "semantic twin" in text_of(report, "table")
+
+
+@given(st.text("ab中 ", max_size=30), st.text("ab中 ", max_size=30))
+def test_differences_give_both_texts_back(kept: str, removed: str) -> None:
+    found = differences(kept, removed)
+    assert "".join(text for kind, text in found if kind != "removed") == kept
+    assert "".join(text for kind, text in found if kind != "kept") == removed
+
+
+def test_huge_texts_are_shortened_around_their_difference() -> None:
+    huge = "长" * 20_000
+    text = text_of(report_of([f"{huge}甲{huge}", f"{huge}乙{huge}"]), "html")
+    assert len(text) < 20_000
+    assert Page(text).marked[-2:] == [("del", "乙"), ("ins", "甲")]

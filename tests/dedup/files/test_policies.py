@@ -1,0 +1,167 @@
+"""The policies against a plain reading of their definition, row by row and pair by pair."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rapidfuzz.distance import Indel
+
+from clm_data.dedup.files import policies
+from clm_data.dedup.files.policies import UNKNOWN, Outcome, View, decide
+from clm_data.errors import UserError
+
+
+def view_of(texts: list[str | None]) -> View:
+    view = View()
+    for text in texts:
+        view.add(text)
+    return view
+
+
+def ratio(one: str | None, two: str | None, threshold: str) -> float | None:
+    """The similarity of a pair over the threshold; None: no pair."""
+    if one is None or two is None:
+        return None
+    size = len(one) + len(two)
+    found = Fraction(size - Indel.distance(one, two), size) if size else Fraction(1)
+    return float(found) if found > Fraction(threshold) else None
+
+
+Removed = dict[int, tuple[int, float]]
+Flagged = dict[int, int]
+
+
+def by_definition(
+    columns: list[list[str | None]],
+    threshold: str,
+    scores: list[float] | None,
+    subjects: list[int] | None,
+) -> tuple[Removed, Flagged]:
+    rows = range(len(columns[0]))
+    order = list(rows) if scores is None else sorted(rows, key=lambda row: (-scores[row], row))
+    kept: list[int] = []
+    removed: Removed = {}
+    flagged: Flagged = {}
+    for row in order:
+        twins = [
+            (near, -kept.index(other), other)
+            for column in columns
+            for other in kept
+            if (near := ratio(column[row], column[other], threshold)) is not None
+        ]
+        same = [
+            twin
+            for twin in twins
+            if subjects is None or (subjects[row] == subjects[twin[2]] and subjects[row] != UNKNOWN)
+        ]
+        if same:
+            near, _, other = max(same)
+            removed[row] = (other, near)
+            continue
+        if twins:
+            flagged[row] = len(twins)
+        kept.append(row)
+    return removed, flagged
+
+
+def as_plain(outcome: Outcome) -> tuple[Removed, Flagged]:
+    removed = {each.row: (each.twin.row, each.twin.ratio) for each in outcome.removed}
+    return removed, {each.row: each.twins for each in outcome.review}
+
+
+words = st.one_of(st.none(), st.text("ab中", min_size=1, max_size=12))
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[list[list[str | None]], list[float], list[int]]:
+    count = draw(st.integers(1, 14))
+    columns = [
+        draw(st.lists(words, min_size=count, max_size=count))
+        for _ in range(draw(st.integers(1, 2)))
+    ]
+    scores = draw(st.lists(st.sampled_from([0.0, 1.0, 2.5]), min_size=count, max_size=count))
+    subjects = draw(st.lists(st.integers(UNKNOWN, 2), min_size=count, max_size=count))
+    return columns, scores, subjects
+
+
+@given(tables(), st.sampled_from(["0.5", "0.7", "0.9"]), st.booleans(), st.booleans())
+def test_every_policy_does_what_its_definition_says(
+    table: tuple[list[list[str | None]], list[float], list[int]],
+    threshold: str,
+    best: bool,
+    with_subjects: bool,
+) -> None:
+    columns, scores, subjects = table
+    given_scores = scores if best else None
+    given_subjects = subjects if with_subjects else None
+    outcome = decide(
+        [view_of(column) for column in columns],
+        float(threshold),
+        scores=given_scores,
+        subjects=given_subjects,
+    )
+    removed, flagged = as_plain(outcome)
+    expected_removed, expected_flagged = by_definition(
+        columns, threshold, given_scores, given_subjects
+    )
+    assert removed == expected_removed
+    assert flagged == (expected_flagged if with_subjects else {})
+    assert list(outcome.stays) == [row not in removed for row in range(len(columns[0]))]
+
+
+def test_a_removed_row_takes_no_other_with_it() -> None:
+    chain = ["aaaaaaaaaa", "aaaaaaaaab", "aaaaaaaabb"]  # 0-1 and 1-2 are 0.9 alike, 0-2 is 0.8
+    outcome = decide([view_of([*chain])], 0.85)
+    assert [each.row for each in outcome.removed] == [1]
+
+
+def test_exactly_the_threshold_stays() -> None:
+    texts: list[str | None] = ["aaaaaaaaaa", "aaaaaaaaab"]
+    assert not decide([view_of(texts)], 0.9).removed
+    assert decide([view_of(texts)], 0.8999).removed
+
+
+def test_the_gulf_and_the_strait_are_two_facts() -> None:
+    texts: list[str | None] = [
+        "世界上最大的海湾是",
+        "世界上最大的海峡是",
+        "世界上最大的海湾是",
+    ]
+    outcome = decide([view_of(texts)], 0.8, subjects=[0, 1, 0])
+    assert [each.row for each in outcome.removed] == [2]
+    assert [(each.row, each.closest[0].row) for each in outcome.review] == [(1, 0)]
+    assert outcome.pairs_to_review == 1
+
+
+def test_of_equal_texts_without_text_none_goes() -> None:
+    outcome = decide([view_of([None, None, "x", None])], 0.9)
+    assert bytes(outcome.stays) == b"\1\1\1\1"
+
+
+def test_many_equal_rows_of_different_subjects_are_counted_and_ten_named() -> None:
+    count = 3_000  # as pairs four and a half million
+    outcome = decide([view_of(["它的首都是"] * count)], 0.9, subjects=list(range(count)))
+    assert not outcome.removed
+    last = outcome.review[-1]
+    assert (last.row, last.twins) == (count - 1, count - 1)
+    assert [twin.row for twin in last.closest] == list(range(policies.CLOSEST))
+
+
+def test_clusters_are_the_rows_that_stay_with_what_went_for_them() -> None:
+    texts: list[str | None] = ["bbbb", "aaaa", "bbbb", "aaaa", "cccc", "bbbb"]
+    clusters = list(decide([view_of(texts)], 0.9).clusters())
+    assert [(c.representative, [r.row for r in c.removed]) for c in clusters] == [
+        (0, [2, 5]),
+        (1, [3]),
+    ]
+
+
+def test_too_many_pairs_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policies, "MOST_PAIRS", 5)
+    texts: list[str | None] = [f"{'长' * 40}{number}" for number in range(10)]
+    with pytest.raises(UserError, match="raise --threshold") as caught:
+        decide([view_of(texts)], 0.8)
+    assert "\n" not in str(caught.value)

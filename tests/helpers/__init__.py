@@ -1,0 +1,1 @@
+"""What tests share: example objects, small models, servers on loopback."""

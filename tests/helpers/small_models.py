@@ -1,0 +1,137 @@
+"""Small random models of every supported architecture, and small tokenizers, made on the spot."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from clm_data.eval.editors import params_for
+from clm_data.eval.editors.values import ValueParams
+from clm_data.eval.model.loaded import LoadedModel
+from clm_data.eval.model.loading import prepare
+
+TEXTS = [
+    "鲁迅的原名是周树人",
+    "长江发源于青藏高原",
+    "《红楼梦》的作者是曹雪芹",
+    "The capital of France is Paris",
+    "Water boils at 100 degrees",
+    "The author of Hamlet is William Shakespeare",
+]
+_LAYERS = (1, 2)
+_VALUES = ValueParams(steps=25, lr=0.5, clamp=4.0, kl_factor=0.0625, weight_decay=1e-3)
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox")
+
+
+def small_params(method: str) -> Any:
+    """Hyperparameters that edit a random model of a few layers."""
+    if method in ("memit", "alphaedit"):
+        params = replace(params_for(method, "qwen2-7b"), layers=_LAYERS, values=_VALUES)
+    elif method == "pmet":
+        params = replace(params_for(method, "qwen2-7b"), layers=_LAYERS)
+    elif method == "rome":
+        return replace(params_for(method, "tiny"), values=_VALUES)
+    else:
+        return params_for(method, "tiny")
+    return params if method == "alphaedit" else replace(params, moment_weight=100.0)
+
+
+def byte_level_tokenizer(texts: list[str] = TEXTS, size: int = 400) -> Any:
+    """Byte-level BPE, as Llama-3, Qwen and GPT-2 have."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, initial_alphabet=alphabet, special_tokens=["<s>"], show_progress=False
+    )
+    made.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="<s>")
+
+
+def sentencepiece_tokenizer(texts: list[str] = TEXTS, size: int = 500) -> Any:
+    """Metaspace BPE with byte fallback and a BOS, as Llama-2 and Mistral have."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    fallback = [f"<0x{byte:02X}>" for byte in range(256)]
+    made = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    made.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    made.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=["<unk>", "<s>", *fallback], show_progress=False
+    )
+    made.train_from_iterator(texts, trainer)
+    made.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", made.token_to_id("<s>"))]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", unk_token="<unk>")
+
+
+def character_tokenizer(texts: list[str] = TEXTS) -> Any:
+    """One token a character."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted({letter for text in texts for letter in text})
+    vocabulary = {letter: index for index, letter in enumerate(["<unk>", *letters])}
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>")
+
+
+def _config(architecture: str, vocabulary: int, tied: bool) -> Any:
+    from transformers import AutoConfig
+
+    if architecture == "gpt2":
+        return AutoConfig.for_model(
+            "gpt2",
+            vocab_size=vocabulary,
+            n_embd=32,
+            n_layer=5,
+            n_head=4,
+            n_positions=128,
+            tie_word_embeddings=tied,
+        )
+    sizes = {
+        "vocab_size": vocabulary,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 5,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 128,
+        "tie_word_embeddings": tied,
+    }
+    if architecture != "gpt_neox":
+        sizes |= {"num_key_value_heads": 2, "head_dim": 8}
+    return AutoConfig.for_model(architecture, **sizes)
+
+
+def small_model(
+    architecture: str = "llama",
+    *,
+    tied: bool = False,
+    seed: int = 0,
+    tokenizer: Any = None,
+    dtype: str = "float32",
+) -> LoadedModel:
+    """A random model of five layers."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = tokenizer or byte_level_tokenizer()
+    config = _config(architecture, len(tokenizer), tied)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config)
+        for name, weight in model.named_parameters():
+            if weight.ndim == 2 and "norm" not in name:
+                torch.nn.init.normal_(weight, std=0.2)
+    return prepare(f"{architecture}-{seed}", model.to(getattr(torch, dtype)), tokenizer)

@@ -1,0 +1,186 @@
+"""The whole of build: files, counts, bytes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from clm_data.building import build, collect
+from clm_data.codes import CODES
+from clm_data.config import Workspace, open_workspace
+from clm_data.demo_run import run_demo
+from clm_data.errors import InputFileError, UserError
+from clm_data.manifest import file_hashes, read_manifest
+from clm_data.records import Decision
+from clm_data.store import Store
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with the whole bank in it, and its dataset."""
+    folder = tmp_path_factory.mktemp("demo") / "workspace"
+    lines: list[str] = []
+    run_demo(folder, lines.append)
+    (folder / "said.txt").write_text("\n".join(lines), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def workspace(demo: Path, tmp_path: Path) -> Workspace:
+    """A copy of it that a test may change."""
+    shutil.copytree(demo, tmp_path / "workspace")
+    return open_workspace(tmp_path / "workspace")
+
+
+def rows(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_demo_keeps_at_least_250_records_over_24_domains(demo: Path) -> None:
+    records = pq.read_table(demo / "dataset" / "parallel" / "test.parquet").to_pylist()
+    assert len(records) >= 250
+    assert len({record["domain"] for record in records} - {None}) == 24
+    assert [record["case_id"] for record in records] == list(range(1, len(records) + 1))
+    assert len({record["id"] for record in records}) == len(records)
+
+
+def test_the_rejection_report_has_every_error_code(demo: Path) -> None:
+    found = {
+        problem["code"]
+        for row in rows(demo / "dataset" / "rejected.jsonl")
+        for problem in row["problems"]
+    }
+    assert {name for name, code in CODES.items() if code.severity == "error"} <= found
+
+
+def test_the_demo_says_what_to_look_at_next(demo: Path) -> None:
+    said = (demo / "said.txt").read_text(encoding="utf-8")
+    for name in ("README.md", "domains.png", "rejected.jsonl", "review.csv"):
+        assert name in said
+    assert "people reviewed 0 of them" in said
+
+
+def test_a_demo_on_a_finished_one_asks_nothing_and_changes_no_byte(demo: Path) -> None:
+    before = file_hashes(demo / "dataset")
+    lines: list[str] = []
+    run_demo(demo, lines.append)
+    assert file_hashes(demo / "dataset") == before
+    assert any("0 requests" in line for line in lines)
+
+
+def test_every_stage_accounts_for_everything(workspace: Workspace) -> None:
+    collected = collect(workspace)
+    stages = list(collected.stages.values())
+    for stage in stages:
+        assert stage["in"] == stage["kept"] + stage["rejected"]
+    for before, after in pairwise(stages):
+        assert after["in"] == before["kept"]
+    assert stages[-1]["kept"] == len(collected.records)
+    probes = [r for r in collected.rejected if r.stage == "locality"]
+    assert stages[0]["in"] == len(collected.records) + len(collected.rejected) - len(probes)
+
+
+def test_the_same_store_gives_the_same_bytes(workspace: Workspace, demo: Path) -> None:
+    out = workspace.path / "again"
+    build(workspace, out)
+    assert file_hashes(out) == file_hashes(demo / "dataset")
+    assert (out / "manifest.json").read_bytes() == (demo / "dataset/manifest.json").read_bytes()
+
+
+def test_the_manifest_names_every_file_with_its_hash(demo: Path) -> None:
+    manifest = read_manifest(demo / "dataset")
+    assert manifest.files == file_hashes(demo / "dataset")
+    assert {"parallel/test.parquet", "README.md", "domains.png"} <= manifest.files.keys()
+    assert str(demo) not in (demo / "dataset" / "manifest.json").read_text()
+
+
+def test_the_configurations_hold_the_same_records(demo: Path) -> None:
+    folder = demo / "dataset"
+    tables = {n: pq.read_table(folder / n / "test.parquet").to_pylist() for n in ("zh", "en")}
+    parallel = pq.read_table(folder / "parallel" / "test.parquet").to_pylist()
+    mix = pq.read_table(folder / "mix" / "test.parquet").to_pylist()
+    for index, record in enumerate(parallel):
+        for offset, lang in enumerate(("zh", "en")):
+            side = tables[lang][index]
+            assert {name: side[name] for name in record[lang]} == record[lang]
+            alternating = dict(mix[2 * index + offset])
+            assert alternating.pop("language") == lang
+            assert alternating == side
+
+
+def test_load_dataset_works_on_the_folder(demo: Path) -> None:
+    from datasets import load_dataset
+
+    kept = read_manifest(demo / "dataset").stages["locality"]["kept"]
+    for name, factor in (("parallel", 1), ("zh", 1), ("en", 1), ("mix", 2)):
+        dataset = load_dataset(str(demo / "dataset"), name)
+        assert list(dataset) == ["test"]
+        assert len(dataset["test"]) == factor * kept
+
+
+def test_probes_are_pairs_used_once_and_strangers_to_their_facts(demo: Path) -> None:
+    records = pq.read_table(demo / "dataset" / "parallel" / "test.parquet").to_pylist()
+    for lang in ("zh", "en"):
+        probes = [record[lang]["loc"] for record in records]
+        assert len(set(probes)) == len(probes)
+        for record in records:
+            assert record[lang]["subject"].casefold() not in record[lang]["loc"].casefold()
+
+
+def test_reviewed_only_takes_accepted_and_fixed_entries_alone(workspace: Workspace) -> None:
+    with Store(workspace.store_url) as store:
+        accepted, mended, *_ = collect(workspace).assembly.entries
+        decisions = [
+            Decision(
+                entry_id=accepted.id,
+                content_hash=accepted.content_hash,
+                verdict="accept",
+                reviewer="李华",
+            ),
+            Decision(
+                entry_id=mended.id,
+                content_hash=mended.content_hash,
+                verdict="fix",
+                reviewer="李华",
+                fixed={"en.target_new": "Guo Moruo"},
+            ),
+        ]
+        store.add_decisions(decisions, ["1", "2"])
+    out = workspace.path / "reviewed"
+    report = build(workspace, out, reviewed_only=True)
+    records = pq.read_table(out / "parallel" / "test.parquet").to_pylist()
+    assert [record["review"] for record in records] == ["accepted", "fixed"]
+    assert records[1]["id"] == mended.id
+    assert records[1]["en"]["target_new"] == "Guo Moruo"
+    assert report.stats.unreviewed == 0
+    for stage in report.stages.values():
+        assert stage["in"] == stage["kept"] + stage["rejected"]
+    assert read_manifest(out).reviewed == {"accepted": 1, "fixed": 1}
+    everything = build(workspace, workspace.path / "all")
+    assert everything.stats.unreviewed == everything.stats.records - 2
+
+
+def test_reviewed_only_without_any_review_is_one_clear_error(workspace: Workspace) -> None:
+    with pytest.raises(UserError, match="nobody has accepted"):
+        build(workspace, workspace.path / "reviewed", reviewed_only=True)
+    assert not (workspace.path / "reviewed").exists()
+
+
+def test_an_empty_store_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the store is empty"):
+        build(open_workspace(tmp_path, create=True), tmp_path / "dataset")
+
+
+def test_somebody_elses_folder_is_not_overwritten(workspace: Workspace, tmp_path: Path) -> None:
+    out = tmp_path / "thesis"
+    out.mkdir()
+    (out / "chapter.txt").write_text("mine")
+    with pytest.raises(InputFileError, match="did not write"):
+        build(workspace, out)
+    assert [path.name for path in out.iterdir()] == ["chapter.txt"]
