@@ -64,7 +64,7 @@ def analyze(
         models=model or (),
         states=states,
         cache=cache or default_cache(),
-        say=note,
+        log=note,
     )
     note("drawing the figures")
     drawn = draw_figures([folder / "analysis", folder / "tables"], folder / "figures")

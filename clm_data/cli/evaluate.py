@@ -126,7 +126,7 @@ def eval_baselines(
     if read.left_out:
         note(f"{read.left_out} rows without all texts in both languages are left out")
     places = runner.Places(out, cache or runner.default_cache(), save_deltas)
-    results = runner.run(chosen, read, places, say=note)
+    results = runner.run(chosen, read, places, log=note)
     if json:
         print_json(results.model_dump(mode="json", exclude={"cells": {"__all__": {"items"}}}))
     else:
@@ -194,7 +194,7 @@ def _page(folders: list[Path], html: Path, dataset: str | None, language: str, j
     lang = next((one for one in LANGUAGES if one == language), None)
     if lang is None:
         raise ConfigError(f"--language {language}: the page is in zh or en")
-    written = write_report(folders[0], html, dataset=dataset, lang=lang, say=note)
+    written = write_report(folders[0], html, dataset=dataset, lang=lang, log=note)
     if json:
         missing = [{"what": one.what.en, "command": one.command} for one in written.missing]
         places = {"tables": str(written.tables), "figures": str(written.figures)}

@@ -2,8 +2,8 @@
 
 It uses the signatures of :mod:`clm_data.dedup.join.signatures` in a form that needs no corpus: 128
 bits, the bit of an occurrence drawn by a fixed hash. Texts stand on shelves by length, so a
-question looks at the lengths that a pair may have, compares signatures there, and measures the few that
-remain.
+question looks at the lengths that a pair may have, compares signatures there, and measures the
+few that remain.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.model.tiny import TinyConfig
 from clm_data.eval.recipe import Recipe
 from clm_data.eval.results import CellResult, Results, read_results
-from clm_data.eval.sweep.open_model import Say, open_model
+from clm_data.eval.sweep.open_model import open_model
+from clm_data.log import Log, silent
 from clm_data.records import Record
 
 
@@ -40,7 +41,7 @@ def analyse_folder(
     states: bool = True,
     cache: Path,
     tiny_config: TinyConfig | None = None,
-    say: Say = lambda _: None,
+    log: Log = silent,
 ) -> Analysed:
     """Write ``FOLDER/analysis/*.csv``.
 
@@ -51,7 +52,7 @@ def analyse_folder(
         states: Whether to load models and read their states at all.
         cache: Folder of trained tiny models.
         tiny_config: Of the tiny model, where it is not the usual.
-        say: Told what goes on.
+        log: Called with progress messages.
 
     Raises:
         InputFileError: No results, another dataset, or there is nothing to analyse.
@@ -64,26 +65,26 @@ def analyse_folder(
         if name not in labels:
             raise UnknownNameError("model of these results", name, labels)
     done = Analysed()
-    _geometry(folder, done, say)
+    _geometry(folder, done, log)
     if not states:
         done.left_out.append("states: not asked for")
     elif dataset is None:
         done.left_out.append("states: name the dataset that was edited with --dataset")
     else:
         _check(dataset, results)
-        _states(folder, results, dataset, models or labels, cache, tiny_config, done, say)
+        _states(folder, results, dataset, models or labels, cache, tiny_config, done, log)
     if not done.tables:
         raise InputFileError(f"{folder}: nothing could be analysed: {'; '.join(done.left_out)}")
     return done
 
 
-def _geometry(folder: Path, done: Analysed, say: Say) -> None:
+def _geometry(folder: Path, done: Analysed, log: Log) -> None:
     if not any((folder / "deltas").glob("*.safetensors")):
         done.left_out.append(
             "geometry: no weight changes there; run eval-baselines with --save-deltas"
         )
         return
-    found = geometry.analyse(folder, say=say)
+    found = geometry.analyse(folder, log=log)
     done.tables += geometry.write(folder / "analysis", found)
     for row in found.skipped:
         name = f"{row['model']} {row['method']} {row['language']} batch {row['batch_size']}"
@@ -112,7 +113,7 @@ def _states(
     cache: Path,
     tiny_config: TinyConfig | None,
     done: Analysed,
-    say: Say,
+    log: Log,
 ) -> None:
     if not results.recipe:
         done.left_out.append("states: the results do not say which models; run the sweep again")
@@ -128,8 +129,8 @@ def _states(
         ]
         if spec.shown not in wanted or not cells:
             continue
-        loaded = open_model(spec, used, cache, tiny_config, say)
-        for name, rows in _of_model(folder, loaded, recipe, used, cells, done, say).items():
+        loaded = open_model(spec, used, cache, tiny_config, log)
+        for name, rows in _of_model(folder, loaded, recipe, used, cells, done, log).items():
             tables.setdefault(name, []).extend(rows)
         del loaded
     for name, rows in tables.items():
@@ -152,7 +153,7 @@ def _of_model(
     records: Sequence[Record],
     cells: Sequence[CellResult],
     done: Analysed,
-    say: Say,
+    log: Log,
 ) -> dict[str, list[dict[str, Any]]]:
     from clm_data.eval.analysis.geometry.saved_edits import find_edits
     from clm_data.eval.analysis.language.edited_states import analyse_edits
@@ -160,11 +161,11 @@ def _of_model(
     from clm_data.eval.analysis.language.vectors import analyse
     from clm_data.eval.protocols import protocol_named
 
-    say(f"states of {loaded.name}")
+    log(f"states of {loaded.name}")
     states = collect(loaded, records, protocol_named(recipe.protocols[0]))
     tables = dict(analyse(states))
     if any((folder / "deltas").glob(f"{cells[0].key}-*.safetensors")):
-        say(f"what edits do to states of {loaded.name}")
+        log(f"what edits do to states of {loaded.name}")
         tables |= analyse_edits(loaded, states, records, find_edits(folder).groups)
     else:
         done.left_out.append(f"edited states of {loaded.name}: no weight changes there")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,13 +38,13 @@ from clm_data.eval.report.chapters.evaluation import Evaluation
 from clm_data.eval.report.parts import Missing, Part, Picture, Section, Words
 from clm_data.eval.results import read_results
 from clm_data.files import replaced_folder
+from clm_data.log import Log, silent
 from clm_data.records import Language
 
 MARKER = "statements.csv"
 """A table that every report has: tells its folder from somebody's own."""
 _LARGEST_SVG = 400_000
 """Bytes; of a larger one the page shows the PNG."""
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def write_report(
     *,
     dataset: str | None = None,
     lang: Language = "en",
-    say: Say = lambda _: None,
+    log: Log = silent,
 ) -> Written:
     """Write the page, its figures (PNG, SVG) and its tables (CSV, LaTeX).
 
@@ -110,7 +110,7 @@ def write_report(
             in the folder, else into ``NAME_files``.
         dataset: The dataset that was evaluated; None: the page says that it is missing.
         lang: What the page shows at first.
-        say: Told what goes on.
+        log: Called with progress messages.
 
     Raises:
         InputFileError: No results, an unreadable dataset or table, or nothing can be written.
@@ -123,7 +123,7 @@ def write_report(
     try:
         html.parent.mkdir(parents=True, exist_ok=True)
         with replaced_folder(places.tables, MARKER) as tables:
-            sections = _sections(evaluation, found, places, tables, dataset, say)
+            sections = _sections(evaluation, found, places, tables, dataset, log)
             exports.write_tables(tables, exports.all_tables(sections))
             recipe = about_run.recipe_text(results)
             if recipe:
@@ -148,13 +148,13 @@ def _sections(
     places: _Places,
     tables: Path,
     dataset: str | None,
-    say: Say,
+    log: Log,
 ) -> list[Section]:
     results = evaluation.results
     by_domain = about_domains.by_domain(evaluation)
     long = [about_domains.long_table(evaluation), about_domains.along_table(evaluation)]
     exports.write_tables(tables, [*by_domain, *long])
-    say("drawing the figures")
+    log("drawing the figures")
     pictures = _pictures([places.analysis, tables], places.figures)
     analysed = _analysis(places.analysis)
     records = {} if found is None else found.records()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +11,9 @@ from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.model.loading import load_model
 from clm_data.eval.model.tiny import TinyConfig, tiny_model
 from clm_data.eval.recipe import ModelSpec
+from clm_data.log import Log, silent
 from clm_data.records import Record
 
-Say = Callable[[str], None]
-"""Takes a line for people."""
 _EVERY = 40
 """Steps of training between two lines."""
 
@@ -24,7 +23,7 @@ def open_model(
     used: Sequence[Record],
     cache: Path,
     tiny_config: TinyConfig | None = None,
-    say: Say = lambda _: None,
+    log: Log = silent,
 ) -> LoadedModel:
     """A model of a recipe, unedited, under its label.
 
@@ -33,7 +32,7 @@ def open_model(
         used: The records of the dataset that the sweep uses; ``tiny`` knows these.
         cache: Folder of trained tiny models.
         tiny_config: Size and training of the tiny model, where not the usual.
-        say: Told what goes on.
+        log: Called with progress messages.
 
     Raises:
         MissingExtraError: torch is not installed.
@@ -43,13 +42,13 @@ def open_model(
 
     def training(step: int, steps: int, loss: float) -> None:
         if step % _EVERY == 0 or step == steps:
-            say(f"tiny model: step {step} of {steps}, loss on answers {loss:.3f}")
+            log(f"tiny model: step {step} of {steps}, loss on answers {loss:.3f}")
 
     name = spec.name
     if spec.is_tiny:
-        say(f"tiny model: knows {len(used)} records in two languages")
+        log(f"tiny model: knows {len(used)} records in two languages")
         name = str(tiny_model(used, cache, tiny_config, training))
-    say(f"loading {spec.shown}")
+    log(f"loading {spec.shown}")
     with edit_errors(f"loading {spec.shown}", "use bfloat16, or spread it with device_map"):
         loaded = load_model(
             name,

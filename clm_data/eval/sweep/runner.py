@@ -28,8 +28,9 @@ from clm_data.eval.sweep.cell import EvalContext, deltas_kept, params_json, run_
 from clm_data.eval.sweep.corpus import corpus_texts
 from clm_data.eval.sweep.identity import corpus_identity, model_identity
 from clm_data.eval.sweep.measure import Before, Evaluator
-from clm_data.eval.sweep.open_model import Say, open_model
+from clm_data.eval.sweep.open_model import open_model
 from clm_data.eval.sweep.progress import Clock
+from clm_data.log import Log, silent
 from clm_data.records import LANGUAGES, digest
 
 
@@ -65,7 +66,7 @@ def run(
     dataset: EvalSet,
     places: Places,
     *,
-    say: Say = lambda _: None,
+    log: Log = silent,
     tiny_config: TinyConfig | None = None,
 ) -> Results:
     """Compute the cells of a recipe that are not there yet, and write results and tables.
@@ -77,7 +78,7 @@ def run(
         recipe: The grid.
         dataset: The records, whole; the recipe may want only the first of them.
         places: Where to read and write.
-        say: Told what goes on, with the time left.
+        log: Called with progress messages.
         tiny_config: Size and training of the tiny model.
 
     Raises:
@@ -88,7 +89,7 @@ def run(
     _check_extra()
     if not dataset.records:
         raise InputFileError(f"{dataset.name}: the dataset is empty; give one with records")
-    sweep = _Sweep(recipe, dataset, places, say, tiny_config or TinyConfig())
+    sweep = _Sweep(recipe, dataset, places, log, tiny_config or TinyConfig())
     try:
         places.out.mkdir(parents=True, exist_ok=True)
         cells = sweep.cells()
@@ -122,9 +123,9 @@ class _Sweep:
     """One run over a grid."""
 
     def __init__(
-        self, recipe: Recipe, dataset: EvalSet, places: Places, say: Say, tiny_config: TinyConfig
+        self, recipe: Recipe, dataset: EvalSet, places: Places, log: Log, tiny_config: TinyConfig
     ) -> None:
-        self.recipe, self.whole, self.places, self.say = recipe, dataset, places, say
+        self.recipe, self.whole, self.places, self.log = recipe, dataset, places, log
         self.tiny_config = tiny_config
         self.used = dataset.first(recipe.facts)
         self.clock = Clock()
@@ -139,12 +140,12 @@ class _Sweep:
             old = None if isinstance(plan, CellResult) else self._finished(plan)
             if isinstance(plan, CellResult):
                 done[index] = plan
-                self.say(f"failed: {plan.setting.label}: {plan.error}")
+                self.log(f"failed: {plan.setting.label}: {plan.error}")
             elif old is not None:
                 done[index] = old
         ready = sum(cell.status == "done" for cell in done.values())
         if ready:
-            self.say(f"{ready} of {len(planned)} cells are there already")
+            self.log(f"{ready} of {len(planned)} cells are there already")
         todo = [(i, p) for i, p in enumerate(planned) if i not in done and isinstance(p, _Plan)]
         self.clock.begin(len(todo))
         for spec in dict.fromkeys(plan.spec for _, plan in todo):
@@ -206,7 +207,7 @@ class _Sweep:
     ) -> Iterator[tuple[int, CellResult]]:
         try:
             model = open_model(
-                spec, self.used.records, self.places.cache, self.tiny_config, self.say
+                spec, self.used.records, self.places.cache, self.tiny_config, self.log
             )
         except Exception as error:  # one model of several; the others go on
             for index, plan in plans:
@@ -221,7 +222,7 @@ class _Sweep:
 
     def _one(self, desk: ModelWorkbench, plan: _Plan) -> CellResult:
         where, begin = self.clock.where(), self.clock.now()
-        self.say(f"{where} {plan.setting.label}")
+        self.log(f"{where} {plan.setting.label}")
         cell = None
         try:
             cell = desk.compute(plan)
@@ -231,7 +232,7 @@ class _Sweep:
             _free_memory()
             return failed
         self.clock.tick()
-        self.say(
+        self.log(
             f"{where} {plan.setting.label}: {tables.in_words(cell)}, "
             f"{self.clock.now() - begin:.0f} s; {self.clock.left()}"
         )
@@ -239,7 +240,7 @@ class _Sweep:
 
     def _failed(self, plan: _Plan, error: Exception) -> CellResult:
         cell = _failure(plan.key, plan.setting, error)
-        self.say(f"{self.clock.where()} failed: {plan.setting.label}: {cell.error}")
+        self.log(f"{self.clock.where()} failed: {plan.setting.label}: {cell.error}")
         self.clock.tick()
         return cell
 
@@ -247,7 +248,7 @@ class _Sweep:
         """Say so, now and then."""
         if self.clock.part(batch / of):
             at = f"{batch} of {of} batches"
-            self.say(f"{self.clock.where()} {setting.label}: {at}; {self.clock.left()}")
+            self.log(f"{self.clock.where()} {setting.label}: {at}; {self.clock.left()}")
 
 
 @dataclass(frozen=True)
@@ -300,7 +301,7 @@ class ModelWorkbench:
         if name not in self._benches:
             recipe, records = self.sweep.recipe, self.sweep.used.records
             meter = Evaluator(protocol_named(name), recipe.generate, self.spec.tokens_per_batch)
-            self.sweep.say(f"measuring {self.spec.shown} before edits ({name})")
+            self.sweep.log(f"measuring {self.spec.shown} before edits ({name})")
             before = meter.before(self.model, records)
             bootstrap = Bootstrap(recipe.resamples, seed=recipe.seed)
             self._benches[name] = EvalContext(self.model, records, meter, before, bootstrap)
@@ -337,7 +338,7 @@ class ModelWorkbench:
                 most=recipe.corpus_texts,
             )
             count = sum(map(len, texts.values()))
-            self.sweep.say(f"second moments of layers {list(layers)} from {count} texts")
+            self.sweep.log(f"second moments of layers {list(layers)} from {count} texts")
             self._moments[name, layers] = second_moments(
                 self.model,
                 texts,

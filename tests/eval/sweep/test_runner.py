@@ -47,7 +47,7 @@ def sweep(tiny_folder: Path, tmp_path: Path) -> Sweep:
     def run(out: str = "out", **changes: Any) -> tuple[Results, list[str]]:
         said: list[str] = []
         places = Places(tmp_path / out, tiny_folder.parent, changes.pop("save_deltas", False))
-        found = runner.run(recipe(**changes), DATASET, places, say=said.append, tiny_config=CONFIG)
+        found = runner.run(recipe(**changes), DATASET, places, log=said.append, tiny_config=CONFIG)
         return found, said
 
     return run

@@ -6,7 +6,7 @@ Reads what ``eval-baselines --save-deltas`` wrote, one weight at a time, and giv
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,10 +24,9 @@ from clm_data.eval.analysis.geometry.resample import (
 from clm_data.eval.analysis.geometry.saved_edits import ABOUT, Group, about, find_edits
 from clm_data.eval.csv_tables import write_rows
 from clm_data.eval.results import EditLanguage
+from clm_data.log import Log, silent
 
 Row = dict[str, object]
-Say = Callable[[str], None]
-"""Takes a line for people."""
 COLUMNS = ("batch", "layer", "comparison", "measure", "value", "low", "high", "interval", "facts")
 """Of ``geometry.csv``, after those of the group."""
 MANY_BATCHES = 5
@@ -53,15 +52,13 @@ class GeometryTables:
     skipped: tuple[Row, ...]
 
 
-def analyse(
-    folder: Path, settings: Settings = DEFAULT, *, say: Say = lambda _: None
-) -> GeometryTables:
+def analyse(folder: Path, settings: Settings = DEFAULT, *, log: Log = silent) -> GeometryTables:
     """Compare the saved changes of a results folder.
 
     Args:
         folder: What ``eval-baselines --save-deltas`` wrote.
         settings: How.
-        say: Told what goes on.
+        log: Called with progress messages.
 
     Raises:
         InputFileError: No results, or no saved changes among them.
@@ -73,7 +70,7 @@ def analyse(
     reached: list[Row] = []
     for group in found.groups:
         name = " ".join(str(value) for value in group.about.values() if value != "")
-        say(f"geometry of {name}")
+        log(f"geometry of {name}")
         try:
             geometry += group_rows(group, settings)
             for layer in group.layers():
