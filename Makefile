@@ -74,7 +74,7 @@ bench-edit: $(VENV)/.eval    ## a whole MEMIT edit against the plain loop, 10 an
 bench-generate: $(VENV)/.dev   ## 1,000 requests against a chat server on loopback
 	$(BIN)/python benchmarks/generate_throughput.py
 
-docs: $(VENV)/.dev    ## the generated pages: docs/cli.md, docs/schema.md
+docs: $(VENV)/.dev    ## the generated pages: docs/reference/cli.md, docs/reference/schema.md
 	$(BIN)/python docs/generate.py docs
 
 wheel: $(VENV)/.dev   ## dist/*.whl

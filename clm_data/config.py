@@ -204,7 +204,7 @@ def write_default_config(folder: Path) -> Path:
     file = folder / CONFIG_NAME
     defaults = Settings()
     file.write_text(
-        "# Settings of this workspace; docs/schema.md lists them all.\n"
+        "# Settings of this workspace; docs/reference/schema.md lists them all.\n"
         "# Also: siliconflow, openrouter, dashscope, vllm, ollama, custom, offline.\n"
         f"provider: {defaults.provider}\n"
         "dataset:\n"

@@ -154,4 +154,4 @@ def _show_next(folder: Path, say: Say, program: str) -> None:
     there = f"{program} --workspace {shlex.quote(str(folder))}"
     say(f"  {there} audit --html audit.html")
     say(f"  {there} push-to-hub me/demo --dry-run")
-    say(f"  {program} init my-dataset   and a real model: docs/real-model.md")
+    say(f"  {program} init my-dataset   and a real model: docs/how-to/real-model.md")

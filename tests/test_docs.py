@@ -38,7 +38,7 @@ def generator() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("page", ["cli.md", "schema.md"])
+@pytest.mark.parametrize("page", ["reference/cli.md", "reference/schema.md"])
 def test_a_generated_page_is_what_the_code_gives(page: str) -> None:
     rendered = generator().PAGES[page]()
     assert (ROOT / "docs" / page).read_text(encoding="utf-8") == rendered, "run: make docs"
@@ -80,7 +80,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 
 def test_the_provider_table_is_that_of_the_code() -> None:
-    text = (ROOT / "docs" / "real-model.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "how-to" / "real-model.md").read_text(encoding="utf-8")
     rows = {
         cells[0].strip("` "): [cell.strip() for cell in cells[1:]]
         for cells in (line.strip("|").split("|") for line in text.splitlines() if "|" in line)
@@ -95,7 +95,7 @@ def test_the_provider_table_is_that_of_the_code() -> None:
 
 
 def test_the_example_of_a_domain_of_ones_own_loads(tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "custom-domain.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "how-to" / "custom-domain.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     (tmp_path / "domains.yaml").write_text(example, encoding="utf-8")
     assert list(load_domains(tmp_path / "domains.yaml")) == ["tea_culture"]

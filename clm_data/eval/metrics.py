@@ -1,4 +1,4 @@
-"""What is measured, as plain functions on numbers; each formula stands in ``docs/metrics.md``.
+"""What is measured, as plain functions on numbers; formulas: ``docs/reference/metrics.md``.
 
 Nothing here knows of models or files: token ids, log-probabilities and texts come in, shares
 between 0 and 1 (or None, where nothing can be said) go out. Printed tables show percent.

@@ -6,7 +6,7 @@
     OUT/deltas/KEY-*.safetensors   on request
     OUT/table.md .csv .tex
 
-Shares are between 0 and 1 here; tables show percent. Fields are described in ``docs/metrics.md``.
+Shares are between 0 and 1 here; tables show percent. Fields: ``docs/reference/metrics.md``.
 """
 
 from __future__ import annotations

@@ -227,7 +227,7 @@ def page(results: Results) -> str:
         f"# {results.title}",
         "",
         f"{results.records} records of {results.dataset}; in percent; the best of each model "
-        "is bold. Formulas: docs/metrics.md.",
+        "is bold. Formulas: docs/reference/metrics.md.",
         "",
         markdown(rows),
     ]

@@ -1,4 +1,4 @@
-"""Each formula of docs/metrics.md, pinned on numbers worked out by hand."""
+"""Each formula of docs/reference/metrics.md, pinned on numbers worked out by hand."""
 
 from __future__ import annotations
 

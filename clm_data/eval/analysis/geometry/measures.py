@@ -2,7 +2,7 @@
 
 A change W (d x m) maps the MLP's inner neurons (m, columns) to the hidden state (d, rows). It is
 held as ``left`` (d, N) and ``right`` (N, m) with W = left right, or whole as ``left`` alone.
-Everything is float64. Formulas and memory are in ``docs/geometry.md``.
+Everything is float64. Formulas and memory are in ``docs/reference/geometry.md``.
 """
 
 from __future__ import annotations

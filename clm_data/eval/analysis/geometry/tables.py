@@ -1,7 +1,7 @@
 """The geometry of edits: how changes of one language lie to those of the other.
 
 Reads what ``eval-baselines --save-deltas`` wrote, one weight at a time, and gives three tables;
-``docs/geometry.md`` says what every number is.
+``docs/reference/geometry.md`` says what every number is.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ FEATURES = (
     "overlap_left",
     "overlap_right",
 )
-"""Of a fact at a layer; see ``docs/geometry.md``."""
+"""Of a fact at a layer; see ``docs/reference/geometry.md``."""
 CRITERIA: Mapping[str, str] = {"exact": "reliability", "prefers": "prefers_new"}
 """When a fact counts as taken over: every token of the new answer is put first, or the new answer
 is likelier than the old one; after the edit and not before. By name: the measure that is then 1."""

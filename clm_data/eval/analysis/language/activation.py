@@ -1,6 +1,7 @@
 """What an edit does to states: neuron by neuron, actual against expected, language by language.
 
-Numpy alone; the formulas stand in ``docs/language-vectors.md``. Changes come in fact by fact or in
+Numpy alone; the formulas are in ``docs/reference/language-vectors.md``.
+Changes come in fact by fact or in
 parts, sums and one number a fact stay, so that any number of facts can be looked at.
 """
 

@@ -45,7 +45,7 @@ def analyse_edits(
 
     Returns:
         The tables ``activation``, ``activation_cdf``, ``neurons``, ``neuron_points``, ``venn``,
-        ``selectivity`` and ``selectivity_points``, as in ``docs/language-vectors.md``.
+        ``selectivity`` and ``selectivity_points``, as in ``docs/reference/language-vectors.md``.
 
     Raises:
         InputFileError: A file of deltas cannot be read, or facts that were edited are not among

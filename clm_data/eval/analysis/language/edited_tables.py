@@ -1,4 +1,4 @@
-"""The tables of what edits do to states; see ``docs/language-vectors.md``."""
+"""The tables of what edits do to states; see ``docs/reference/language-vectors.md``."""
 
 from __future__ import annotations
 

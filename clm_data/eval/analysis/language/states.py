@@ -3,7 +3,7 @@
 Three things of each layer: the hidden state that leaves it, the output of its MLP, and the neurons,
 which enter the MLP's output projection (the keys of MEMIT). A prompt is read as far as the subject
 and once for all layers; each layer's rows are taken while the model runs, so that no layer's whole
-activations are kept. Sizes for an 8B model stand in ``docs/language-vectors.md``.
+activations are kept. Sizes for an 8B model stand in ``docs/reference/language-vectors.md``.
 """
 
 from __future__ import annotations

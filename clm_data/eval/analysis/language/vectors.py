@@ -1,6 +1,6 @@
 """How far, and along which direction, a model's states tell Chinese from English, by layer.
 
-Numpy alone; every measure's formula stands in ``docs/language-vectors.md``. The language vector v
+Numpy alone; formulas are in ``docs/reference/language-vectors.md``. The language vector v
 of a layer is the mean Chinese state minus the mean English state of the same facts, made unit.
 What is said of single facts uses the vector of all other facts («held out»): a fact that took part
 in making the direction lies along it even where there is none.
@@ -301,7 +301,7 @@ def analyse(states: States, how: Options = Options()) -> Tables:
     """Everything that the unedited states say.
 
     Returns:
-        The tables of ``COLUMNS``, as in ``docs/language-vectors.md``.
+        The tables of ``COLUMNS``, as in ``docs/reference/language-vectors.md``.
 
     Raises:
         EditError: Fewer than two facts, or a layer without any difference.

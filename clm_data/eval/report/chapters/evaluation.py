@@ -139,8 +139,9 @@ def _paper_layout(results: Results) -> Table:
             for row in rows
         ),
         Words(
-            "与论文的表同一版式；粗体为同一模型中的最佳值。公式见 docs/metrics.md。",
-            "The paper's layout; the best of each model is bold. Formulas: docs/metrics.md.",
+            "与论文的表同一版式；粗体为同一模型中的最佳值。公式见 docs/reference/metrics.md。",
+            "The paper's layout; the best of each model is bold. "
+            "Formulas: docs/reference/metrics.md.",
         ),
         frozenset(
             (i, first + j)
