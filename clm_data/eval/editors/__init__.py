@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from clm_data.errors import UnknownNameError
 
 if TYPE_CHECKING:
-    from clm_data.eval.editors.base import Editor, Setup
+    from collections.abc import Mapping
+
+    from clm_data.eval.editors.base import Editor, EditorParams, Setup
 
 METHODS: dict[str, str] = {
     "memit": "memit:Memit",
@@ -32,19 +34,19 @@ def method_class(method: str) -> Any:
     return getattr(importlib.import_module(f"clm_data.eval.editors.{module}"), name)
 
 
-def params_for(method: str, model: str) -> Any:
+def params_for(method: str, model: str) -> EditorParams:
     """The hyperparameters of a method for a model, by the model's name here (``llama-3-8b``).
 
     Raises:
         UnknownNameError: There is no such method, or no hyperparameters for the model.
     """
-    known = method_class(method).PARAMS
+    known: Mapping[str, EditorParams] = method_class(method).PARAMS
     if model not in known:
         raise UnknownNameError(f"model for {method}", model, known)
     return known[model]
 
 
-def make_editor(method: str, params: Any, setup: Setup) -> Editor:
+def make_editor(method: str, params: str | EditorParams, setup: Setup) -> Editor:
     """An editor: a method with its hyperparameters (a name or an object) and its surroundings.
 
     Raises:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 from clm_data.eval.editors.contexts import Contexts
 from clm_data.eval.editors.deltas import Deltas
@@ -18,6 +19,24 @@ from clm_data.eval.protocols import Protocol as EditProtocol
 if TYPE_CHECKING:
     from clm_data.eval.editors.covariance import Moments
     from clm_data.eval.editors.value_cache import KeptValues
+
+
+class EditorParams(ABC):
+    """Hyperparameters of a method; each method subclasses it as a frozen dataclass."""
+
+    @property
+    @abstractmethod
+    def edited_layers(self) -> tuple[int, ...]:
+        """Layers whose MLP output projection changes, lowest first."""
+
+    @property
+    @abstractmethod
+    def moment_layers(self) -> tuple[int, ...]:
+        """Layers whose second moment the method reads; empty if it reads none."""
+
+    @abstractmethod
+    def with_layers(self, layers: tuple[int, ...]) -> Self:
+        """The same hyperparameters for other layers; a single-layer method takes the last one."""
 
 
 @dataclass(frozen=True)

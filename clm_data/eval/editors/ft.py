@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from clm_data.eval.editors.base import Setup, Stopwatch
+from clm_data.eval.editors.base import EditorParams, Setup, Stopwatch
 from clm_data.eval.editors.deltas import Delta, Deltas, applied
 from clm_data.eval.editors.facts import PlacedFact, place_facts
 from clm_data.eval.editors.solve import finite
@@ -20,7 +20,7 @@ from clm_data.eval.placement import EditRequest
 
 
 @dataclass(frozen=True)
-class FineTuningParams:
+class FineTuningParams(EditorParams):
     """Hyperparameters of FT-L.
 
     Attributes:
@@ -36,6 +36,20 @@ class FineTuningParams:
     lr: float
     limit: float
     stop_at: float = 1e-2
+
+    @property
+    def edited_layers(self) -> tuple[int, ...]:
+        """The one trained layer."""
+        return (self.layer,)
+
+    @property
+    def moment_layers(self) -> tuple[int, ...]:
+        """None: fine-tuning reads no second moment."""
+        return ()
+
+    def with_layers(self, layers: tuple[int, ...]) -> Self:
+        """The same hyperparameters for the last of ``layers``."""
+        return replace(self, layer=layers[-1])
 
 
 # EasyEdit, hparams/FT/llama3-8b.yaml, and mistral-7b.yaml alike (layer, steps, lr); the limit is

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
-from clm_data.eval.editors.base import Setup, Stopwatch
+from clm_data.eval.editors.base import EditorParams, Setup, Stopwatch
 from clm_data.eval.editors.deltas import Delta, Deltas, add_, applied
 from clm_data.eval.editors.facts import PlacedFact, place_facts
 from clm_data.eval.editors.keys import LayerwiseForward, fact_prompts, mean_keys
@@ -26,7 +26,7 @@ Solver = Callable[[int, Any], Any]
 
 
 @dataclass(frozen=True)
-class SpreadParams:
+class SpreadParams(EditorParams):
     """What methods that spread an edit over layers have in common.
 
     Attributes:
@@ -40,6 +40,20 @@ class SpreadParams:
     def __post_init__(self) -> None:
         if not self.layers or list(self.layers) != sorted(set(self.layers)):
             raise EditError(f"layers {list(self.layers)} must be given once each, lowest first")
+
+    @property
+    def edited_layers(self) -> tuple[int, ...]:
+        """All of ``layers``."""
+        return self.layers
+
+    @property
+    def moment_layers(self) -> tuple[int, ...]:
+        """All of ``layers``."""
+        return self.layers
+
+    def with_layers(self, layers: tuple[int, ...]) -> Self:
+        """The same hyperparameters for other layers."""
+        return replace(self, layers=layers)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
-from clm_data.eval.editors.base import Setup, Stopwatch
+from clm_data.eval.editors.base import EditorParams, Setup, Stopwatch
 from clm_data.eval.editors.deltas import Delta, Deltas, add_, applied
 from clm_data.eval.editors.facts import PlacedFact, place_facts
 from clm_data.eval.editors.keys import LayerwiseForward, mean_keys
@@ -19,7 +19,7 @@ from clm_data.eval.placement import EditRequest
 
 
 @dataclass(frozen=True)
-class RomeParams:
+class RomeParams(EditorParams):
     """Hyperparameters of ROME.
 
     Attributes:
@@ -31,6 +31,20 @@ class RomeParams:
     layer: int
     values: ValueParams
     use_moments: bool = False
+
+    @property
+    def edited_layers(self) -> tuple[int, ...]:
+        """The one edited layer."""
+        return (self.layer,)
+
+    @property
+    def moment_layers(self) -> tuple[int, ...]:
+        """The edited layer if ``use_moments``, otherwise none."""
+        return (self.layer,) if self.use_moments else ()
+
+    def with_layers(self, layers: tuple[int, ...]) -> Self:
+        """The same hyperparameters for the last of ``layers``."""
+        return replace(self, layer=layers[-1])
 
 
 # EasyEdit, hparams/ROME: llama3-8b.yaml, qwen2-7b.yaml, mistral-7b.yaml agree, and leave the second

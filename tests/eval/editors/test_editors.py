@@ -334,6 +334,25 @@ def test_every_method_has_values_for_every_model(method: str) -> None:
     assert set(method_class(method).PARAMS) == wanted
 
 
+@pytest.mark.parametrize("method", ["memit", "alphaedit", "pmet"])
+def test_multilayer_params_edit_and_read_moments_of_the_same_layers(method: str) -> None:
+    params = params_for(method, "tiny").with_layers((1, 2, 3))
+    assert params.edited_layers == params.moment_layers == (1, 2, 3)
+    assert params == replace(params_for(method, "tiny"), layers=(1, 2, 3))
+
+
+@pytest.mark.parametrize("method", ["rome", "ft"])
+def test_single_layer_params_take_the_last_of_several_layers(method: str) -> None:
+    params = params_for(method, "tiny").with_layers((1, 3))
+    assert params.edited_layers == (3,)
+    assert params.moment_layers == ()
+
+
+def test_rome_reads_the_moment_of_its_layer_only_if_asked_to() -> None:
+    params = replace(params_for("rome", "tiny"), use_moments=True)
+    assert params.moment_layers == params.edited_layers == (1,)
+
+
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_the_easyedit_protocol_edits_too(method: str) -> None:
     model = small_model("llama")
