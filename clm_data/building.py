@@ -21,7 +21,7 @@ from clm_data.card import render_card
 from clm_data.chart import draw_domains
 from clm_data.config import Workspace
 from clm_data.dataset_stats import STAGES, Stats, statistics
-from clm_data.domain import Domain, load_domains
+from clm_data.domain import Domain
 from clm_data.errors import UserError
 from clm_data.exporting import clm_bench
 from clm_data.files import replaced_folder, sha256_file
@@ -35,7 +35,7 @@ from clm_data.manifest import (
 )
 from clm_data.prompts import Prompts
 from clm_data.records import Record, Rejection, StageResult
-from clm_data.store import Source, Store
+from clm_data.store import Source
 
 REJECTED_NAME = "rejected.jsonl"
 CHART_NAME = "domains.png"
@@ -102,8 +102,8 @@ def collect(workspace: Workspace, *, reviewed_only: bool = False) -> Collected:
         UserError: The store, the domains or the probes cannot be used.
     """
     settings = workspace.settings
-    domains = load_domains(workspace.domains_file)
-    with Store(workspace.store_url) as store:
+    domains = workspace.domains()
+    with workspace.open_store() as store:
         assembly = assemble(store, domains, settings)
         sources = tuple(store.sources())
     entries = [

@@ -13,15 +13,19 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import Field, ValidationError
 
+from clm_data.domain import Domain, load_domains
 from clm_data.errors import ConfigError, UnknownNameError
 from clm_data.files import read_yaml
 from clm_data.records import Frozen
 from clm_data.resources import resource
+
+if TYPE_CHECKING:
+    from clm_data.store import Store
 
 CONFIG_NAME = "clm.yaml"
 STORE_NAME = "clm.db"
@@ -136,6 +140,25 @@ class Workspace:
         """The workspace's own ``prompts/`` where there is one, else the shipped one."""
         own = self.path / "prompts"
         return own if own.is_dir() else resource("prompts")
+
+    def domains(self) -> dict[str, Domain]:
+        """Read the domains by id, in the file's order.
+
+        Raises:
+            ConfigError: The domain file is unreadable or wrong.
+        """
+        return load_domains(self.domains_file)
+
+    def open_store(self) -> Store:
+        """Open the store, creating it if it does not exist; close it or use it in a ``with`` block.
+
+        Raises:
+            ConfigError: The store is an in-memory database.
+            StoreError: It cannot be opened, or has another schema version.
+        """
+        from clm_data.store import Store
+
+        return Store(self.store_url)
 
 
 def open_workspace(

@@ -18,7 +18,6 @@ from clm_data.assemble import assemble
 from clm_data.building import CHART_NAME, REJECTED_NAME, BuildReport, build, collect
 from clm_data.codes import CODES
 from clm_data.config import CONFIG_NAME, Workspace, open_workspace
-from clm_data.domain import load_domains
 from clm_data.errors import ConfigError
 from clm_data.generation import generate
 from clm_data.llm import open_model
@@ -56,7 +55,7 @@ def run_demo(folder: Path, say: Say, program: str = "clm-data") -> BuildReport:
         ConfigError: The folder is a workspace of somebody else's.
     """
     workspace = _workspace(folder)
-    with Store(workspace.store_url) as store:
+    with workspace.open_store() as store:
         say("1. generate: 24 domains, asked of the bundled bank as of any model")
         _generate(workspace, store, say)
         say("2. import: a small file in the layout in which CLM-Bench is published")
@@ -85,7 +84,7 @@ def _workspace(folder: Path) -> Workspace:
 
 
 def _generate(workspace: Workspace, store: Store, say: Say) -> None:
-    domains = load_domains(workspace.domains_file)
+    domains = workspace.domains()
     report = asyncio.run(
         generate(
             store,
@@ -108,7 +107,7 @@ def _import(store: Store) -> None:
 def _review(workspace: Workspace, store: Store, say: Say) -> None:
     """Export a sheet, reject in it what the bank planted for a person to find, import it."""
     sheet = workspace.path / "review.csv"
-    domains = load_domains(workspace.domains_file)
+    domains = workspace.domains()
     assembly = assemble(store, domains, workspace.settings)
     queue = build_queue(assembly.entries, assembly.warnings, assembly.status)
     write_sheet(queue.items, sheet, force=True)

@@ -15,7 +15,6 @@ from clm_data.domain import load_domains
 from clm_data.errors import UserError
 from clm_data.llm import PROVIDERS
 from clm_data.resources import resource
-from clm_data.store import Store
 
 
 @dataclass(frozen=True)
@@ -59,11 +58,11 @@ def _workspace(folder: Path | None) -> Iterator[Finding]:
     try:
         workspace = open_workspace(folder)
         yield Finding("workspace", "ok", str(workspace.path))
-        with Store(workspace.store_url) as store:
+        with workspace.open_store() as store:
             answers = sum(exchange.completion is not None for exchange in store.exchanges())
             decisions, files = len(store.decisions()), len(store.sources())
         yield Finding("store", "ok", f"{answers} answers, {files} files, {decisions} decisions")
-        yield Finding("domains", "ok", f"{len(load_domains(workspace.domains_file))}")
+        yield Finding("domains", "ok", f"{len(workspace.domains())}")
     except UserError as error:
         yield Finding("workspace", "wrong", str(error))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from helpers.paths import ROOT
+from helpers.paths import shared_path
 from helpers.postgres_server import NewDatabase, running_postgres
 from hypothesis import HealthCheck, settings
 
@@ -40,11 +40,8 @@ if not os.environ.get("CI"):  # there the library's own profile does the same, w
 
 @pytest.fixture
 def sample_folder() -> Path:
-    """300 published CLM-Bench rows, where they lie beside the checkout."""
-    folder = ROOT.parent / "shared" / "data" / "clm_bench_sample"
-    if not folder.is_dir():
-        pytest.skip("the published CLM-Bench sample is not beside this checkout")
-    return folder
+    """300 published CLM-Bench rows."""
+    return shared_path("data", "clm_bench_sample")
 
 
 @pytest.fixture(scope="session")

