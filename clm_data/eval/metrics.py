@@ -9,15 +9,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clm_data import languages
+from clm_data.eval.intervals import Bootstrap, Interval, percentile_interval, resampled_means
 from clm_data.records import LANGUAGES, Language
 
-FloatArray = NDArray[np.float64]
 PARTS = ("reliability", "generality", "locality")
 """The three parts of a language's score, in the paper's order."""
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
@@ -93,59 +91,12 @@ def prefers_new(new: Sequence[float], old: Sequence[float]) -> bool:
     return sum(new) / len(new) > sum(old) / len(old)
 
 
-@dataclass(frozen=True)
-class Mean:
-    """A mean with a bootstrap interval.
-
-    Attributes:
-        mean: Of the values.
-        low: Lower end of the interval.
-        high: Upper end.
-        count: How many values.
-    """
-
-    mean: float
-    low: float
-    high: float
-    count: int
-
-
-@dataclass(frozen=True)
-class Bootstrap:
-    """How intervals are made.
-
-    Attributes:
-        resamples: How often facts are drawn anew; 0: no intervals.
-        level: Share of the resampled means that an interval holds.
-        seed: Of the drawing.
-    """
-
-    resamples: int = 1000
-    level: float = 0.95
-    seed: int = 0
-
-
-def mean_interval(values: Sequence[float], how: Bootstrap = Bootstrap()) -> Mean | None:
-    """Mean and percentile bootstrap interval over facts; None where there is no value.
-
-    Facts are drawn with replacement (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
-    chapter 13).
-    """
-    if not values:
-        return None
-    data = np.asarray(values, dtype=np.float64)
-    drawn = resampled_means(data[:, None], how)[:, 0]
-    return with_interval(float(data.mean()), drawn, len(data), how)
-
-
-def trans_interval(
-    pairs: Sequence[tuple[float, float]], how: Bootstrap = Bootstrap()
-) -> Mean | None:
-    """:func:`trans` of the mean reliabilities, with an interval; None where it is undefined.
+def trans_interval(pairs: Sequence[tuple[float, float]], bootstrap: Bootstrap) -> Interval | None:
+    """:func:`trans` of the mean reliabilities, with an interval; None if it is undefined.
 
     Args:
-        pairs: (zh, en) reliability by fact; a fact is drawn with both.
-        how: The drawing.
+        pairs: (zh, en) reliability by fact; the two are resampled together.
+        bootstrap: Settings of the interval.
     """
     if not pairs:
         return None
@@ -154,30 +105,10 @@ def trans_interval(
     value = trans(float(zh), float(en))
     if value is None:
         return None
-    means = resampled_means(data, how)
+    means = resampled_means(data, bootstrap)
     larger = means.max(axis=1)
-    drawn = means.min(axis=1)[larger > 0] / larger[larger > 0]
-    return with_interval(value, drawn, len(data), how)
-
-
-def resampled_means(data: FloatArray, how: Bootstrap) -> FloatArray:
-    """Means (resamples, columns) of rows drawn with replacement, for statistics made of means."""
-    rng = np.random.default_rng(how.seed)
-    rows = max(1, 2_000_000 // len(data))
-    parts = [
-        data[rng.integers(0, len(data), (min(rows, how.resamples - done), len(data)))].mean(axis=1)
-        for done in range(0, how.resamples, rows)
-    ]
-    return np.concatenate(parts) if parts else np.empty((0, data.shape[1]))
-
-
-def with_interval(value: float, drawn: FloatArray, count: int, how: Bootstrap) -> Mean:
-    """A statistic with the percentile interval of its resampled values ``drawn``."""
-    if not len(drawn):
-        return Mean(value, value, value, count)
-    tail = (1 - how.level) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail])
-    return Mean(value, float(low), float(high), count)
+    ratios = means.min(axis=1)[larger > 0] / larger[larger > 0]
+    return percentile_interval(value, ratios, len(data), bootstrap)
 
 
 def derived(parts: Mapping[str, float | None]) -> dict[str, float | None]:

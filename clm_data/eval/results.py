@@ -20,7 +20,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from clm_data.errors import InputFileError
-from clm_data.eval.metrics import PARTS, Bootstrap, Mean, mean_interval, trans_interval
+from clm_data.eval.intervals import Bootstrap, Interval, mean_interval
+from clm_data.eval.metrics import PARTS, trans_interval
 from clm_data.records import LANGUAGES, Frozen, Language
 
 VERSION = 2
@@ -60,16 +61,6 @@ class Setting(Frozen):
         other += [self.protocol] if self.protocol != "native" else []
         words = [self.model, self.method, self.language, f"batch {self.batch_size}", *other]
         return " ".join(words) + layers
-
-
-class Interval(Frozen):
-    """A mean over facts with its bootstrap interval."""
-
-    mean: float
-    low: float
-    high: float
-    count: int
-    """Facts that have a value."""
 
 
 Summary = dict[str, Interval | None]
@@ -163,19 +154,21 @@ class Results(Frozen):
         return tuple(cell for cell in self.cells if cell.status == "failed")
 
 
-def summarise(facts: Sequence[Mapping[Language, Measures]], how: Bootstrap) -> Summary:
+def summarize(facts: Sequence[Mapping[Language, Measures]], bootstrap: Bootstrap) -> Summary:
     """Means with intervals over facts: every measure by language, scores and ``trans``."""
     out: Summary = {}
     for lang in LANGUAGES:
         for name in dict.fromkeys(name for fact in facts for name in fact[lang]):
-            out[f"{lang}_{name}"] = _interval(_known([fact[lang].get(name) for fact in facts]), how)
+            out[f"{lang}_{name}"] = mean_interval(
+                _known([fact[lang].get(name) for fact in facts]), bootstrap
+            )
         whole = [_known([fact[lang].get(part) for part in PARTS]) for fact in facts]
         scores = [sum(parts) / len(PARTS) for parts in whole if len(parts) == len(PARTS)]
         if scores:
-            out[f"{lang}_score"] = _interval(scores, how)
+            out[f"{lang}_score"] = mean_interval(scores, bootstrap)
     pairs = [_known([fact[lang].get("reliability") for lang in LANGUAGES]) for fact in facts]
-    both = trans_interval([(pair[0], pair[1]) for pair in pairs if len(pair) == 2], how)
-    out["trans"] = _as_interval(both)
+    complete = [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]
+    out["trans"] = trans_interval(complete, bootstrap)
     return out
 
 
@@ -185,7 +178,7 @@ def by_domain(items: Sequence[FactResult]) -> dict[str, dict[str, float | None]]
     out: dict[str, dict[str, float | None]] = {}
     for domain in domains:
         facts = [as_pair(item) for item in items if (item.domain or "unknown") == domain]
-        means = summarise(facts, Bootstrap(resamples=0))
+        means = summarize(facts, Bootstrap(resamples=0))
         out[domain] = {
             "facts": len(facts),
             **{name: None if one is None else one.mean for name, one in means.items()},
@@ -200,14 +193,6 @@ def as_pair(item: FactResult) -> dict[Language, Measures]:
 
 def _known(values: Sequence[float | None]) -> list[float]:
     return [value for value in values if value is not None]
-
-
-def _interval(values: Sequence[float], how: Bootstrap) -> Interval | None:
-    return _as_interval(mean_interval(values, how))
-
-
-def _as_interval(mean: Mean | None) -> Interval | None:
-    return None if mean is None else Interval(**vars(mean))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -6,14 +6,10 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from clm_data.eval import metrics
-from clm_data.eval.metrics import Bootstrap, Mean
+from clm_data.eval.intervals import Bootstrap
 from clm_data.records import Language
-
-SHARES = st.lists(st.floats(0, 1), min_size=1, max_size=30)
 
 
 def test_token_accuracy_is_the_share_of_answer_tokens_put_first() -> None:
@@ -81,53 +77,19 @@ def test_preference_is_per_token_so_that_long_answers_are_not_at_a_disadvantage(
     assert not metrics.prefers_new(short, short)
 
 
-def test_an_interval_holds_the_mean_and_is_the_same_each_time() -> None:
-    values = [0.0] * 30 + [1.0] * 70
-    first = metrics.mean_interval(values)
-    assert first is not None
-    assert first == metrics.mean_interval(values)
-    assert first.mean == 0.7
-    assert first.count == 100
-    # A binomial share of 0.7 from 100 has a standard error of 0.046.
-    assert first.low == pytest.approx(0.7 - 1.96 * 0.0458, abs=0.02)
-    assert first.high == pytest.approx(0.7 + 1.96 * 0.0458, abs=0.02)
-
-
-def test_another_seed_draws_otherwise() -> None:
-    values = [i / 50 for i in range(50)]
-    assert metrics.mean_interval(values, Bootstrap(seed=1)) != metrics.mean_interval(
-        values, Bootstrap(seed=2)
-    )
-
-
-def test_resampling_in_parts_draws_all_of_them() -> None:
-    many = [float(i % 2) for i in range(30_000)]
-    found = metrics.mean_interval(many, Bootstrap(resamples=150))
+def test_trans_over_facts_is_the_ratio_of_the_mean_reliabilities() -> None:
+    found = metrics.trans_interval([(1.0, 0.5), (0.0, 0.25)], Bootstrap())
     assert found is not None
-    assert 0.49 < found.low < 0.5 < found.high < 0.51
+    assert found.mean == pytest.approx(0.375 / 0.5)
+    assert metrics.trans_interval([(0.0, 0.0)], Bootstrap()) is None
+    assert metrics.trans_interval([], Bootstrap()) is None
 
 
-@given(SHARES)
-def test_an_interval_lies_within_the_values(values: list[float]) -> None:
-    found = metrics.mean_interval(values, Bootstrap(resamples=50))
+def test_trans_resamples_both_languages_of_a_fact_together() -> None:
+    found = metrics.trans_interval([(1.0, 0.5), (0.5, 0.25)], Bootstrap())
     assert found is not None
-    slack = 1e-9
-    assert min(values) - slack <= found.low <= found.high <= max(values) + slack
-
-
-def test_no_values_no_mean_and_no_resamples_no_width() -> None:
-    assert metrics.mean_interval([]) is None
-    assert metrics.mean_interval([0, 1], Bootstrap(resamples=0)) == Mean(0.5, 0.5, 0.5, 2)
-
-
-def test_trans_over_facts_is_that_of_the_means_and_draws_facts_with_both_languages() -> None:
-    found = metrics.trans_interval([(1.0, 0.5), (0.5, 0.25)])
-    assert found is not None
-    assert found.mean == pytest.approx(0.5)
-    # Every fact has the ratio one half, so every draw has it too.
+    # The ratio of each fact is one half, so the ratio of each resample is one half too.
     assert (found.low, found.high) == (pytest.approx(0.5), pytest.approx(0.5))
-    assert metrics.trans_interval([(0.0, 0.0)]) is None
-    assert metrics.trans_interval([]) is None
 
 
 def test_a_row_without_a_part_has_no_score_from_it() -> None:

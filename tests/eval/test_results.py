@@ -9,8 +9,8 @@ import pytest
 
 from clm_data.errors import InputFileError
 from clm_data.eval import results
-from clm_data.eval.metrics import Bootstrap
-from clm_data.eval.results import CellResult, FactResult, Measures, Results, Setting, summarise
+from clm_data.eval.intervals import Bootstrap
+from clm_data.eval.results import CellResult, FactResult, Measures, Results, Setting, summarize
 from clm_data.records import Language
 
 SETTING = Setting(model="m", method="memit", language="mix", batch_size=2)
@@ -29,7 +29,7 @@ def cell(key: str = "k") -> CellResult:
 
 
 def test_a_summary_has_every_measure_the_scores_and_trans() -> None:
-    summary = summarise([fact(1.0, exact_match=1.0), fact(0.0, exact_match=0.0)], Bootstrap())
+    summary = summarize([fact(1.0, exact_match=1.0), fact(0.0, exact_match=0.0)], Bootstrap())
     reliability = summary["zh_reliability"]
     assert reliability is not None
     assert (reliability.mean, reliability.count) == (0.5, 2)
@@ -43,7 +43,7 @@ def test_a_summary_has_every_measure_the_scores_and_trans() -> None:
 
 
 def test_a_fact_that_could_not_be_placed_counts_in_no_mean_and_is_seen_in_the_count() -> None:
-    summary = summarise([fact(None), fact(0.5)], Bootstrap())
+    summary = summarize([fact(None), fact(0.5)], Bootstrap())
     reliability, locality, score = (
         summary[name] for name in ("zh_reliability", "zh_locality", "zh_score")
     )
@@ -54,7 +54,7 @@ def test_a_fact_that_could_not_be_placed_counts_in_no_mean_and_is_seen_in_the_co
 
 
 def test_the_score_of_means_is_the_mean_of_scores_where_all_facts_have_all_parts() -> None:
-    summary = summarise([fact(0.3), fact(0.9), fact(0.6)], Bootstrap())
+    summary = summarize([fact(0.3), fact(0.9), fact(0.6)], Bootstrap())
     parts = [summary[f"zh_{part}"] for part in ("reliability", "generality", "locality")]
     score = summary["zh_score"]
     assert score is not None

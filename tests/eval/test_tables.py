@@ -9,7 +9,8 @@ import pytest
 
 from clm_data.errors import UnknownNameError
 from clm_data.eval import tables
-from clm_data.eval.results import CellResult, Interval, Results, Setting
+from clm_data.eval.intervals import Interval
+from clm_data.eval.results import CellResult, Results, Setting
 from clm_data.eval.tables import NUMBERS, Row
 
 

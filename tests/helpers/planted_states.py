@@ -6,7 +6,7 @@ import numpy as np
 
 from clm_data.eval.analysis.language.states import Side, States
 from clm_data.eval.analysis.language.vectors import Array, Options
-from clm_data.eval.metrics import Bootstrap
+from clm_data.eval.intervals import Bootstrap
 
 HOW = Options(Bootstrap(resamples=200), shuffles=100, probe_shuffles=2)
 FACTS, WIDTH = 80, 32

@@ -16,7 +16,7 @@ from clm_data.eval.analysis.language import edited_tables as edit_tables
 from clm_data.eval.analysis.language import vectors as language_vectors
 from clm_data.eval.csv_tables import write_rows
 from clm_data.eval.dataset import load_dataset
-from clm_data.eval.metrics import Bootstrap
+from clm_data.eval.intervals import Bootstrap
 from clm_data.eval.recipe import Recipe
 from clm_data.eval.results import (
     CellResult,
@@ -27,7 +27,7 @@ from clm_data.eval.results import (
     Results,
     Setting,
     by_domain,
-    summarise,
+    summarize,
 )
 from clm_data.records import LANGUAGES, Language, Record
 from helpers.example_records import made_records
@@ -126,8 +126,8 @@ def _cell(
         params={"layers": [1, 2], "values": {"lr": 0.5}},
         contexts={"seed": 42, "zh": ["今天"], "en": ["Today"]},
         moments="abc123",
-        before=summarise(before, HOW),
-        after=summarise(measures, HOW),
+        before=summarize(before, HOW),
+        after=summarize(measures, HOW),
         domains=by_domain(items),
         items=tuple(items),
     )

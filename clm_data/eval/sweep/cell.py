@@ -14,7 +14,7 @@ from clm_data.errors import ConfigError
 from clm_data.eval.editors.base import Editor
 from clm_data.eval.editors.deltas import Deltas, applied
 from clm_data.eval.errors import EditError
-from clm_data.eval.metrics import Bootstrap
+from clm_data.eval.intervals import Bootstrap
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.placement import EditRequest
 from clm_data.eval.results import (
@@ -26,7 +26,7 @@ from clm_data.eval.results import (
     Setting,
     as_pair,
     by_domain,
-    summarise,
+    summarize,
 )
 from clm_data.eval.sweep.measure import After, Before, Evaluator
 from clm_data.records import LANGUAGES, Language, Record
@@ -181,8 +181,8 @@ def run_cell(
         batches=len(batches),
         left_out=len(bench.records) - len(measured),
         refused=tuple(got.refused),
-        before=summarise([bench.before.measures[i] for i in measured], bench.bootstrap),
-        after=summarise([as_pair(item) for item in got.items], bench.bootstrap),
+        before=summarize([bench.before.measures[i] for i in measured], bench.bootstrap),
+        after=summarize([as_pair(item) for item in got.items], bench.bootstrap),
         domains=by_domain(got.items),
         along=tuple(got.along),
         items=tuple(got.items),
@@ -239,7 +239,7 @@ def _sequential(
             with applied(bench.model, past):
                 after = _measure(bench, so_far)
             if number + 1 in stops:
-                summary = summarise(after.measures, bench.bootstrap)
+                summary = summarize(after.measures, bench.bootstrap)
                 got.along.append(Checkpoint(edited=batch.stop, after=summary))
             if last:
                 got.items += _items(bench, so_far, after, [i // setting.batch_size for i in so_far])

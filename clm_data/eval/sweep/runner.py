@@ -18,7 +18,7 @@ from clm_data.eval.editors.contexts import Contexts, contexts_for
 from clm_data.eval.editors.covariance import Moments, second_moments
 from clm_data.eval.editors.value_cache import KeptValues
 from clm_data.eval.errors import out_of_memory
-from clm_data.eval.metrics import Bootstrap
+from clm_data.eval.intervals import Bootstrap
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.model.tiny import TinyConfig, tiny_key
 from clm_data.eval.protocols import protocol_named

@@ -13,7 +13,7 @@ pytest.importorskip("torch", reason="the extra eval is not installed")
 from helpers.tiny_dataset import CONFIG, RECORDS
 
 from clm_data.errors import InputFileError
-from clm_data.eval.metrics import Bootstrap
+from clm_data.eval.intervals import Bootstrap
 from clm_data.eval.model import tiny
 from clm_data.eval.model import tiny_lessons as lessons
 from clm_data.eval.model.loaded import LoadedModel
@@ -22,7 +22,7 @@ from clm_data.eval.model.tiny import TinyConfig
 from clm_data.eval.model.tiny_lessons import Line
 from clm_data.eval.placement import encode
 from clm_data.eval.protocols import NATIVE
-from clm_data.eval.results import summarise
+from clm_data.eval.results import summarize
 from clm_data.eval.sweep.measure import Evaluator
 from clm_data.records import LANGUAGES
 
@@ -34,7 +34,7 @@ def loaded(tiny_folder: Path) -> LoadedModel:
 
 def test_it_knows_the_facts_in_both_languages(loaded: LoadedModel) -> None:
     before = Evaluator(NATIVE).before(loaded, RECORDS)
-    found = summarise(before.measures, Bootstrap(resamples=0))
+    found = summarize(before.measures, Bootstrap(resamples=0))
     for lang in LANGUAGES:
         truth, new = found[f"{lang}_truth"], found[f"{lang}_reliability"]
         assert truth is not None

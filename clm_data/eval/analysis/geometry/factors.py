@@ -14,7 +14,7 @@ import numpy as np
 from clm_data.eval.analysis.geometry.measures import Change, FloatArray, cosine
 from clm_data.eval.analysis.geometry.resample import Estimate, Settings, over_batches
 from clm_data.eval.analysis.geometry.saved_edits import Group, SavedEdit
-from clm_data.eval.metrics import Bootstrap, mean_interval
+from clm_data.eval.intervals import Bootstrap, mean_interval
 
 Row = dict[str, object]
 COLUMNS = ("layer", "part", "pairing", "value", "low", "high", "interval", "facts")

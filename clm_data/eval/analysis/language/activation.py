@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from clm_data.eval.analysis.language.vectors import Array, correlation, in_range, mean_of
-from clm_data.eval.metrics import Bootstrap, Mean
+from clm_data.eval.intervals import Bootstrap, Interval
 
 Name = TypeVar("Name")
 
@@ -73,7 +73,7 @@ class Changes:
         sums = self.actual_size if kind == "actual" else self.expected_size
         return np.asarray(sums / len(self.facts))
 
-    def measures(self, how: Bootstrap) -> Iterator[tuple[str, Mean | None]]:
+    def measures(self, how: Bootstrap) -> Iterator[tuple[str, Interval | None]]:
         """What is said of facts, with intervals over them, and of neurons."""
         table = np.stack(self.facts)
         for column, name in enumerate(_OF_FACTS):

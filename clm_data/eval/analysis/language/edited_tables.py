@@ -24,7 +24,7 @@ from clm_data.eval.analysis.language.vectors import (
     correlation,
     mean_of,
 )
-from clm_data.eval.metrics import Bootstrap
+from clm_data.eval.intervals import Bootstrap
 from clm_data.eval.results import EditLanguage
 from clm_data.records import LANGUAGES, Language
 

@@ -14,7 +14,7 @@ from clm_data.eval.analysis.language.vectors import (
     as_rows,
     mean_of,
 )
-from clm_data.eval.metrics import Mean
+from clm_data.eval.intervals import Interval
 
 Labels = NDArray[np.int64]
 
@@ -36,7 +36,7 @@ def probe_layers(states: States, how: Options) -> list[Row]:
         found = [
             ("probe_accuracy", mean_of(accuracies(zh, en, how), how.bootstrap)),
             ("probe_permuted", mean_of(_permuted(zh, en, how), how.bootstrap)),
-            ("probe_majority", Mean(0.5, 0.5, 0.5, len(zh))),
+            ("probe_majority", Interval(0.5, 0.5, 0.5, len(zh))),
         ]
         rows += as_rows(found, about)
     return rows

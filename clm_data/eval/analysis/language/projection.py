@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from clm_data.errors import MissingExtraError
 from clm_data.eval.analysis.language.states import States
 from clm_data.eval.analysis.language.vectors import Array, Options, Row, as_rows
-from clm_data.eval.metrics import Mean
+from clm_data.eval.intervals import Interval
 from clm_data.records import LANGUAGES
 
 _NO_UMAP = "umap-learn is not installed; run: pip install umap-learn"
@@ -35,7 +35,7 @@ def draw_points(states: States, how: Options) -> tuple[list[Row], list[Row]]:
     for number in _layers(states, how.point_layers):
         sides = [states.side(lang).mlp[number][: how.point_facts] for lang in LANGUAGES]
         axes, share = principal(np.concatenate(sides), _COMPONENTS)
-        counted = [Mean(float(one), float(one), float(one), len(axes)) for one in share[:2]]
+        counted = [Interval(float(one), float(one), float(one), len(axes)) for one in share[:2]]
         about: Row = {"model": states.model, "part": "mlp", "layer": number}
         shares += as_rows([(f"pca_share_{i + 1}", one) for i, one in enumerate(counted)], about)
         for method, place in _METHODS.items():

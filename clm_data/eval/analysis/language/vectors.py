@@ -18,7 +18,13 @@ from numpy.typing import ArrayLike, NDArray
 from clm_data.eval.analysis.geometry.measures import GeometryError
 from clm_data.eval.analysis.language.states import States
 from clm_data.eval.errors import EditError
-from clm_data.eval.metrics import Bootstrap, Mean, mean_interval, resampled_means, with_interval
+from clm_data.eval.intervals import (
+    Bootstrap,
+    Interval,
+    mean_interval,
+    percentile_interval,
+    resampled_means,
+)
 
 Array = NDArray[np.float64]
 Row = dict[str, Any]
@@ -196,7 +202,7 @@ def _mean_cosine(inner: Array, scale: Array, known: NDArray[np.bool_]) -> Array:
     return in_range(cosines.sum(1) / max(1, int(known.sum())), -1, 1, "delta cosine")
 
 
-def correlation(one: ArrayLike, two: ArrayLike, how: Bootstrap) -> Mean | None:
+def correlation(one: ArrayLike, two: ArrayLike, how: Bootstrap) -> Interval | None:
     """Pearson's correlation over facts with its bootstrap interval; None where it is undefined.
 
     Args:
@@ -216,16 +222,16 @@ def correlation(one: ArrayLike, two: ArrayLike, how: Bootstrap) -> Mean | None:
     scale = _variance(drawn[:, 0], drawn[:, 2]) * _variance(drawn[:, 1], drawn[:, 3])
     known = scale > 1e-12
     ratios = (drawn[:, 4] - drawn[:, 0] * drawn[:, 1])[known] / np.sqrt(scale[known])
-    return with_interval(value, in_range(ratios, -1, 1, "correlation"), data.shape[1], how)
+    return percentile_interval(value, in_range(ratios, -1, 1, "correlation"), data.shape[1], how)
 
 
-def separation(layer: Layer, how: Bootstrap) -> Mean | None:
+def separation(layer: Layer, how: Bootstrap) -> Interval | None:
     """Distance of the languages along the held-out vectors in pooled standard deviations (d')."""
     places = layer.held_out - layer.held_out.mean()
     moments = np.concatenate([places, places**2], axis=1)
     value = _separation(moments.mean(0, keepdims=True))
     drawn = _separation(resampled_means(moments, how))
-    return with_interval(float(value[0]), drawn, len(places), how) if len(value) else None
+    return percentile_interval(float(value[0]), drawn, len(places), how) if len(value) else None
 
 
 def _separation(moments: Array) -> Array:
@@ -265,7 +271,7 @@ def in_range(values: Array, low: float, high: float, what: str) -> Array:
     return np.asarray(np.clip(values, low, high))
 
 
-def measures(layer: Layer, how: Options) -> Iterator[tuple[str, Mean | None]]:
+def measures(layer: Layer, how: Options) -> Iterator[tuple[str, Interval | None]]:
     """Every measure of one layer, by name."""
     boot = how.bootstrap
     along = np.stack([layer.zh @ layer.vector, layer.en @ layer.vector], axis=1)
@@ -284,17 +290,19 @@ def measures(layer: Layer, how: Options) -> Iterator[tuple[str, Mean | None]]:
     yield "bias_correlation", correlation(layer.held_out[:, 0], layer.held_out[:, 1], boot)
     yield "split_half_cosine", spread_of(split_half_cosine(layer, how), boot)
     same = float(same_sides(layer).sum())
-    yield "same_in_both_languages", Mean(same, same, same, len(layer.zh))
+    yield "same_in_both_languages", Interval(same, same, same, len(layer.zh))
 
 
-def mean_of(values: Array, how: Bootstrap) -> Mean | None:
+def mean_of(values: Array, how: Bootstrap) -> Interval | None:
     """Mean of the values that are known, with its bootstrap interval."""
     return mean_interval(values[~np.isnan(values)].tolist(), how)
 
 
-def spread_of(values: Array, how: Bootstrap) -> Mean | None:
+def spread_of(values: Array, how: Bootstrap) -> Interval | None:
     """Mean of drawn values, and the range that holds ``how.level`` of them."""
-    return with_interval(float(values.mean()), values, len(values), how) if len(values) else None
+    return (
+        percentile_interval(float(values.mean()), values, len(values), how) if len(values) else None
+    )
 
 
 def analyse(states: States, how: Options = Options()) -> Tables:
@@ -318,7 +326,9 @@ def analyse(states: States, how: Options = Options()) -> Tables:
             found = list(measures(layer, how))
             if before is not None:
                 cosine = float(in_range(np.array(before @ layer.vector), -1, 1, "vector cosine"))
-                found.append(("vector_cosine_below", Mean(cosine, cosine, cosine, len(layer.zh))))
+                found.append(
+                    ("vector_cosine_below", Interval(cosine, cosine, cosine, len(layer.zh)))
+                )
             before = layer.vector
             rows += as_rows(found, {"model": states.model, "part": part, "layer": number})
     rows += probe_layers(states, how)
@@ -331,7 +341,7 @@ def analyse(states: States, how: Options = Options()) -> Tables:
     }
 
 
-def as_rows(found: Sequence[tuple[str, Mean | None]], about: Row) -> list[Row]:
+def as_rows(found: Sequence[tuple[str, Interval | None]], about: Row) -> list[Row]:
     """Rows of named values; those without a value are left out."""
     return [
         {**about, "measure": name, "value": m.mean, "low": m.low, "high": m.high, "count": m.count}

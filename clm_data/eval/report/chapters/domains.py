@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from clm_data.eval import tables
+from clm_data.eval.intervals import Interval
 from clm_data.eval.report.chapters.dataset import domain_words
 from clm_data.eval.report.chapters.evaluation import CELL, NUMBER_COLUMNS, Evaluation, lead
 from clm_data.eval.report.parts import NONE, Column, Table, Words, columns, percent
-from clm_data.eval.results import CellResult, Interval
+from clm_data.eval.results import CellResult
 from clm_data.records import LANGUAGES
 
 _SIDES = {"zh": "中文", "en": "英文"}

@@ -11,7 +11,8 @@ from typing import Any
 
 from clm_data.domain import Domain
 from clm_data.eval import tables
-from clm_data.eval.metrics import PARTS, Bootstrap, mean_interval
+from clm_data.eval.intervals import Bootstrap, mean_interval
+from clm_data.eval.metrics import PARTS
 from clm_data.eval.report.parts import (
     NONE,
     Column,

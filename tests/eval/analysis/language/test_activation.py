@@ -13,7 +13,7 @@ from clm_data.eval.analysis.language.activation import (
     selectivity,
     venn,
 )
-from clm_data.eval.metrics import Bootstrap
+from clm_data.eval.intervals import Bootstrap
 
 HOW = Bootstrap(resamples=50)
 

@@ -27,7 +27,7 @@ from clm_data.eval.editors.contexts import given_contexts
 from clm_data.eval.editors.covariance import second_moments
 from clm_data.eval.editors.deltas import Delta, Deltas, applied
 from clm_data.eval.errors import EditError, LayoutError
-from clm_data.eval.metrics import Bootstrap
+from clm_data.eval.intervals import Bootstrap
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.placement import place_prompt
 from clm_data.eval.protocols import NATIVE

@@ -15,15 +15,15 @@ from clm_data.eval.analysis.language import vectors as lv
 from clm_data.eval.analysis.language.vectors import Array, Options
 from clm_data.eval.csv_tables import write_rows
 from clm_data.eval.errors import EditError
-from clm_data.eval.metrics import Bootstrap, Mean
+from clm_data.eval.intervals import Bootstrap, Interval
 from clm_data.eval.results import Refusal
 
 
-def found(zh: Array, en: Array, how: Options = HOW) -> dict[str, Mean | None]:
+def found(zh: Array, en: Array, how: Options = HOW) -> dict[str, Interval | None]:
     return dict(lv.measures(lv.layer_of(zh, en), how))
 
 
-def value(measures: dict[str, Mean | None], name: str) -> float:
+def value(measures: dict[str, Interval | None], name: str) -> float:
     mean = measures[name]
     assert mean is not None
     return mean.mean
