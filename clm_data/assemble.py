@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from clm_data import parse, sources
 from clm_data.bank import BANK_LICENCE
 from clm_data.config import Settings
-from clm_data.dedup import deduplicate
+from clm_data.dedup import deduplicate_entries
 from clm_data.domain import Domain
 from clm_data.llm.base import Completion
 from clm_data.records import (
@@ -57,7 +57,9 @@ def assemble(store: Store, domains: Mapping[str, Domain], settings: Settings) ->
     read = read_candidates(store, domains)
     decided = apply_decisions(read.kept, store.decisions())
     valid = validate(decided.sifted.kept)
-    unique = deduplicate(valid.kept, threshold=settings.dedup.threshold, field=settings.dedup.field)
+    unique = deduplicate_entries(
+        valid.kept, threshold=settings.dedup.threshold, field=settings.dedup.field
+    )
     kept_ids = {entry.id for entry in unique.kept}
     warnings = (*valid.warnings, *unique.warnings)
     return Assembly(

@@ -161,7 +161,7 @@ def test_each_defect_alone_gives_exactly_its_code(defects: tuple[Defect, ...]) -
 def test_each_defect_beside_the_bank_gives_its_code_and_harms_no_entry(
     entries: dict[str, tuple[BankEntry, ...]], defects: tuple[Defect, ...]
 ) -> None:
-    from clm_data.dedup import deduplicate
+    from clm_data.dedup import deduplicate_entries
 
     planted = {
         f"defect {number}": defect for number, defect in enumerate(defects) if defect.raw is None
@@ -169,7 +169,7 @@ def test_each_defect_beside_the_bank_gives_its_code_and_harms_no_entry(
     extra = [candidate(id_, d.zh, d.en, d.domain) for id_, d in planted.items()]
     shipped = bank_candidates(entries)
     valid = validate([*shipped, *extra])
-    unique = deduplicate(valid.kept, threshold=0.9, field="zh.prompt")
+    unique = deduplicate_entries(valid.kept, threshold=0.9, field="zh.prompt")
     codes = {r.id: r.code for r in (*valid.rejected, *unique.rejected)}
     warned: dict[str, set[str]] = {}
     for id_, problem in valid.warnings:

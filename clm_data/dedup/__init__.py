@@ -25,7 +25,7 @@ class Pair(NamedTuple):
     ratio: float
 
 
-def join(texts: Sequence[str], threshold: float) -> list[Pair]:
+def similar_pairs(texts: Sequence[str], threshold: float) -> list[Pair]:
     """All pairs whose similarity is strictly over a threshold, none missed and none invented.
 
     Args:
@@ -52,7 +52,7 @@ def similarity(left: str, right: str) -> float:
     return _ratio(len(left) + len(right), Indel.distance(left, right))
 
 
-def deduplicate(
+def deduplicate_entries(
     entries: Sequence[Entry], *, threshold: float = 0.9, field: str = "zh.prompt"
 ) -> StageResult[Entry]:
     """Keep the first of entries that say the same.
@@ -72,7 +72,7 @@ def deduplicate(
     """
     texts = [normalise_text(_text(entry, field)) for entry in entries]
     twins: dict[int, list[Pair]] = defaultdict(list)
-    for pair in join(texts, threshold):
+    for pair in similar_pairs(texts, threshold):
         twins[pair.right].append(pair)
     kept = _Kept(field)
     places: dict[int, int] = {}
@@ -88,12 +88,12 @@ def deduplicate(
 
 
 class IncrementalDeduplicator:
-    """:func:`deduplicate` one entry at a time: is this entry new against everything known?
+    """:func:`deduplicate_entries` one entry at a time: is this entry new against everything known?
 
     Args:
         entries: What is known; of entries that say the same, the first.
-        threshold: As for :func:`deduplicate`.
-        field: As for :func:`deduplicate`.
+        threshold: As for :func:`deduplicate_entries`.
+        field: As for :func:`deduplicate_entries`.
     """
 
     def __init__(

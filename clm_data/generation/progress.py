@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from clm_data import parse, sources
 from clm_data.assemble import answer_origin, in_order
 from clm_data.config import DedupSettings
-from clm_data.dedup import IncrementalDeduplicator, deduplicate
+from clm_data.dedup import IncrementalDeduplicator, deduplicate_entries
 from clm_data.domain import Domain
 from clm_data.generation.dialogue import ParsedAnswer
 from clm_data.llm.base import Completion
@@ -132,7 +132,9 @@ class DomainProgress:
         )
 
     def _sift(self, entries: Sequence[Entry]) -> StageResult[Entry]:
-        return deduplicate(entries, threshold=self._dedup.threshold, field=self._dedup.field)
+        return deduplicate_entries(
+            entries, threshold=self._dedup.threshold, field=self._dedup.field
+        )
 
     def _entries_of(self, dialogue: Dialogue) -> tuple[Entry, ...]:
         if dialogue.id in self._ended:

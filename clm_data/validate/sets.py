@@ -123,7 +123,7 @@ def duplicate_facts(candidates: Iterable[Candidate]) -> Iterator[Finding]:
 
 def near_duplicates(candidates: Sequence[Candidate], threshold: float) -> Iterator[Finding]:
     """Pairs of prompts more similar than the threshold, per language; told of the later one."""
-    from clm_data.dedup import join
+    from clm_data.dedup import similar_pairs
 
     for lang in LANGUAGES:
         members = [
@@ -133,7 +133,7 @@ def near_duplicates(candidates: Sequence[Candidate], threshold: float) -> Iterat
             and fact.prompt is not None
             and not is_blank(fact.prompt)
         ]
-        for left, right, ratio in join([text for _, text in members], threshold):
+        for left, right, ratio in similar_pairs([text for _, text in members], threshold):
             (first, text), (later, other) = members[left], members[right]
             message = f"{quote(other)} is {ratio:.1%} {quote(text)} of {first.id}"
             problem = Problem(

@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Indel
 
-from clm_data.dedup import IncrementalDeduplicator, deduplicate, join, similarity
+from clm_data.dedup import (
+    IncrementalDeduplicator,
+    deduplicate_entries,
+    similar_pairs,
+    similarity,
+)
 from clm_data.records import Entry, Fact, Origin
 
 TEXTS = st.sampled_from(["ab", "甲乙", "甲a 😀", "abcdefgh"]).flatmap(
@@ -41,15 +46,15 @@ def test_join_finds_the_pairs_that_brute_force_finds(texts: list[str], threshold
         for left in range(right)
         if is_over(texts[left], texts[right], threshold)
     ]
-    assert [(pair.left, pair.right) for pair in join(texts, threshold)] == expected
+    assert [(pair.left, pair.right) for pair in similar_pairs(texts, threshold)] == expected
 
 
 def test_join_spans_blocks_of_rows_and_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"{number % 40:02d} 号河流的源头位于东边的山谷里" for number in range(120)]
-    whole = join(texts, 0.9)
+    whole = similar_pairs(texts, 0.9)
     monkeypatch.setattr("clm_data.dedup.join.exact._ROWS", 7)
     monkeypatch.setattr("clm_data.dedup.join.exact._COLUMNS", 11)
-    assert join(texts, 0.9) == whole
+    assert similar_pairs(texts, 0.9) == whole
     assert len(whole) >= 120
 
 
@@ -57,29 +62,29 @@ def test_join_spans_blocks_of_rows_and_columns(monkeypatch: pytest.MonkeyPatch) 
 def test_exactly_at_the_threshold_is_no_pair(length: int) -> None:
     for changed in range(length // 5 + 2):
         left, right = "a" * length, "a" * (length - min(changed, length)) + "b" * changed
-        found = bool(join([left, right], 0.9))
+        found = bool(similar_pairs([left, right], 0.9))
         assert found == (10 * Indel.distance(left, right) < len(left) + len(right))
 
 
 def test_ratio_is_that_of_the_integers() -> None:
-    (pair,) = join(["鲁迅的原名是什么呢啊", "鲁迅的原名是什么呢"], 0.9)
+    (pair,) = similar_pairs(["鲁迅的原名是什么呢啊", "鲁迅的原名是什么呢"], 0.9)
     assert pair == (0, 1, 18 / 19)
     assert similarity("", "") == 1.0
 
 
 def test_empty_texts_are_equal() -> None:
-    assert [(pair.left, pair.right) for pair in join(["", "a", ""], 0.9)] == [(0, 2)]
+    assert [(pair.left, pair.right) for pair in similar_pairs(["", "a", ""], 0.9)] == [(0, 2)]
 
 
 def test_threshold_outside_0_to_1_is_refused() -> None:
     with pytest.raises(ValueError, match="not between 0 and 1"):
-        join(["a"], 1.5)
+        similar_pairs(["a"], 1.5)
 
 
 def test_first_of_near_duplicates_is_kept_with_its_twin_named() -> None:
     first = entry("a", "长江中游最大的通江湖泊是", "长江", 1)
     second = entry("b", "长江中游最大的通江湖泊叫是", "中游", 2)
-    sifted = deduplicate([first, second])
+    sifted = deduplicate_entries([first, second])
     assert sifted.kept == (first,)
     (gone,) = sifted.rejected
     (problem,) = gone.problems
@@ -94,8 +99,8 @@ def test_exactly_nine_tenths_is_kept() -> None:
         entry("a", "甲乙丙丁戊己庚辛壬癸", "甲", 1),
         entry("b", "甲乙丙丁戊己庚辛壬子", "乙", 2),
     ]
-    assert len(deduplicate(pair).kept) == 2
-    assert len(deduplicate(pair, threshold=0.89).kept) == 1
+    assert len(deduplicate_entries(pair).kept) == 2
+    assert len(deduplicate_entries(pair, threshold=0.89).kept) == 1
 
 
 def test_what_was_removed_removes_nothing() -> None:
@@ -106,7 +111,7 @@ def test_what_was_removed_removes_nothing() -> None:
     entries = [
         entry(name, text, name, n) for n, (name, text) in enumerate(zip("abc", texts, strict=True))
     ]
-    assert [kept.id for kept in deduplicate(entries, threshold=0.9).kept] == ["a", "c"]
+    assert [kept.id for kept in deduplicate_entries(entries, threshold=0.9).kept] == ["a", "c"]
 
 
 @pytest.mark.parametrize("lang", ["zh", "en"])
@@ -114,7 +119,7 @@ def test_equal_prompt_and_subject_in_either_language(lang: str) -> None:
     same: Fact = made_fact(lang, 1)
     other = entry("b", "完全不同的另一道题目是", "题目", 2).model_copy(update={lang: same})
     first = entry("a", "长江", "长", 1).model_copy(update={lang: same})
-    (gone,) = deduplicate([first, other]).rejected
+    (gone,) = deduplicate_entries([first, other]).rejected
     assert (gone.code, gone.problems[0].lang, gone.problems[0].twin) == (
         "duplicate-fact",
         lang,
@@ -124,14 +129,14 @@ def test_equal_prompt_and_subject_in_either_language(lang: str) -> None:
 
 
 def test_texts_are_compared_after_normalisation() -> None:
-    sifted = deduplicate([entry("a", "ＡＢＣ 是", "x", 1), entry("b", " ABC  是 ", "x", 2)])
+    sifted = deduplicate_entries([entry("a", "ＡＢＣ 是", "x", 1), entry("b", " ABC  是 ", "x", 2)])
     assert [gone.code for gone in sifted.rejected] == ["duplicate-fact"]
 
 
 def test_another_field_may_be_compared() -> None:
     entries = [entry("a", "长江", "长", 1), entry("b", "黄河", "黄", 2)]
-    assert len(deduplicate(entries).kept) == 2
-    assert len(deduplicate(entries, field="en.prompt").kept) == 1
+    assert len(deduplicate_entries(entries).kept) == 2
+    assert len(deduplicate_entries(entries, field="en.prompt").kept) == 1
 
 
 @settings(max_examples=50)
@@ -140,7 +145,7 @@ def test_the_sieve_keeps_and_refuses_what_the_batch_does(prompts: list[str]) -> 
     entries = [entry(f"e{n}", text, f"s{n % 3}", n) for n, text in enumerate(prompts)]
     sieve = IncrementalDeduplicator(threshold=0.7)
     refused = [rejection for each in entries if (rejection := sieve.offer(each)) is not None]
-    whole = deduplicate(entries, threshold=0.7)
+    whole = deduplicate_entries(entries, threshold=0.7)
     assert len(sieve) == len(whole.kept)
     assert refused == list(whole.rejected)
 
@@ -149,9 +154,9 @@ def test_the_sieve_keeps_and_refuses_what_the_batch_does(prompts: list[str]) -> 
 @given(st.lists(st.text("甲乙a", min_size=1, max_size=12), max_size=12))
 def test_nothing_is_lost_and_no_two_kept_are_alike(prompts: list[str]) -> None:
     entries = [entry(f"e{n}", text, f"s{n}", n) for n, text in enumerate(prompts)]
-    sifted = deduplicate(entries, threshold=0.8)
+    sifted = deduplicate_entries(entries, threshold=0.8)
     ids = [kept.id for kept in sifted.kept] + [gone.id for gone in sifted.rejected]
     assert sorted(ids) == sorted(item.id for item in entries)
-    assert join([kept.zh.prompt.strip() for kept in sifted.kept], 0.8) == []
+    assert similar_pairs([kept.zh.prompt.strip() for kept in sifted.kept], 0.8) == []
     kept_ids = {kept.id for kept in sifted.kept}
     assert all(gone.problems[0].twin in kept_ids for gone in sifted.rejected)

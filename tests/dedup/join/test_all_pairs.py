@@ -23,6 +23,7 @@ from clm_data.dedup.join.all_pairs import COMPILED_FROM, SIGNED_FROM, Way, disti
 from clm_data.dedup.join.exact import Limit, Pairs
 
 WAYS: list[Way] = ["signed", "compiled"]
+MODULES = {"signed": "with_numpy", "compiled": "with_numba"}
 each_way = pytest.mark.parametrize("way", WAYS)
 THRESHOLDS = [0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99, Fraction(5, 7)]
 LETTERS = {
@@ -151,11 +152,10 @@ def test_many_equal_texts_come_in_blocks_of_bounded_size(way: Way) -> None:
 
 
 def test_a_scan_with_little_room_goes_on_where_it_stopped() -> None:
-    from clm_data.dedup.join import kernels
-    from clm_data.dedup.join import signatures as blocking
+    from clm_data.dedup.join import kernels, signatures
 
     texts = list(dict.fromkeys(corpus(LETTERS["latin"], 60, seed=4, families=60)))
-    data = blocking.prepare(texts, Limit.of(0.8)).data
+    data = signatures.prepare(texts, Limit.of(0.8)).data
 
     def scan(room: int) -> list[tuple[int, int]]:
         found = kernels.Found(np.empty(room, int), np.empty(room, int), np.zeros(1, int))
@@ -178,7 +178,7 @@ def test_a_scan_with_little_room_goes_on_where_it_stopped() -> None:
 def test_candidates_that_overflow_their_room_are_all_found(
     way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"clm_data.dedup.{way}._CANDIDATES", 100)
+    monkeypatch.setattr(f"clm_data.dedup.join.{MODULES[way]}._CANDIDATES", 100)
     # Texts of one histogram: nothing but the common subsequence tells them apart.
     texts = ["".join(text) for text in islice(permutations("abcdefgh"), 0, None, 20)]
     found = table(join_codes(texts, 0.8, way=way))
@@ -254,10 +254,10 @@ def loaded(code: str) -> set[str]:
 
 def of_the_join(count: int, before: str = "pass") -> set[str]:
     """What a join of so many different texts loads, of the modules that tell its way."""
-    code = f"from clm_data.dedup import fast; {before}; "
-    code += f"list(fast.join_codes([f'{{n:05}}' for n in range({count})], 0.9)); "
-    ways = "blocking", "signed", "compiled", "kernels"
-    code += f"print(*[w for w in {ways} if 'clm_data.dedup.' + w in sys.modules]"
+    code = f"from clm_data.dedup.join import all_pairs; {before}; "
+    code += f"list(all_pairs.join_codes([f'{{n:05}}' for n in range({count})], 0.9)); "
+    modules = "signatures", "with_numpy", "with_numba", "kernels"
+    code += f"print(*[m for m in {modules} if 'clm_data.dedup.join.' + m in sys.modules]"
     code += ", *[w for w in ('numba', 'rapidfuzz') if w in sys.modules])"
     return set(run(f"import sys; {code}").split())
 
@@ -273,25 +273,32 @@ def test_the_number_of_texts_decides_the_way_and_what_is_loaded() -> None:
     assert SIGNED_FROM >= 5_000
     assert COMPILED_FROM > SIGNED_FROM
     assert of_the_join(2) == of_the_join(SIGNED_FROM - 1) == {"rapidfuzz"}
-    assert of_the_join(SIGNED_FROM) == {"rapidfuzz", "blocking", "signed"}
-    compiled = of_the_join(SIGNED_FROM + 1, "fast.COMPILED_FROM = fast.SIGNED_FROM + 1")
-    assert compiled == {"rapidfuzz", "numba", "blocking", "signed", "compiled", "kernels"}
+    assert of_the_join(SIGNED_FROM) == {"rapidfuzz", "signatures", "with_numpy"}
+    compiled = of_the_join(SIGNED_FROM + 1, "all_pairs.COMPILED_FROM = all_pairs.SIGNED_FROM + 1")
+    assert compiled == {
+        "rapidfuzz",
+        "numba",
+        "signatures",
+        "with_numpy",
+        "with_numba",
+        "kernels",
+    }
 
 
 def test_without_numba_signatures_are_compared_by_numpy() -> None:
-    before = "sys.modules['numba'] = None; fast.COMPILED_FROM = fast.SIGNED_FROM"
-    assert of_the_join(SIGNED_FROM, before) >= {"blocking", "signed"}
+    before = "sys.modules['numba'] = None; all_pairs.COMPILED_FROM = all_pairs.SIGNED_FROM"
+    assert of_the_join(SIGNED_FROM, before) >= {"signatures", "with_numpy"}
     assert "kernels" not in of_the_join(SIGNED_FROM, before)
 
 
 def test_a_text_too_long_for_a_sort_key_makes_the_join_plain(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from clm_data.dedup.join import signatures as blocking
+    from clm_data.dedup.join import signatures
 
     texts = [f"{number:05}" for number in range(SIGNED_FROM)]
     monkeypatch.setattr("clm_data.dedup.join.all_pairs.LONGEST", 4)
-    monkeypatch.delattr(blocking, "prepare")
+    monkeypatch.delattr(signatures, "prepare")
     assert not list(join_codes(texts, 0.9))
 
 
