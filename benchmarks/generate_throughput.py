@@ -70,7 +70,8 @@ def ask(url: str) -> None:
     """Generate, and print what it took."""
     from clm_data.config import GenerationSettings, Settings
     from clm_data.domain import Bilingual, load_domains
-    from clm_data.generation import GenerationReport, generate
+    from clm_data.generation import GenerationReport
+    from clm_data.generation.run import run_generation
     from clm_data.llm import open_model
     from clm_data.prompts import Prompts
     from clm_data.resources import resource as shipped
@@ -94,7 +95,7 @@ def ask(url: str) -> None:
     async def run(store: Store) -> GenerationReport:
         model = open_model(settings, {})
         try:
-            return await generate(
+            return await run_generation(
                 store,
                 model,
                 list(domains.values()),

@@ -19,7 +19,7 @@ from clm_data.building import CHART_NAME, REJECTED_NAME, BuildReport, build, col
 from clm_data.codes import CODES
 from clm_data.config import CONFIG_NAME, Workspace, open_workspace
 from clm_data.errors import ConfigError
-from clm_data.generation import generate
+from clm_data.generation.run import run_generation
 from clm_data.llm import open_model
 from clm_data.prompts import Prompts
 from clm_data.records import Problem, Rejection
@@ -86,7 +86,7 @@ def _workspace(folder: Path) -> Workspace:
 def _generate(workspace: Workspace, store: Store, say: Say) -> None:
     domains = workspace.domains()
     report = asyncio.run(
-        generate(
+        run_generation(
             store,
             open_model(workspace.settings),
             list(domains.values()),

@@ -14,7 +14,7 @@ from clm_data.bank import BANK_LICENCE
 from clm_data.building import build
 from clm_data.config import Workspace, open_workspace
 from clm_data.errors import StoreError
-from clm_data.generation import generate
+from clm_data.generation.run import run_generation
 from clm_data.llm import open_model
 from clm_data.manifest import MANIFEST_NAME, file_hashes
 from clm_data.prompts import Prompts
@@ -47,7 +47,7 @@ def ask(workspace: Workspace, store: Store, counts: dict[str, int]) -> int:
     domains = workspace.domains()
     reports = [
         asyncio.run(
-            generate(
+            run_generation(
                 store,
                 open_model(workspace.settings),
                 [domains[name]],

@@ -23,7 +23,7 @@ from clm_data.cli.common import (
 if TYPE_CHECKING:
     from clm_data.config import Workspace
     from clm_data.domain import Domain
-    from clm_data.generation import Estimate, GenerationReport, Progress
+    from clm_data.generation import CostEstimate, GenerationReport, Progress
 
 
 @app.command()
@@ -104,9 +104,9 @@ def _pick(workspace: Workspace, ids: list[str], everything: bool) -> list[Domain
     return list(domains.values()) if everything else pick(domains, ids)
 
 
-def _estimate(workspace: Workspace, domains: list[Domain], count: int | None) -> Estimate:
+def _estimate(workspace: Workspace, domains: list[Domain], count: int | None) -> CostEstimate:
     from clm_data.domain import load_domains
-    from clm_data.generation import estimate
+    from clm_data.generation.run import estimate_generation as estimate
     from clm_data.prompts import Prompts
 
     with open_store(workspace) as store:
@@ -130,7 +130,7 @@ def _run(
     import asyncio
 
     from clm_data.domain import load_domains
-    from clm_data.generation import generate as run_generation
+    from clm_data.generation.run import run_generation
     from clm_data.llm import open_model
     from clm_data.prompts import Prompts
 
@@ -226,7 +226,7 @@ def _show(report: GenerationReport) -> None:
         note("short of entries: " + ", ".join(report.short))
 
 
-def _show_estimate(found: Estimate, *, as_json: bool) -> None:
+def _show_estimate(found: CostEstimate, *, as_json: bool) -> None:
     if as_json:
         print_json(found.as_json())
         return
@@ -241,7 +241,7 @@ def _show_estimate(found: Estimate, *, as_json: bool) -> None:
     )
 
 
-def _money(of: Estimate | GenerationReport) -> str:
+def _money(of: CostEstimate | GenerationReport) -> str:
     if of.cost is None or of.price is None:
         return "cost: not known for this model"
     return f"cost: at most {of.cost:.2f} {of.price.currency} at the prices known to this version"

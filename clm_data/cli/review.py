@@ -143,10 +143,10 @@ def show_status(ctx: typer.Context, json: JsonFlag = False) -> None:
 
     Example: `clm-data review status`
     """
-    from clm_data.review.queue import review_status
+    from clm_data.review.queue import count_by_domain
 
     assembly, _, domains = _assembly(ctx.obj)
-    rows = review_status(assembly.entries, assembly.status, assembly.rejected, domains)
+    rows = count_by_domain(assembly.entries, assembly.status, assembly.rejected, domains)
     if json:
         print_json([vars(row) for row in rows])
         return

@@ -1,183 +1,134 @@
-"""Asks a model for entries, domain by domain, in waves of dialogues.
-
-Everything that is sent follows from what the store holds: a wave is planned, prompts and all, in
-one transaction before any of it is sent; a dialogue goes on from its committed answers; whether a
-domain needs another wave is decided when all dialogues of the last one have ended. So a run that is
-killed and started again ends with the same entries, and asks again only what was in flight.
-"""
+"""Generating entries with a chat model: ask, parse and count, until the quotas are met."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-from clm_data.config import GenerationSettings, Settings
-from clm_data.domain import Domain
+from clm_data.config import Settings, Workspace
+from clm_data.domain import Domain, load_domains, pick
 from clm_data.errors import ConfigError
-from clm_data.generation.asking import Asker
-from clm_data.generation.domain_run import DomainRun, Session, plan_wave, together
-from clm_data.generation.journal import Journal
-from clm_data.generation.progress import DomainProgress, State
-from clm_data.generation.report import DomainReport, Estimate, GenerationReport, Progress
-from clm_data.generation.subjects import taken
-from clm_data.languages import HAN
-from clm_data.llm import Usage, model_name, price_of
-from clm_data.llm.base import ChatModel
+from clm_data.generation.report import CostEstimate, DomainReport, GenerationReport, Progress
+from clm_data.generation.run import estimate_generation, run_generation
+from clm_data.llm import open_model
 from clm_data.prompts import Prompts
 from clm_data.store import Store
 
 __all__ = [
+    "CostEstimate",
     "DomainReport",
-    "Estimate",
     "GenerationReport",
     "Progress",
-    "estimate",
+    "estimate_cost",
     "generate",
 ]
 
-_TOKENS_PER_HAN = 0.6
-_TOKENS_PER_OTHER = 0.3
-"""Rules of thumb of https://api-docs.deepseek.com/quick_start/token_usage."""
-_TOKENS_PER_ENTRY = 300
-"""Of one bilingual entry as JSON; our guess."""
-_REASONING_PER_TURN = 2000
-"""Tokens a model thinks before it answers; our guess."""
 
-
-async def generate(
-    store: Store,
-    model: ChatModel,
-    domains: Sequence[Domain],
+def generate(
+    workspace: Workspace,
+    domains: Sequence[str] = (),
     *,
-    all_domains: Mapping[str, Domain],
-    settings: Settings,
-    prompts: Prompts,
+    all_domains: bool = False,
     count: int | None = None,
+    concurrency: int | None = None,
     max_requests: int | None = None,
     max_cost: float | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
-    backoff: float = 1.0,
 ) -> GenerationReport:
-    """Ask until every domain has its quota, or an honest stop.
+    """Ask the workspace's model for entries until each domain has its quota or must stop.
 
-    A domain stops when it has enough, when ``dry_waves`` waves in a row brought nothing new, when
-    every dialogue of a wave was refused, or at a limit. Running again continues.
+    Answers are stored as they arrive. Calling the function again resumes an interrupted run and
+    sends nothing for domains that have met their quota.
 
     Args:
-        store: Holds what was asked and said, and gets what is.
-        model: Who is asked; stays open.
-        domains: What to ask for, in the order of the domain file.
-        all_domains: Every domain of the workspace.
-        settings: Of the workspace.
-        prompts: Renders the messages.
-        count: Entries wanted in each domain, instead of its quota.
-        max_requests: Requests to send at most in this run.
-        max_cost: Money to spend at most in this run; what is in flight is reckoned with.
-        progress: Told of every answer and every wave.
-        backoff: Seconds before a failed request is first repeated; doubles with each failure.
+        workspace: Its settings name the provider and the model.
+        domains: Ids of the domains to ask for.
+        all_domains: Ask for every domain instead.
+        count: Entries wanted in each domain; default: the domain's quota.
+        concurrency: Maximum requests in flight; default: ``generation.concurrency``.
+        max_requests: Maximum requests sent by this call.
+        max_cost: Maximum cost of this call, in the currency of the model's price.
+        progress: Called after each answer and each batch of dialogues.
 
     Raises:
-        ConfigError: ``max_cost`` is set and the price of the model is not known.
-        UserError: The endpoint wants a key or money; everything up to then is kept.
+        UnknownNameError: A domain is not in the domain file, or the provider is unknown.
+        ConfigError: Not exactly one of ``domains`` and ``all_domains`` is given, or ``max_cost`` is
+            given and the price of the model is not known.
+        CredentialsError: The key is missing or was refused; stored answers are kept.
     """
-    price = price_of(settings)
-    if max_cost is not None and price is None:
-        raise ConfigError(
-            f"the price of {model.provider} {model.model} is not known, so --max-cost cannot "
-            "hold; use --max-requests"
-        )
-    journal = Journal(store)
-    asker = Asker(
-        journal,
-        model,
-        settings.generation,
-        max_requests=max_requests,
-        max_cost=max_cost,
-        price=price,
-        expected_cost=price.of(_one_turn(settings.generation, 0)) if price else 0.0,
-        backoff=backoff,
-    )
-    known = DomainProgress(store, all_domains, settings.dedup)
-    session = Session(store, journal, model, asker, known, settings, prompts, progress)
-    whole = known.whole()
-    runs = {
-        domain.id: DomainRun(domain, count or domain.quota, session, whole[domain.id])
-        for domain in domains
-    }
-    await together(run.run() for run in runs.values())
-    whole = known.whole()
-    for domain_id, run in runs.items():
-        if await run.make_up(whole[domain_id]):
-            whole = known.whole()
-    if asker.error is not None:
-        raise asker.error
-    return GenerationReport(
-        domains=tuple(run.report(whole[domain_id]) for domain_id, run in runs.items()),
-        usage=asker.usage,
-        price=price,
-        rate_limits=asker.rate_limits,
-        retries=asker.retries,
-        stopped=asker.halted,
-    )
+    known = load_domains(workspace.domains_file)
+    chosen = _choose(known, domains, all_domains)
+    settings = _with_concurrency(workspace.settings, concurrency)
+    prompts = Prompts(workspace.prompts_folder)
+    model = open_model(settings)
+
+    async def run() -> GenerationReport:
+        try:
+            return await run_generation(
+                store,
+                model,
+                chosen,
+                all_domains=known,
+                settings=settings,
+                prompts=prompts,
+                count=count,
+                max_requests=max_requests,
+                max_cost=max_cost,
+                progress=progress,
+            )
+        finally:
+            await model.close()
+
+    with Store(workspace.store_url) as store:
+        return _run_to_completion(run)
 
 
-def estimate(
-    store: Store | None,
-    domains: Sequence[Domain],
+def estimate_cost(
+    workspace: Workspace,
+    domains: Sequence[str] = (),
     *,
-    all_domains: Mapping[str, Domain],
-    settings: Settings,
-    prompts: Prompts,
+    all_domains: bool = False,
     count: int | None = None,
-) -> Estimate:
-    """What :func:`generate` would send if every answer were good; sends and stores nothing.
+) -> CostEstimate:
+    """Estimate what :func:`generate` would send and cost if every answer were good.
 
-    Args:
-        store: None where there is none yet.
-        domains: As for :func:`generate`, like all that follow.
-        all_domains: Every domain of the workspace.
-        settings: Of the workspace.
-        prompts: Renders the messages.
-        count: Entries wanted in each domain, instead of its quota.
+    Sends nothing, stores nothing and needs no key. The arguments are those of :func:`generate`.
     """
-    whole = DomainProgress(store, all_domains, settings.dedup).whole() if store else {}
-    missing: dict[str, int] = {}
-    first: str | None = None
-    requests = sent = received = 0
-    for domain in domains:
-        state = whole.get(domain.id, State((), {}))
-        lacking = max(0, (count or domain.quota) - len(state.entries))
-        missing[domain.id] = lacking
-        if not lacking:
-            continue
-        wave = plan_wave(
-            domain,
-            lacking,
-            subjects=taken([state], prompts.lang),
-            dialogues=store.dialogues(domain.id) if store else [],
-            settings=settings,
-            prompts=prompts,
-            provider=settings.provider,
-            model=model_name(settings),
+    known = load_domains(workspace.domains_file)
+    chosen = _choose(known, domains, all_domains)
+    with Store(workspace.store_url) as store:
+        return estimate_generation(
+            store,
+            chosen,
+            all_domains=known,
+            settings=workspace.settings,
+            prompts=Prompts(workspace.prompts_folder),
+            count=count,
         )
-        first = first or wave[0].prompt
-        turns = math.ceil(lacking / settings.generation.entries_per_turn)
-        each = _one_turn(settings.generation, _tokens(wave[0].prompt))
-        requests += turns
-        sent += turns * each.prompt_tokens
-        received += turns * each.completion_tokens
-    return Estimate(first, missing, requests, sent, received, price_of(settings))
 
 
-def _one_turn(sizes: GenerationSettings, prompt_tokens: int) -> Usage:
-    """Tokens of a turn, on average: each sends the prompt and the answers before it."""
-    answer = sizes.entries_per_turn * _TOKENS_PER_ENTRY
-    return Usage(
-        prompt_tokens=prompt_tokens + answer * (sizes.turns - 1) // 2,
-        completion_tokens=answer + _REASONING_PER_TURN,
-    )
+def _choose(known: dict[str, Domain], ids: Sequence[str], all_domains: bool) -> list[Domain]:
+    if all_domains == bool(ids):
+        raise ConfigError("name domains with --domain ID, or choose every one with --all")
+    return list(known.values()) if all_domains else pick(known, ids)
 
 
-def _tokens(text: str) -> int:
-    han = len(HAN.findall(text))
-    return math.ceil(han * _TOKENS_PER_HAN + (len(text) - han) * _TOKENS_PER_OTHER)
+def _with_concurrency(settings: Settings, concurrency: int | None) -> Settings:
+    if concurrency is None:
+        return settings
+    sizes = settings.generation.model_copy(update={"concurrency": concurrency})
+    return settings.model_copy(update={"generation": sizes})
+
+
+def _run_to_completion(
+    run: Callable[[], Coroutine[Any, Any, GenerationReport]],
+) -> GenerationReport:
+    """Run a coroutine, in a thread of its own if this one runs an event loop (as in notebooks)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(run())
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: asyncio.run(run())).result()

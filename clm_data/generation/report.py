@@ -128,7 +128,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """What a run would send, roughly.
 
     Attributes:

@@ -158,7 +158,7 @@ class DomainStatus:
     unreviewed: int
 
 
-def review_status(
+def count_by_domain(
     entries: Iterable[Entry],
     status: Mapping[str, ReviewStatus],
     rejected: Iterable[Rejection],

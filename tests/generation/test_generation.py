@@ -21,7 +21,8 @@ from clm_data.errors import (
     RateLimitError,
     TransientError,
 )
-from clm_data.generation import GenerationReport, Progress, estimate, generate
+from clm_data.generation import GenerationReport, Progress
+from clm_data.generation.run import estimate_generation, run_generation
 from clm_data.llm import Completion, Message, Usage, open_model
 from clm_data.llm.offline import OfflineModel
 from clm_data.prompts import Prompts
@@ -108,7 +109,7 @@ def run(
 
         async def go() -> GenerationReport:
             try:
-                return await generate(
+                return await run_generation(
                     store,
                     model,
                     domains,
@@ -447,7 +448,7 @@ def test_progress_tells_where_it_stands(tmp_path: Path) -> None:
 
 def test_estimate_sends_and_stores_nothing(tmp_path: Path) -> None:
     with Store(f"sqlite:///{tmp_path}/clm.db") as store:
-        found = estimate(
+        found = estimate_generation(
             store,
             [DOMAINS["physics"]],
             all_domains=DOMAINS,

@@ -17,35 +17,12 @@ from helpers.review_sheets import Row, csv_bytes
 
 from clm_data import bank
 from clm_data.cli import run
-from clm_data.cli.commands import app
-from clm_data.config import open_workspace, write_default_config
-from clm_data.llm.base import Completion
+from clm_data.config import open_workspace
 from clm_data.records import Decision
-from clm_data.store import NewDialogue, NewRequest, Settled, Store
+from clm_data.store import Store
 
 DOMAINS = ("chinese_literature", "physics")
 COUNT = sum(len(bank.load_domain(domain)) for domain in DOMAINS)
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Path:
-    """A workspace with one answer a domain, holding the bank's entries and one bad one."""
-    assert app.registered_groups
-    write_default_config(tmp_path)
-    with Store(open_workspace(tmp_path).store_url) as store:
-        for number, domain in enumerate(DOMAINS, 1):
-            facts = [
-                {"zh": entry.zh.model_dump(), "en": entry.en.model_dump()}
-                for entry in bank.load_domain(domain)
-            ]
-            if domain == "physics":
-                facts.append(facts[0] | {"zh": facts[0]["zh"] | {"subject": "不在提示里"}})
-            store.plan([NewDialogue(domain, 0, 0, "offline", "bank", "p", "0" * 64, 1)])
-            asked = NewRequest(number, 0, [{"role": "user", "content": "p"}])
-            (request,) = store.write([asked])
-            answer = Completion(text=json.dumps(facts, ensure_ascii=False), model="bank")
-            store.write([Settled(request, completion=answer.model_dump(mode="json"))])
-    return tmp_path
 
 
 def _rows(path: Path) -> list[Row]:
@@ -53,8 +30,8 @@ def _rows(path: Path) -> list[Row]:
         return list(csv.DictReader(file))
 
 
-def _decisions(workspace: Path) -> list[Decision]:
-    with Store(open_workspace(workspace).store_url) as store:
+def _decisions(workspace_folder: Path) -> list[Decision]:
+    with Store(open_workspace(workspace_folder).store_url) as store:
         return store.decisions()
 
 
@@ -62,76 +39,76 @@ def _json(capsys: pytest.CaptureFixture[str]) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
-def _in(workspace: Path, *words: str) -> int:
-    return run(["--workspace", str(workspace), "review", *words])
+def _in(workspace_folder: Path, *words: str) -> int:
+    return run(["--workspace", str(workspace_folder), "review", *words])
 
 
 def test_a_sheet_goes_out_and_its_verdicts_come_in(
-    workspace: Path, capsys: pytest.CaptureFixture[str]
+    workspace_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sheet = workspace / "sheet.csv"
-    assert _in(workspace, "export", "--out", str(sheet), "--json") == 0
+    sheet = workspace_folder / "sheet.csv"
+    assert _in(workspace_folder, "export", "--out", str(sheet), "--json") == 0
     assert _json(capsys) == {"file": str(sheet), "entries": COUNT, "too_long": []}
     rows = _rows(sheet)
     rows[0] |= {"verdict": "通过"}
     rows[1] |= {"verdict": "reject", "note": "假"}
     rows[2] |= {"verdict": "accept", "zh_target_new": "别的"}
     sheet.write_bytes(csv_bytes(rows, encoding="gb18030"))
-    assert _in(workspace, "import", str(sheet), "--reviewer", "Li", "--dry-run") == 0
+    assert _in(workspace_folder, "import", str(sheet), "--reviewer", "Li", "--dry-run") == 0
     assert "2 would be applied" in capsys.readouterr().out
-    assert _decisions(workspace) == []
-    assert _in(workspace, "import", str(sheet), "--reviewer", "Li", "--strict") == 1
+    assert _decisions(workspace_folder) == []
+    assert _in(workspace_folder, "import", str(sheet), "--reviewer", "Li", "--strict") == 1
     out = capsys.readouterr().out
     assert "2 applied (1 accept, 1 reject, 0 fix)" in out
     assert f"conflict: row 4, {rows[2]['id']}: zh_target_new: edited" in out
-    assert _in(workspace, "import", str(sheet), "--reviewer", "Li", "--json") == 0
+    assert _in(workspace_folder, "import", str(sheet), "--reviewer", "Li", "--json") == 0
     (report,) = _json(capsys)
     assert (report["repeated"], report["undecided"], len(report["conflicts"])) == (2, COUNT - 3, 1)
-    assert _in(workspace, "status", "--json") == 0
+    assert _in(workspace_folder, "status", "--json") == 0
     status = {row["domain"]: row for row in _json(capsys)}
     assert list(status) == [name for name in status if name in DOMAINS]
     total = {name: sum(row[name] for row in status.values()) for name in ("accepted", "rejected")}
     assert total == {"accepted": 1, "rejected": 1}
     assert sum(row["entries"] for row in status.values()) == COUNT - 1
-    assert _in(workspace, "status") == 0
+    assert _in(workspace_folder, "status") == 0
     assert "unreviewed" in capsys.readouterr().out
 
 
 def test_export_narrows_widens_and_guards(
-    workspace: Path, capsys: pytest.CaptureFixture[str]
+    workspace_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sheet = workspace / "sheet.csv"
+    sheet = workspace_folder / "sheet.csv"
     one = ["export", "--out", str(sheet), "--domain", "physics"]
-    assert _in(workspace, *one, "--limit", "2") == 0
+    assert _in(workspace_folder, *one, "--limit", "2") == 0
     assert [row["domain"] for row in _rows(sheet)] == ["physics"] * 2
-    assert _in(workspace, *one) == 2
+    assert _in(workspace_folder, *one) == 2
     assert "--force" in capsys.readouterr().err
-    assert _in(workspace, *one, "--all", "--force") == 0
+    assert _in(workspace_folder, *one, "--all", "--force") == 0
     rows = _rows(sheet)
     assert len(rows) == len(bank.load_domain("physics")) + 1
     assert "subject-not-in-prompt" in rows[-1]["problems"]
-    assert _in(workspace, "export", "--domain", "phisics") == 2
+    assert _in(workspace_folder, "export", "--domain", "phisics") == 2
     assert "did you mean physics" in capsys.readouterr().err
 
 
 def test_a_fix_mends_a_rejected_entry_and_accept_alone_does_not(
-    workspace: Path, capsys: pytest.CaptureFixture[str]
+    workspace_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sheet = workspace / "sheet.csv"
-    assert _in(workspace, "export", "--out", str(sheet), "--all") == 0
+    sheet = workspace_folder / "sheet.csv"
+    assert _in(workspace_folder, "export", "--out", str(sheet), "--all") == 0
     bad = _rows(sheet)[-1]
     sheet.write_bytes(csv_bytes([bad | {"verdict": "accept"}]))
     capsys.readouterr()
-    assert _in(workspace, "import", str(sheet), "--reviewer", "Li") == 0
+    assert _in(workspace_folder, "import", str(sheet), "--reviewer", "Li") == 0
     assert "kept out of the dataset until subject-not-in-prompt" in capsys.readouterr().out
     fixed = bad | {"verdict": "fix", "zh_subject": "声音", "zh_prompt": "声音在水里的传播快于"}
     fixed |= {"zh_ground_truth": "空气中", "zh_target_new": "钢铁中"}
     fixed |= {"zh_rephrase_prompt": "跟水里相比，声音走得更慢的地方是在"}
     sheet.write_bytes(csv_bytes([fixed]))
-    assert _in(workspace, "import", str(sheet), "--reviewer", "Li", "--json") == 0
+    assert _in(workspace_folder, "import", str(sheet), "--reviewer", "Li", "--json") == 0
     (report,) = _json(capsys)
     assert (report["applied"]["fix"], report["conflicts"]) == (1, [])
-    assert _decisions(workspace)[-1].fixed == {
+    assert _decisions(workspace_folder)[-1].fixed == {
         "zh.subject": "声音",
         "zh.prompt": "声音在水里的传播快于",
         "zh.ground_truth": "空气中",
@@ -141,11 +118,11 @@ def test_a_fix_mends_a_rejected_entry_and_accept_alone_does_not(
 
 
 def test_a_broken_sheet_is_one_line_and_exit_code_2(
-    workspace: Path, capsys: pytest.CaptureFixture[str]
+    workspace_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sheet = workspace / "sheet.csv"
+    sheet = workspace_folder / "sheet.csv"
     sheet.write_text("id,verdict\nclm-1,accept\n", encoding="utf-8")
-    assert _in(workspace, "import", str(sheet)) == 2
+    assert _in(workspace_folder, "import", str(sheet)) == 2
     error = capsys.readouterr().err
     assert "column 'content_hash' is missing" in error
     assert error.count("\n") == 1
@@ -155,25 +132,33 @@ def test_a_broken_sheet_is_one_line_and_exit_code_2(
     "kills", [3, pytest.param(20, marks=pytest.mark.slow)], ids=["few", "many"]
 )
 def test_killed_imports_store_all_or_nothing_and_the_next_one_ends_right(
-    kills: int, workspace: Path
+    kills: int, workspace_folder: Path
 ) -> None:
-    sheet = workspace / "sheet.csv"
-    assert _in(workspace, "export", "--out", str(sheet)) == 0
+    sheet = workspace_folder / "sheet.csv"
+    assert _in(workspace_folder, "export", "--out", str(sheet)) == 0
     verdicts = ("accept", "reject", "accept")
     rows = _rows(sheet)
     for number, row in enumerate(rows):
         row |= {"verdict": verdicts[number % 3], "note": f"第{number}行"}
     sheet.write_bytes(csv_bytes(rows))
-    words = ("--workspace", str(workspace), "review", "import", str(sheet), "--reviewer", "Li")
+    words = (
+        "--workspace",
+        str(workspace_folder),
+        "review",
+        "import",
+        str(sheet),
+        "--reviewer",
+        "Li",
+    )
     command = [sys.executable, "-m", "clm_data", *words]
     start = time.monotonic()
     subprocess.run([*command, "--dry-run"], check=True, capture_output=True)
     length = time.monotonic() - start
     chance = random.Random(5)
-    pristine = {path: path.read_bytes() for path in workspace.glob("clm.db*")}
+    pristine = {path: path.read_bytes() for path in workspace_folder.glob("clm.db*")}
     ended = []
     for _ in range(kills):
-        for path in workspace.glob("clm.db*"):
+        for path in workspace_folder.glob("clm.db*"):
             path.unlink()
         for path, data in pristine.items():
             path.write_bytes(data)
@@ -181,8 +166,8 @@ def test_killed_imports_store_all_or_nothing_and_the_next_one_ends_right(
         time.sleep(length * chance.uniform(0.3, 1.1))
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert len(_decisions(workspace)) in {0, COUNT}
+        assert len(_decisions(workspace_folder)) in {0, COUNT}
         subprocess.run(command, check=True, capture_output=True)
-        ended.append(_decisions(workspace))
+        ended.append(_decisions(workspace_folder))
     assert [decision.note for decision in ended[0]] == [row["note"] for row in rows]
     assert all(decisions == ended[0] for decisions in ended)

@@ -15,7 +15,7 @@ from clm_data.records import (
     Stage,
 )
 from clm_data.review.cells import MAX_CELL
-from clm_data.review.queue import build_queue, describe, item_of, review_status
+from clm_data.review.queue import build_queue, count_by_domain, describe, item_of
 
 WARNING = Problem(code="length", message="long", lang="zh", field="prompt")
 
@@ -110,7 +110,7 @@ def test_problems_are_told_in_both_languages_one_a_line() -> None:
 
 
 def test_status_counts_every_entry_once_by_domain_in_the_order_of_the_file() -> None:
-    rows = review_status(
+    rows = count_by_domain(
         ENTRIES,
         {IDS[0]: "accepted", IDS[1]: "fixed"},
         [_rejection(candidate(9), "review"), _rejection(candidate(11))],
@@ -126,4 +126,4 @@ def test_status_counts_every_entry_once_by_domain_in_the_order_of_the_file() -> 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_status_of_nothing_is_nothing(count: int) -> None:
-    assert len(review_status(ENTRIES[:count], {}, [])) == count
+    assert len(count_by_domain(ENTRIES[:count], {}, [])) == count

@@ -1,0 +1,91 @@
+"""Importing files into a workspace's store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clm_data.config import Workspace
+from clm_data.errors import InputFileError
+from clm_data.sources import read_file, stored_candidates
+from clm_data.store import Store
+
+
+@dataclass(frozen=True)
+class FileImport:
+    """What became of one file."""
+
+    file: Path
+    format: str = ""
+    """A name in :data:`clm_data.sources.FORMATS`; empty if the file could not be read."""
+    rows: int = 0
+    is_new: bool = False
+    """False if the store already holds a file with the same bytes."""
+    error: str | None = None
+    """Why the file could not be read."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The result as JSON values."""
+        if self.error is not None:
+            return {"file": str(self.file), "error": self.error}
+        return {
+            "file": str(self.file),
+            "format": self.format,
+            "rows": self.rows,
+            "state": "new" if self.is_new else "already there",
+        }
+
+
+@dataclass(frozen=True)
+class ImportResult:
+    """What became of a call of :func:`import_files`."""
+
+    files: tuple[FileImport, ...]
+    """In the order given."""
+    candidates: int
+    """Candidates in all imported files of the store, earlier imports included."""
+
+    @property
+    def failed(self) -> tuple[FileImport, ...]:
+        """The files that could not be read."""
+        return tuple(file for file in self.files if file.error is not None)
+
+    def as_json(self) -> dict[str, Any]:
+        """The result as JSON values."""
+        return {"files": [file.as_json() for file in self.files], "candidates": self.candidates}
+
+
+def import_files(
+    workspace: Workspace,
+    files: Sequence[Path],
+    *,
+    format: str | None = None,
+    licence: str | None = None,
+) -> ImportResult:
+    """Store the rows of files unchanged; a file with the same bytes is stored only once.
+
+    A file that cannot be read is reported in the result, and the others are imported.
+
+    Args:
+        workspace: Owner of the store.
+        files: JSON lists, JSON Lines or CSV files.
+        format: A name in :data:`clm_data.sources.FORMATS`; default: detected from the fields.
+        licence: License of the content, if known.
+
+    Raises:
+        UnknownNameError: There is no such format.
+    """
+    with Store(workspace.store_url) as store:
+        results = tuple(_import_file(store, file, format, licence) for file in files)
+        return ImportResult(results, len(stored_candidates(store).kept))
+
+
+def _import_file(store: Store, file: Path, format: str | None, licence: str | None) -> FileImport:
+    try:
+        source = read_file(file, format, licence)
+    except InputFileError as error:
+        return FileImport(file, error=str(error))
+    is_new = store.add_source(source.name, source.format, source.sha256, licence, source.rows)
+    return FileImport(file, source.format, len(source.rows), is_new)

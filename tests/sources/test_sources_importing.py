@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from clm_data.config import Workspace, open_workspace
+from clm_data.errors import UnknownNameError
+from clm_data.resources import bank_path
+from clm_data.sources import stored_files
+from clm_data.sources.importing import import_files
+from clm_data.store import Store
+
+PUBLISHED = bank_path("published_rows.json")
+ROWS = json.loads(PUBLISHED.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return open_workspace(tmp_path / "workspace", create=True)
+
+
+def test_files_are_imported_once_and_unreadable_ones_are_reported(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.json"
+    copy.write_bytes(PUBLISHED.read_bytes())
+    missing = tmp_path / "missing.json"
+    result = import_files(workspace, [PUBLISHED, missing, copy], licence="apache-2.0")
+    assert [file.error is None for file in result.files] == [True, False, True]
+    assert [file.is_new for file in result.files] == [True, False, False]
+    assert [file.file for file in result.failed] == [missing]
+    assert result.files[0].rows == len(ROWS)
+    with Store(workspace.store_url) as store:
+        (stored,) = stored_files(store)
+    assert (stored.rows, stored.licence) == (ROWS, "apache-2.0")
+    assert result.candidates > 0
+
+
+def test_the_json_of_a_result_names_state_or_error(workspace: Workspace, tmp_path: Path) -> None:
+    missing = tmp_path / "missing.json"
+    import_files(workspace, [PUBLISHED])
+    result = import_files(workspace, [PUBLISHED, missing])
+    repeated, failed = result.as_json()["files"]
+    assert repeated == {
+        "file": str(PUBLISHED),
+        "format": result.files[0].format,
+        "rows": len(ROWS),
+        "state": "already there",
+    }
+    assert failed.keys() == {"file", "error"}
+    assert "no such file" in failed["error"]
+
+
+def test_an_unknown_format_is_an_error(workspace: Workspace) -> None:
+    with pytest.raises(UnknownNameError, match="clm-bench"):
+        import_files(workspace, [PUBLISHED], format="clm-bnch-zh")
