@@ -1,4 +1,4 @@
-"""The paper's figures on the geometry of edits, as reference lines."""
+"""Ranges that the paper reports for the geometry of edits, for comparison with one's own."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ SOURCE = (
     "CLM-Bench: Benchmarking and Analyzing Cross-lingual Misalignment of LLMs in Knowledge Editing "
     "(Hu, Zhou, Xiao; Tianjin University), Figure 1 and its text (MEMIT)"
 )
-"""Where they come from."""
+"""Where the ranges come from."""
 
 
 @dataclass(frozen=True)
-class PaperLine:
-    """A range that the paper states.
+class ReportedRange:
+    """A range that the paper reports.
 
     Attributes:
-        comparison: As in ``geometry.csv``.
-        measures: As in ``geometry.csv``; several where the paper does not say which of them it is.
-        low: Lower end; None: none is stated.
-        high: Upper end; None: none is stated.
+        comparison: A value of the column ``comparison`` of ``geometry.csv``.
+        measures: Values of the column ``measure``; several if the paper does not say which it is.
+        low: Lower bound; None if the paper gives none.
+        high: Upper bound; None if the paper gives none.
     """
 
     comparison: str
@@ -28,8 +28,8 @@ class PaperLine:
     high: float | None
 
     @property
-    def words(self) -> str:
-        """As the paper puts it."""
+    def text(self) -> str:
+        """The range as text: ``0.027-0.042``, ``over 0.75`` or ``under 0.23``."""
         if self.low is not None and self.high is not None:
             return f"{self.low:g}-{self.high:g}"
         return f"under {self.high:g}" if self.low is None else f"over {self.low:g}"
@@ -37,18 +37,18 @@ class PaperLine:
 
 _JACCARD = ("jaccard_rows", "jaccard_columns", "jaccard_rows_norm", "jaccard_columns_norm")
 """The paper does not say whether a neuron is a row or a column, nor how its change is measured."""
-PAPER_LINES = (
-    PaperLine("zh-en", ("cosine",), 0.027, 0.042),
-    PaperLine("zh-en", _JACCARD, None, 0.32),
-    PaperLine("sum-mix", ("cosine",), 0.976, None),
-    PaperLine("sum-mix", _JACCARD, 0.75, None),
-    PaperLine("sum-mix", ("relative_error",), None, 0.23),
+REPORTED_RANGES = (
+    ReportedRange("zh-en", ("cosine",), 0.027, 0.042),
+    ReportedRange("zh-en", _JACCARD, None, 0.32),
+    ReportedRange("sum-mix", ("cosine",), 0.976, None),
+    ReportedRange("sum-mix", _JACCARD, 0.75, None),
+    ReportedRange("sum-mix", ("relative_error",), None, 0.23),
 )
 
 
-def line_for(comparison: str, measure: str) -> PaperLine | None:
-    """What the paper states of a measure of a comparison; None where it states nothing."""
+def reported_range(comparison: str, measure: str) -> ReportedRange | None:
+    """The range reported for a measure of a comparison; None if the paper reports none."""
     fitting = (
-        line for line in PAPER_LINES if line.comparison == comparison and measure in line.measures
+        one for one in REPORTED_RANGES if one.comparison == comparison and measure in one.measures
     )
     return next(fitting, None)

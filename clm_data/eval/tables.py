@@ -33,6 +33,16 @@ EXTRA = ("exact_match", "prefers_new", "p_new", "p_old")
 """Beyond the paper, by language."""
 
 
+def variant_name(variant: Sequence[str]) -> str:
+    """A variant of a method (method, protocol, mode, layers) as a heading: ``MEMIT [4 5]``."""
+    method, protocol, mode, layers = variant
+    parts = [METHOD_NAMES.get(method, method)]
+    parts += [protocol] if protocol != "native" else []
+    parts += [mode] if mode != "batch" else []
+    parts += [f"[{layers}]"] if layers else []
+    return " ".join(parts)
+
+
 @dataclass(frozen=True)
 class Row:
     """A printed row.

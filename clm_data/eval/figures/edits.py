@@ -12,7 +12,6 @@ from clm_data.eval.csv_tables import (
     largest_batch,
     of_variant,
     unique,
-    variant_name,
     variants,
     where,
 )
@@ -30,6 +29,7 @@ from clm_data.eval.figures.style import (
     log_ticks,
     scatter,
 )
+from clm_data.eval.tables import variant_name
 
 _EDITS = ("zh", "en", "mix")
 _PAIRS = (("zh", "zh"), ("zh", "en"), ("en", "en"), ("en", "zh"))

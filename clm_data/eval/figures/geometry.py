@@ -9,11 +9,10 @@ from clm_data.eval.bilingual import Words
 from clm_data.eval.csv_tables import (
     Row,
     Tables,
+    float_or_none,
     largest_batch,
-    number,
     of_variant,
     unique,
-    variant_name,
     variants,
     where,
 )
@@ -33,7 +32,8 @@ from clm_data.eval.figures.style import (
     reference,
     whole_ticks,
 )
-from clm_data.eval.paper_ranges import line_for
+from clm_data.eval.paper_ranges import reported_range
+from clm_data.eval.tables import variant_name
 
 MEASURES = {
     "cosine": Words("余弦", "cosine"),
@@ -120,7 +120,7 @@ def _panels(
 
 
 def _panel(axes: Any, pen: Renderer, rows: Sequence[Row], comparison: str, measure: str) -> None:
-    stated = line_for(comparison, measure)
+    stated = reported_range(comparison, measure)
     if stated is not None:
         reference(axes, stated.low, stated.high, pen(PAPER))
     sizes = unique(_comparison(rows, comparison), "batch_size")
@@ -194,7 +194,7 @@ def by_batch_size(tables: Tables, pen: Renderer) -> Iterator[tuple[str, Any]]:
 def _batch_panel(
     axes: Any, pen: Renderer, rows: Sequence[Row], comparison: str, measure: str
 ) -> None:
-    stated = line_for(comparison, measure)
+    stated = reported_range(comparison, measure)
     if stated is not None:
         reference(axes, stated.low, stated.high, pen(PAPER))
     for style, layer in enumerate(unique(rows, "layer")):
@@ -306,7 +306,7 @@ def _transfer_panel(axes: Any, pen: Renderer, rows: Sequence[Row], lang: str) ->
     for style, layer in enumerate(layers):
         for row in where(rows, layer=layer):
             place = features.index(row["measure"]) + 0.14 * (style - (len(layers) - 1) / 2)
-            p = number(row["p_holm"])
+            p = float_or_none(row["p_holm"])
             colour = COLOURS[style % len(COLOURS)]
             axes.plot(
                 [float(row["auc"])],

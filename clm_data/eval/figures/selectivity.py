@@ -12,7 +12,6 @@ from clm_data.eval.csv_tables import (
     largest_batch,
     of_variant,
     unique,
-    variant_name,
     variants,
     where,
 )
@@ -30,6 +29,7 @@ from clm_data.eval.figures.style import (
     scatter,
     whole_ticks,
 )
+from clm_data.eval.tables import variant_name
 
 
 def bias_selectivity(tables: Tables, pen: Renderer) -> Iterator[tuple[str, Any]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from clm_data.eval.bilingual import LANGUAGE_NAMES, Words
-from clm_data.eval.csv_tables import Row, Tables, number
+from clm_data.eval.csv_tables import Row, Tables, float_or_none
 from clm_data.languages import has_han
 from clm_data.records import Language
 
@@ -250,7 +250,12 @@ class Point:
 def points(rows: Iterable[Row], x: str = "layer", y: str = "value") -> list[Point]:
     """Points of rows that have a value, by x."""
     found = [
-        Point(float(row[x]), float(row[y]), number(row.get("low")), number(row.get("high")))
+        Point(
+            float(row[x]),
+            float(row[y]),
+            float_or_none(row.get("low")),
+            float_or_none(row.get("high")),
+        )
         for row in rows
         if row.get(y, "") != ""
     ]

@@ -14,9 +14,10 @@ import numpy as np
 from clm_data.eval.analysis.geometry.measures import Change, FloatArray, cosine
 from clm_data.eval.analysis.geometry.resample import Estimate, Settings, over_batches
 from clm_data.eval.analysis.geometry.saved_edits import Group, SavedEdit
+from clm_data.eval.csv_tables import ResultRow
 from clm_data.eval.intervals import Bootstrap, mean_interval
 
-Row = dict[str, object]
+Row = ResultRow
 COLUMNS = ("layer", "part", "pairing", "value", "low", "high", "interval", "facts")
 """Of ``factors.csv``, after those of the group."""
 

@@ -15,6 +15,7 @@ import numpy as np
 from clm_data.errors import InputFileError, MissingExtraError
 from clm_data.eval import results
 from clm_data.eval.analysis.geometry.measures import Change, FloatArray, GeometryError
+from clm_data.eval.csv_tables import ResultRow
 from clm_data.eval.results import CellResult, EditLanguage, Setting
 from clm_data.records import LANGUAGES
 
@@ -125,7 +126,7 @@ class Group:
     batches: Mapping[EditLanguage, tuple[SavedEdit, ...]]
 
     @property
-    def about(self) -> dict[str, object]:
+    def about(self) -> ResultRow:
         """The columns that tell groups apart in tables."""
         return about(self.setting)
 
@@ -144,7 +145,7 @@ class Group:
         return sorted(set.intersection(*(set(edit.weights) for edit in edits)))
 
 
-def about(setting: Setting) -> dict[str, object]:
+def about(setting: Setting) -> ResultRow:
     """A cell's place in the grid but for the language; ``layers`` is empty for a method's own."""
     return {
         "model": setting.model,

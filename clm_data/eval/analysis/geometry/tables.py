@@ -22,11 +22,11 @@ from clm_data.eval.analysis.geometry.resample import (
     over_facts,
 )
 from clm_data.eval.analysis.geometry.saved_edits import ABOUT, Group, about, find_edits
-from clm_data.eval.csv_tables import write_rows
+from clm_data.eval.csv_tables import ResultRow, write_rows
 from clm_data.eval.results import EditLanguage
 from clm_data.log import Log, silent
 
-Row = dict[str, object]
+Row = ResultRow
 COLUMNS = ("batch", "layer", "comparison", "measure", "value", "low", "high", "interval", "facts")
 """Of ``geometry.csv``, after those of the group."""
 MANY_BATCHES = 5

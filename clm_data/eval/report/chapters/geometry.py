@@ -7,16 +7,16 @@ from collections.abc import Iterable, Sequence
 from clm_data.eval.csv_tables import (
     Row,
     Tables,
-    number,
+    float_or_none,
     of_variant,
     unique,
-    variant_name,
     variants,
     where,
 )
 from clm_data.eval.figures.geometry import MEASURES
-from clm_data.eval.paper_ranges import SOURCE, PaperLine, line_for
+from clm_data.eval.paper_ranges import SOURCE, ReportedRange, reported_range
 from clm_data.eval.report.parts import NONE, Part, Table, Text, Words, columns, decimals
+from clm_data.eval.tables import variant_name
 
 VARIANT_COLUMNS = columns(
     ("model", "模型", "model", False),
@@ -123,12 +123,12 @@ def _summary(rows: Sequence[Row], size: str, number: int) -> Table:
 def _line(rows: Sequence[Row], comparison: str, measure: str) -> tuple[str, ...]:
     values = _values(where(rows, comparison=comparison))
     null = where(rows, comparison=f"null-{comparison}")
-    lows = [low for row in null if (low := number(row["low"])) is not None]
-    highs = [high for row in null if (high := number(row["high"])) is not None]
+    lows = [low for row in null if (low := float_or_none(row["low"])) is not None]
+    highs = [high for row in null if (high := float_or_none(row["high"])) is not None]
     same = ("zh", "en") if comparison == "zh-en" else ()
     kind, control, other = _controls(rows, same, comparison)
     verdict = _against_null(where(rows, comparison=comparison), null)
-    stated = line_for(comparison, measure)
+    stated = reported_range(comparison, measure)
     like = _like(values, stated)
     words = COMPARISONS[comparison]
     return (
@@ -141,13 +141,13 @@ def _line(rows: Sequence[Row], comparison: str, measure: str) -> tuple[str, ...]
         decimals(other),
         *(kind.zh, kind.en),
         *(verdict.zh, verdict.en),
-        stated.words if stated else NONE,
+        stated.text if stated else NONE,
         *(like.zh, like.en),
     )
 
 
 def _values(rows: Sequence[Row]) -> list[float]:
-    return [value for row in rows if (value := number(row["value"])) is not None]
+    return [value for row in rows if (value := float_or_none(row["value"])) is not None]
 
 
 def _controls(
@@ -169,10 +169,10 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _against_null(rows: Sequence[Row], null: Sequence[Row]) -> Words:
-    ends = {row["layer"]: (number(row["low"]), number(row["high"])) for row in null}
+    ends = {row["layer"]: (float_or_none(row["low"]), float_or_none(row["high"])) for row in null}
     found = set()
     for row in rows:
-        value = number(row["value"])
+        value = float_or_none(row["value"])
         low, high = ends.get(row["layer"], (None, None))
         if value is not None and low is not None and high is not None:
             found.add(_BELOW if value < low else _ABOVE if value > high else _CHANCE)
@@ -181,7 +181,7 @@ def _against_null(rows: Sequence[Row], null: Sequence[Row]) -> Words:
     return found.pop() if len(found) == 1 else _MIXED
 
 
-def _like(values: Sequence[float], stated: PaperLine | None) -> Words:
+def _like(values: Sequence[float], stated: ReportedRange | None) -> Words:
     if stated is None or not values:
         return _UNKNOWN
     fits = {
@@ -224,14 +224,14 @@ def _factors(rows: Sequence[Row]) -> Table:
 
 def _transfer(rows: Sequence[Row]) -> Table:
     def rank(row: Row) -> float:
-        p = number(row["p_holm"])
+        p = float_or_none(row["p_holm"])
         return 2.0 if p is None else p
 
     made = []
     for name, mine in groups(rows):
         for row in sorted(mine, key=rank):
             values = [
-                decimals(number(row[key]))
+                decimals(float_or_none(row[key]))
                 for key in ("mean_transferred", "mean_stayed", "auc", "p_holm")
             ]
             about = (row["language"], row["criterion"], row["layer"], row["measure"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clm_data.eval.csv_tables import Row, Tables, number, unique, where
+from clm_data.eval.csv_tables import Row, Tables, float_or_none, unique, where
 from clm_data.eval.report.chapters.geometry import VARIANT_COLUMNS, groups
 from clm_data.eval.report.parts import NONE, Column, Part, Table, Words, columns, decimals
 
@@ -48,7 +48,7 @@ def _layers(rows: Sequence[Row]) -> Table:
     for model in unique(rows, "model"):
         mine = where(rows, model=model, part="hidden")
         for layer in unique(mine, "layer"):
-            here = {row["measure"]: number(row["value"]) for row in where(mine, layer=layer)}
+            here = {row["measure"]: float_or_none(row["value"]) for row in where(mine, layer=layer)}
             made.append((model, layer, *(decimals(here.get(name)) for name in _LAYER_MEASURES)))
     return Table(
         "language_summary",
@@ -67,7 +67,7 @@ def _selectivity(rows: Sequence[Row]) -> Table:
         for edit in unique(mine, "edit"):
             for layer in unique(where(mine, edit=edit), "layer"):
                 found = where(mine, edit=edit, layer=layer)
-                here = {row["measure"]: number(row["value"]) for row in found}
+                here = {row["measure"]: float_or_none(row["value"]) for row in found}
                 values = [decimals(here.get(measure)) for measure in _SELECTIVITY]
                 made.append((*name, edit, layer, *values))
     return Table(
@@ -90,7 +90,7 @@ def _activation(rows: Sequence[Row]) -> Table:
         places = sorted({(row["edit"], row["lang"], int(row["layer"])) for row in mine})
         for edit, lang, layer in places:
             found = where(mine, edit=edit, lang=lang, layer=str(layer))
-            here = {row["measure"]: number(row["value"]) for row in found}
+            here = {row["measure"]: float_or_none(row["value"]) for row in found}
             values = [decimals(here.get(measure)) for measure in names]
             made.append((*name, edit, lang or NONE, str(layer), *values))
     return Table(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from clm_data.eval.csv_tables import Row, Tables, number, unique, where
+from clm_data.eval.csv_tables import Row, Tables, float_or_none, unique, where
 from clm_data.eval.report.chapters.evaluation import OTHER, Evaluation
 from clm_data.eval.report.parts import Part, Section, Text, Words, decimals, percent
 from clm_data.eval.results import CellResult
@@ -87,12 +87,12 @@ def _geometry(tables: Tables) -> Iterator[Text]:
     for model in unique(rows, "model"):
         mine = where(rows, model=model)
         for comparison, words in _COSINES.items():
-            values = [number(row["value"]) for row in where(mine, comparison=comparison)]
+            values = [float_or_none(row["value"]) for row in where(mine, comparison=comparison)]
             null = where(mine, comparison=f"null-{comparison}")
             known = [value for value in values if value is not None]
             if not known:
                 continue
-            ends = [number(row[end]) for row in null for end in ("low", "high")]
+            ends = [float_or_none(row[end]) for row in null for end in ("low", "high")]
             chance = [abs(end) for end in ends if end is not None]
             shown = {
                 "model": model,
@@ -108,7 +108,7 @@ def _geometry(tables: Tables) -> Iterator[Text]:
 def _control(model: str, rows: Sequence[Row]) -> Iterator[Text]:
     """What facts that have nothing in common but their language give."""
     mine = [row for lang in LANGUAGES for row in where(rows, comparison=f"disjoint-{lang}")]
-    known = [value for row in mine if (value := number(row["value"])) is not None]
+    known = [value for row in mine if (value := float_or_none(row["value"])) is not None]
     if known:
         shown = {"model": model, "low": decimals(min(known)), "high": decimals(max(known))}
         yield Text(_OTHER_FACTS, shown)

@@ -18,7 +18,7 @@ from clm_data.eval.analysis.geometry.measures import (
     compare,
     total,
 )
-from clm_data.eval.paper_ranges import PAPER_LINES, line_for
+from clm_data.eval.paper_ranges import REPORTED_RANGES, reported_range
 
 NEAR = 1e-6
 
@@ -257,12 +257,12 @@ def test_changes_of_other_sizes_are_not_compared() -> None:
 
 
 def test_the_paper_states_five_ranges() -> None:
-    line = line_for("zh-en", "cosine")
+    line = reported_range("zh-en", "cosine")
     assert line is not None
-    assert (line.low, line.high, line.words) == (0.027, 0.042, "0.027-0.042")
-    jaccard = line_for("sum-mix", "jaccard_columns")
+    assert (line.low, line.high, line.text) == (0.027, 0.042, "0.027-0.042")
+    jaccard = reported_range("sum-mix", "jaccard_columns")
     assert jaccard is not None
-    assert jaccard.words == "over 0.75"
-    assert line_for("zh-en", "relative_error") is None
+    assert jaccard.text == "over 0.75"
+    assert reported_range("zh-en", "relative_error") is None
     names = {*measures.NEURONS, *measures.ANGLES, "cosine", "relative_error"}
-    assert all(set(line.measures) <= names for line in PAPER_LINES)
+    assert all(set(line.measures) <= names for line in REPORTED_RANGES)
