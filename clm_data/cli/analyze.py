@@ -67,7 +67,7 @@ def analyze(
         log=note,
     )
     note("drawing the figures")
-    drawn = draw_figures([folder / "analysis", folder / "tables"], folder / "figures")
+    drawn = draw_figures(folder / "analysis", folder / "figures")
     files = sorted({file for one in drawn for pair in one.files.values() for file in pair})
     if json:
         print_json(

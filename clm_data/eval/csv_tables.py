@@ -29,7 +29,11 @@ Tables = Mapping[str, Sequence[Row]]
 
 
 def write_rows(
-    path: Path, rows: Sequence[Mapping[str, Cell]], columns: Sequence[str] | None = None
+    path: Path,
+    rows: Sequence[Mapping[str, Cell]],
+    columns: Sequence[str] | None = None,
+    *,
+    sort: bool = True,
 ) -> None:
     """Write a table atomically, creating its folder if needed.
 
@@ -37,6 +41,7 @@ def write_rows(
         path: The CSV file.
         rows: Rows with the same keys.
         columns: The header; defaults to the keys of the first row. Required if there are no rows.
+        sort: Whether to sort the rows; if not, they keep their order.
 
     Raises:
         EditError: A number is NaN or infinite.
@@ -54,7 +59,9 @@ def write_rows(
         [_text(value, f"{path.name}: {name}") for name, value in zip(names, row, strict=True)]
         for row in table
     ]
-    order = sorted(range(len(table)), key=lambda i: [_sort_key(value) for value in table[i]])
+    order = list(range(len(table)))
+    if sort:
+        order.sort(key=lambda i: [_sort_key(value) for value in table[i]])
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         replaced_file(path, force=True) as new,

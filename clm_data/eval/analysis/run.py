@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clm_data.errors import InputFileError, UnknownNameError
+from clm_data.eval.analysis.evaluation_tables import write_evaluation_tables
 from clm_data.eval.analysis.geometry import tables as geometry
 from clm_data.eval.csv_tables import write_rows
 from clm_data.eval.dataset import EvalSet
@@ -75,6 +76,7 @@ def analyse_folder(
         _states(folder, results, dataset, models or labels, cache, tiny_config, done, log)
     if not done.tables:
         raise InputFileError(f"{folder}: nothing could be analysed: {'; '.join(done.left_out)}")
+    done.tables += write_evaluation_tables(folder / "analysis", results)
     return done
 
 

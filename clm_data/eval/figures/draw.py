@@ -49,20 +49,20 @@ class Drawn:
     files: Mapping[Language, tuple[Path, Path]]
 
 
-def draw_figures(sources: Sequence[Path], out: Path) -> list[Drawn]:
+def draw_figures(folder: Path, out: Path) -> list[Drawn]:
     """Draw every figure whose table is there, as ``NAME.zh.svg``, ``NAME.en.png`` and so on.
 
     The same tables and fonts give the same bytes. A figure that an earlier run drew from the same
     tables is kept; files of one that would be drawn no more are removed.
 
     Args:
-        sources: Folders of CSV tables, such as ``OUT/analysis``; the first that has one counts.
+        folder: Folder of CSV tables, such as ``OUT/analysis``.
         out: Folder of the figures; made where there is something to draw.
 
     Raises:
         InputFileError: A table cannot be read.
     """
-    files = _files(sources)
+    files = _files(folder)
     tables = _Lazy(files)
     old, new = _read_index(out), {}
     drawn: list[Drawn] = []
@@ -96,14 +96,10 @@ class _Lazy(dict[str, list[Row]]):
         return self[name]
 
 
-def _files(sources: Sequence[Path]) -> dict[str, Path]:
+def _files(folder: Path) -> dict[str, Path]:
     """The CSV files that figures are drawn from, by name."""
-    files: dict[str, Path] = {}
-    for name in sorted({name for spec in FIGURES for name in spec.sources}):
-        for folder in sources:
-            if (folder / name).is_file():
-                files.setdefault(name, folder / name)
-    return files
+    names = {name for spec in FIGURES for name in spec.sources}
+    return {name: folder / name for name in sorted(names) if (folder / name).is_file()}
 
 
 def _sha256(file: Path | None) -> str:

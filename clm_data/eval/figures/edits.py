@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from clm_data.eval.bilingual import Words
+from clm_data.eval.bilingual import BilingualText
 from clm_data.eval.csv_tables import (
     Row,
     Tables,
@@ -35,18 +35,24 @@ _EDITS = ("zh", "en", "mix")
 _PAIRS = (("zh", "zh"), ("zh", "en"), ("en", "en"), ("en", "zh"))
 """(edited in, seen from)."""
 _SERIES = {
-    ("actual", "zh"): Words("MLP 输出的变化，中文提示", "change of MLP outputs, zh prompts"),
-    ("actual", "en"): Words("MLP 输出的变化，英文提示", "change of MLP outputs, en prompts"),
-    ("weight_rows", ""): Words("权重最大变化，行神经元", "largest weight change, row neurons"),
-    ("weight_columns", ""): Words(
+    ("actual", "zh"): BilingualText(
+        "MLP 输出的变化，中文提示", "change of MLP outputs, zh prompts"
+    ),
+    ("actual", "en"): BilingualText(
+        "MLP 输出的变化，英文提示", "change of MLP outputs, en prompts"
+    ),
+    ("weight_rows", ""): BilingualText(
+        "权重最大变化，行神经元", "largest weight change, row neurons"
+    ),
+    ("weight_columns", ""): BilingualText(
         "权重最大变化，列神经元", "largest weight change, column neurons"
     ),
 }
 _VENN = {
-    "weight_rows": Words("权重，行神经元", "weights, row neurons"),
-    "weight_columns": Words("权重，列神经元", "weights, column neurons"),
-    "actual": Words("MLP 输出，实际", "MLP outputs, actual"),
-    "expected": Words("MLP 输出，预期", "MLP outputs, expected"),
+    "weight_rows": BilingualText("权重，行神经元", "weights, row neurons"),
+    "weight_columns": BilingualText("权重，列神经元", "weights, column neurons"),
+    "actual": BilingualText("MLP 输出，实际", "MLP outputs, actual"),
+    "expected": BilingualText("MLP 输出，预期", "MLP outputs, expected"),
 }
 
 _FEW = 1000
@@ -74,7 +80,7 @@ def _last(rows: Sequence[Row]) -> list[Row]:
 
 
 def _by_series(
-    tables: Tables, pen: Renderer, file: str, title: Words
+    tables: Tables, pen: Renderer, file: str, title: BilingualText
 ) -> Iterator[tuple[str, Any, list[tuple[Any, list[Row]]]]]:
     """(model, figure, panels with their rows): a panel a series of a table, to be filled."""
     for model, names, groups in largest_places(pen, tables, file):
@@ -98,8 +104,8 @@ def distributions(tables: Tables, pen: Renderer) -> Iterator[tuple[str, Any]]:
             axes.set_yscale("symlog", linthresh=1)
             axes.set_ylim(bottom=0)
             log_ticks(axes.yaxis, _powers(axes.get_ylim()[1]))
-            axes.set_xlabel(pen(Words("变化", "change")))
-            axes.set_ylabel(pen(Words("神经元数", "neurons")))
+            axes.set_xlabel(pen(BilingualText("变化", "change")))
+            axes.set_ylabel(pen(BilingualText("神经元数", "neurons")))
         legend(figure, [[axes for axes, _ in panels]])
         yield model, figure
 
@@ -133,7 +139,7 @@ def _wider(bins: Sequence[tuple[float, float, int]]) -> list[tuple[float, float,
 
 def edited_in(pen: Renderer, edit: str) -> str:
     """The language of the edits, as in legends."""
-    return pen(Words("编辑语言：", "edited in ")) + pen.language(edit)
+    return pen(BilingualText("编辑语言：", "edited in ")) + pen.language(edit)
 
 
 def cumulative(tables: Tables, pen: Renderer) -> Iterator[tuple[str, Any]]:
@@ -142,8 +148,8 @@ def cumulative(tables: Tables, pen: Renderer) -> Iterator[tuple[str, Any]]:
         for axes, rows in panels:
             for edit in _EDITS:
                 _cdf(axes, pen, where(rows, edit=edit), edit)
-            axes.set_xlabel(pen(Words("变化的绝对值", "absolute change")))
-            axes.set_ylabel(pen(Words("累积比例", "share of neurons")))
+            axes.set_xlabel(pen(BilingualText("变化的绝对值", "absolute change")))
+            axes.set_ylabel(pen(BilingualText("累积比例", "share of neurons")))
             axes.set_ylim(-0.02, 1.02)
         legend(figure, [[axes for axes, _ in panels]])
         yield model, figure
@@ -172,7 +178,7 @@ def actual_expected(tables: Tables, pen: Renderer) -> Iterator[tuple[str, Any]]:
             for axes, (edit, lang) in zip(axes_row, _PAIRS, strict=True):
                 mine = where(rows, edit=edit, lang=lang)
                 _against(axes, pen, mine, edit)
-                seen = pen(Words("提示：", "prompts in ")) + pen.language(lang)
+                seen = pen(BilingualText("提示：", "prompts in ")) + pen.language(lang)
                 axes.set_title(f"{edited_in(pen, edit)} · {seen}", fontsize=9)
                 found = _same_place(correlations, mine)
                 if found:
@@ -198,10 +204,10 @@ def _against(axes: Any, pen: Renderer, rows: Sequence[Row], edit: str) -> None:
     if xs:
         reach = max(map(abs, (*xs, *ys))) * 1.05 or 1
         axes.plot([-reach, reach], [-reach, reach], color="#5a5a5a", linestyle="--", linewidth=1,
-                  label=pen(Words("实际 = 预期", "actual = expected")))  # fmt: skip
+                  label=pen(BilingualText("实际 = 预期", "actual = expected")))  # fmt: skip
     few_ticks(axes)
-    axes.set_xlabel(pen(Words("预期变化", "expected change")))
-    axes.set_ylabel(pen(Words("实际变化", "actual change")))
+    axes.set_xlabel(pen(BilingualText("预期变化", "expected change")))
+    axes.set_ylabel(pen(BilingualText("实际变化", "actual change")))
 
 
 def venn(tables: Tables, pen: Renderer) -> Iterator[tuple[str, Any]]:
@@ -264,8 +270,8 @@ NEURONS = Spec(
     "neuron_changes",
     "language",
     ("neurons.csv",),
-    Words("编辑改变了哪些神经元", "How edits change the neurons"),
-    Words(
+    BilingualText("编辑改变了哪些神经元", "How edits change the neurons"),
+    BilingualText(
         "每个神经元平均变化的直方图（纵轴为对数），取最大的批与最后一个被编辑的层。",
         "Histograms of each neuron’s mean change (logarithmic counts), for the largest batch size "
         "and the last edited layer.",
@@ -277,8 +283,8 @@ CDF = Spec(
     "neuron_cdf",
     "language",
     ("activation_cdf.csv",),
-    Words("神经元变化的累积分布", "Cumulative distributions of the neurons’ changes"),
-    Words(
+    BilingualText("神经元变化的累积分布", "Cumulative distributions of the neurons’ changes"),
+    BilingualText(
         "变化的绝对值不超过横轴之值的神经元所占比例。曲线越靠左，变化越小。",
         "Share of the neurons whose absolute change is at most what the axis says: the further "
         "left a curve, the less has changed.",
@@ -290,8 +296,8 @@ ACTUAL = Spec(
     "actual_expected",
     "language",
     ("neuron_points.csv", "activation.csv"),
-    Words("实际与预期的激活变化", "Actual against expected activation"),
-    Words(
+    BilingualText("实际与预期的激活变化", "Actual against expected activation"),
+    BilingualText(
         "每点一个神经元：权重改变乘以编辑前的键所预期的输出变化，与编辑后测得的变化。偏离虚线，说明下层的"
         "编辑也改变了键。r 为全部神经元的相关系数。",
         "A point a neuron: the change of output that the weight change makes with the keys from "
@@ -305,8 +311,8 @@ VENN = Spec(
     "neuron_venn",
     "language",
     ("venn.csv",),
-    Words("变化最大的神经元的重合", "Overlap of the neurons that change most"),
-    Words(
+    BilingualText("变化最大的神经元的重合", "Overlap of the neurons that change most"),
+    BilingualText(
         "三种编辑各自变化最大的神经元之间的重合；括号内是随机选取同样多神经元时的期望。图下：每个集合"
         "的大小与神经元总数。圆的面积不代表数量。",
         "Overlap of the neurons that edits in each language change most; in brackets what choosing "

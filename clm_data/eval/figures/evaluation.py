@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from clm_data.eval.bilingual import Words
+from clm_data.eval.bilingual import BilingualText
 from clm_data.eval.csv_tables import Row, Tables, unique, where
 from clm_data.eval.figures.style import (
     COLOURS,
@@ -22,13 +22,13 @@ from clm_data.eval.figures.style import (
 )
 
 _PARTS = {
-    "reliability": Words("可靠性", "reliability"),
-    "generality": Words("泛化性", "generality"),
-    "locality": Words("局部性", "locality"),
+    "reliability": BilingualText("可靠性", "reliability"),
+    "generality": BilingualText("泛化性", "generality"),
+    "locality": BilingualText("局部性", "locality"),
 }
 _EDITS = ("zh", "en", "mix")
-_PERCENT = Words("百分数", "percent")
-_EDIT = Words("编辑", "edit")
+_PERCENT = BilingualText("百分数", "percent")
+_EDIT = BilingualText("编辑", "edit")
 _MOST_DOMAINS = 40
 
 
@@ -67,8 +67,8 @@ def _name(pen: Renderer, cell: Sequence[str]) -> str:
 
 def _dots(axes: Any, pen: Renderer, rows: Sequence[Row], part: str, place: int) -> None:
     when = {
-        "before": Words("，编辑前", ", before"),
-        "after": Words("，编辑后", ", after"),
+        "before": BilingualText("，编辑前", ", before"),
+        "after": BilingualText("，编辑后", ", after"),
     }
     for lang, shift in (("zh", -0.18), ("en", 0.18)):
         style = LANGUAGE_STYLE[lang]
@@ -102,7 +102,7 @@ def by_domain(tables: Tables, pen: Renderer) -> Iterator[tuple[str, Any]]:
         figure, panels = grid(pen, title, [""], len(edits), height=height, width=3.4)
         for axes, edit in zip(panels[0], edits, strict=True):
             _domain_panel(axes, pen, where(rows, edit=edit), domains)
-            axes.set_title(f"{pen(Words('编辑语言：', 'edited in '))}{pen.language(edit)}")
+            axes.set_title(f"{pen(BilingualText('编辑语言：', 'edited in '))}{pen.language(edit)}")
             first = edit == edits[0]
             names = [_domain_name(pen, rows, domain) for domain in domains]
             axes.set_yticks(range(len(domains)), names if first else [""] * len(domains))
@@ -118,7 +118,7 @@ def _first_group(rows: Sequence[Row]) -> list[Row]:
 
 def _domain_name(pen: Renderer, rows: Sequence[Row], domain: str) -> str:
     row = where(rows, domain=domain)[0]
-    return pen(Words(row["domain_zh"], row["domain_en"])) + f" ({row['facts']})"
+    return pen(BilingualText(row["domain_zh"], row["domain_en"])) + f" ({row['facts']})"
 
 
 def _domain_panel(axes: Any, pen: Renderer, rows: Sequence[Row], domains: Sequence[str]) -> None:
@@ -131,7 +131,7 @@ def _domain_panel(axes: Any, pen: Renderer, rows: Sequence[Row], domains: Sequen
             color=COLOURS[style],
             marker=MARKERS[style],
             linestyle="none",
-            label=pen(Words("测量语言：", "measured in ")) + pen.language(lang),
+            label=pen(BilingualText("测量语言：", "measured in ")) + pen.language(lang),
         )
     axes.set_xlim(-3, 103)
     axes.set_ylim(len(domains) - 0.5, -0.5)
@@ -159,7 +159,7 @@ def by_batch_size(tables: Tables, pen: Renderer) -> Iterator[tuple[str, Any]]:
                 _curves(axes, pen, mine, "batch_size", edit)
                 axes.set_xscale("log")
                 log_ticks(axes.xaxis, [float(size) for size in unique(mine, "batch_size")])
-                axes.set_xlabel(pen(Words("批大小（条）", "batch size (facts)")))
+                axes.set_xlabel(pen(BilingualText("批大小（条）", "batch size (facts)")))
         legend(figure, panels)
         yield model, figure
 
@@ -178,7 +178,7 @@ def along(tables: Tables, pen: Renderer) -> Iterator[tuple[str, Any]]:
             for axes, edit in zip(axes_row, edits, strict=True):
                 mine = where(rows, method=method, batch_size=size, note=note, edit=edit)
                 _curves(axes, pen, mine, "edited", edit)
-                axes.set_xlabel(pen(Words("已编辑的条数", "facts edited so far")))
+                axes.set_xlabel(pen(BilingualText("已编辑的条数", "facts edited so far")))
         legend(figure, panels)
         yield model, figure
 
@@ -190,10 +190,10 @@ def _curves(axes: Any, pen: Renderer, rows: Sequence[Row], x: str, edit: str) ->
             Point(p.x, 100 * p.y, 100 * (p.low or 0), 100 * (p.high or 0))
             for p in points(mine, x=x, y="mean")
         ]
-        label = pen(Words("测量语言：", "measured in ")) + pen.language(lang)
+        label = pen(BilingualText("测量语言：", "measured in ")) + pen.language(lang)
         line(axes, series, label, LANGUAGE_STYLE[lang])
     axes.set_ylim(-3, 103)
-    axes.set_title(f"{pen(Words('编辑语言：', 'edited in '))}{pen.language(edit)}")
+    axes.set_title(f"{pen(BilingualText('编辑语言：', 'edited in '))}{pen.language(edit)}")
     axes.set_ylabel(f"{pen(_PARTS['reliability'])} ({pen(_PERCENT)})")
 
 
@@ -201,8 +201,8 @@ MEASURED = Spec(
     "evaluation_measures",
     "evaluation",
     ("evaluation_long.csv",),
-    Words("编辑前后的两种语言", "Both languages, before and after"),
-    Words(
+    BilingualText("编辑前后的两种语言", "Both languages, before and after"),
+    BilingualText(
         "空心：编辑前；实心：编辑后。三角：中文；圆：英文。横线是区间。",
         "Hollow: before the edit; filled: after it. Triangle: Chinese; circle: English. Bars are "
         "intervals.",
@@ -213,8 +213,8 @@ DOMAINS = Spec(
     "evaluation_domains",
     "evaluation",
     ("evaluation_domains.csv",),
-    Words("各领域的可靠性", "Reliability by domain"),
-    Words(
+    BilingualText("各领域的可靠性", "Reliability by domain"),
+    BilingualText(
         "编辑之后，各领域的可靠性；括号内是条目数。条目少的领域说明不了什么。",
         "After the edit; in brackets the number of facts. Domains of a few facts say little.",
     ),
@@ -224,16 +224,18 @@ SIZES = Spec(
     "evaluation_batch_size",
     "evaluation",
     ("evaluation_long.csv",),
-    Words("批大小与可靠性", "Batch size and reliability"),
-    Words("编辑之后，按一次编辑的条数。", "After the edit, by the number of facts edited at once."),
+    BilingualText("批大小与可靠性", "Batch size and reliability"),
+    BilingualText(
+        "编辑之后，按一次编辑的条数。", "After the edit, by the number of facts edited at once."
+    ),
     by_batch_size,
 )
 ALONG = Spec(
     "evaluation_along",
     "evaluation",
     ("evaluation_along.csv",),
-    Words("连续编辑的过程", "Along sequential edits"),
-    Words(
+    BilingualText("连续编辑的过程", "Along sequential edits"),
+    BilingualText(
         "先前的编辑保留时，全部已编辑事实的可靠性。",
         "Reliability of all facts edited so far, earlier edits kept.",
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from clm_data.eval.bilingual import Words
+from clm_data.eval.bilingual import BilingualText
 from clm_data.eval.csv_tables import (
     Row,
     Tables,
@@ -36,20 +36,34 @@ from clm_data.eval.paper_ranges import reported_range
 from clm_data.eval.tables import variant_name
 
 MEASURES = {
-    "cosine": Words("余弦", "cosine"),
-    "relative_error": Words("相对误差", "relative error"),
-    "angle_left_mean": Words("左主角，平均（度）", "left principal angle, mean (degrees)"),
-    "angle_left_max": Words("左主角，最大（度）", "left principal angle, largest (degrees)"),
-    "angle_right_mean": Words("右主角，平均（度）", "right principal angle, mean (degrees)"),
-    "angle_right_max": Words("右主角，最大（度）", "right principal angle, largest (degrees)"),
-    "jaccard_rows": Words("杰卡德系数，行神经元", "Jaccard, row neurons"),
-    "jaccard_columns": Words("杰卡德系数，列神经元", "Jaccard, column neurons"),
+    "cosine": BilingualText("余弦", "cosine"),
+    "relative_error": BilingualText("相对误差", "relative error"),
+    "angle_left_mean": BilingualText("左主角，平均（度）", "left principal angle, mean (degrees)"),
+    "angle_left_max": BilingualText(
+        "左主角，最大（度）", "left principal angle, largest (degrees)"
+    ),
+    "angle_right_mean": BilingualText(
+        "右主角，平均（度）", "right principal angle, mean (degrees)"
+    ),
+    "angle_right_max": BilingualText(
+        "右主角，最大（度）", "right principal angle, largest (degrees)"
+    ),
+    "jaccard_rows": BilingualText("杰卡德系数，行神经元", "Jaccard, row neurons"),
+    "jaccard_columns": BilingualText("杰卡德系数，列神经元", "Jaccard, column neurons"),
 }
-NULL = Words("随机：同谱随机矩阵的区间", "null: random matrices of the same spectra")
-PAPER = Words("论文中的范围", "range in the paper")
+NULL = BilingualText("随机：同谱随机矩阵的区间", "null: random matrices of the same spectra")
+PAPER = BilingualText("论文中的范围", "range in the paper")
 _CONTROLS = {
-    "disjoint": (Words("对照：同语言、不同事实", "control: one language, other facts"), "-", 2.2),
-    "split": (Words("对照：同批两半（偏低）", "control: halves of one batch (too low)"), ":", 1.4),
+    "disjoint": (
+        BilingualText("对照：同语言、不同事实", "control: one language, other facts"),
+        "-",
+        2.2,
+    ),
+    "split": (
+        BilingualText("对照：同批两半（偏低）", "control: halves of one batch (too low)"),
+        ":",
+        1.4,
+    ),
 }
 """By where a control comes from: its name, stroke and width."""
 _INDEPENDENCE = (
@@ -66,24 +80,24 @@ _BY_BATCH = (
     ("sum-mix", "jaccard_rows"),
 )
 _PARTS = {
-    "residuals": Words("残差（写入什么）", "residuals (what is written)"),
-    "keys": Words("键（在何处读取）", "keys (where it is read)"),
-    "raw-keys": Words("求解前的键", "keys before the solve"),
-    "contributions": Words("每条的贡献（两者之积）", "contributions (their product)"),
+    "residuals": BilingualText("残差（写入什么）", "residuals (what is written)"),
+    "keys": BilingualText("键（在何处读取）", "keys (where it is read)"),
+    "raw-keys": BilingualText("求解前的键", "keys before the solve"),
+    "contributions": BilingualText("每条的贡献（两者之积）", "contributions (their product)"),
 }
 _PAIRINGS = {
-    "same-fact": Words("同一事实，中文与英文", "same fact, zh with en"),
-    "other-fact": Words("不同事实，中文与英文", "other facts, zh with en"),
-    "other-fact-zh": Words("不同事实，中文之间", "other facts, zh with zh"),
-    "other-fact-en": Words("不同事实，英文之间", "other facts, en with en"),
+    "same-fact": BilingualText("同一事实，中文与英文", "same fact, zh with en"),
+    "other-fact": BilingualText("不同事实，中文与英文", "other facts, zh with en"),
+    "other-fact-zh": BilingualText("不同事实，中文之间", "other facts, zh with zh"),
+    "other-fact-en": BilingualText("不同事实，英文之间", "other facts, en with en"),
 }
 _FEATURES = {
-    "contribution_cosine": Words("贡献的余弦", "cosine of contributions"),
-    "residual_cosine": Words("残差的余弦", "cosine of residuals"),
-    "key_cosine": Words("键的余弦", "cosine of keys"),
-    "size": Words("贡献的大小", "size of the contribution"),
-    "overlap_left": Words("落在对方左子空间", "within the other's left subspace"),
-    "overlap_right": Words("落在对方右子空间", "within the other's right subspace"),
+    "contribution_cosine": BilingualText("贡献的余弦", "cosine of contributions"),
+    "residual_cosine": BilingualText("残差的余弦", "cosine of residuals"),
+    "key_cosine": BilingualText("键的余弦", "cosine of keys"),
+    "size": BilingualText("贡献的大小", "size of the contribution"),
+    "overlap_left": BilingualText("落在对方左子空间", "within the other's left subspace"),
+    "overlap_right": BilingualText("落在对方右子空间", "within the other's right subspace"),
 }
 
 
@@ -103,7 +117,7 @@ def _panels(
     pen: Renderer,
     model: str,
     rows: Sequence[Row],
-    title: Words,
+    title: BilingualText,
     comparison: str,
     shown: Sequence[str],
 ) -> Any:
@@ -202,11 +216,11 @@ def _batch_panel(
         line(axes, points(mine, x="batch_size"), f"{pen(LAYER)} {layer}", style)
     axes.set_xscale("log")
     log_ticks(axes.xaxis, [float(size) for size in unique(rows, "batch_size")])
-    axes.set_xlabel(pen(Words("批大小（条）", "batch size (facts)")))
+    axes.set_xlabel(pen(BilingualText("批大小（条）", "batch size (facts)")))
     what = (
-        Words("中文对英文", "zh and en")
+        BilingualText("中文对英文", "zh and en")
         if comparison == "zh-en"
-        else Words("和对混合", "sum and mix")
+        else BilingualText("和对混合", "sum and mix")
     )
     axes.set_title(f"{pen(what)}\n{pen(MEASURES[measure])}")
 
@@ -240,21 +254,21 @@ def _part_panel(axes: Any, pen: Renderer, rows: Sequence[Row], title: str) -> No
         line(axes, points(where(rows, pairing=pairing)), pen(words), style)
     axes.axhline(0, color="#8c8c8c", linewidth=0.8)
     axes.set_title(title)
-    axes.set_ylabel(pen(Words("平均余弦", "mean cosine")))
+    axes.set_ylabel(pen(BilingualText("平均余弦", "mean cosine")))
     axes.set_xlabel(pen(LAYER))
     whole_ticks(axes, [float(row["layer"]) for row in rows])
 
 
 def _whole_panel(axes: Any, pen: Renderer, rows: Sequence[Row]) -> None:
     shown = {
-        "residuals": Words("只换残差的语言", "only residuals differ"),
-        "keys": Words("只换键的语言", "only keys differ"),
-        "contributions": Words("两者都换", "both differ"),
+        "residuals": BilingualText("只换残差的语言", "only residuals differ"),
+        "keys": BilingualText("只换键的语言", "only keys differ"),
+        "contributions": BilingualText("两者都换", "both differ"),
     }
     for style, (part, words) in enumerate(shown.items(), 4):
         line(axes, points(where(rows, part=part)), pen(words), style)
     axes.axhline(0, color="#8c8c8c", linewidth=0.8)
-    axes.set_title(pen(Words("整个改变", "whole changes")))
+    axes.set_title(pen(BilingualText("整个改变", "whole changes")))
     axes.set_ylabel(pen(MEASURES["cosine"]))
     axes.set_xlabel(pen(LAYER))
     whole_ticks(axes, [float(row["layer"]) for row in rows])
@@ -290,13 +304,13 @@ def transfer(tables: Tables, pen: Renderer) -> Iterator[tuple[str, Any]]:
 
 
 _CRITERIA = {
-    "exact": Words("判据：新答案逐词元居首", "taken over: every new token first"),
-    "prefers": Words("判据：更倾向新答案", "taken over: new answer likelier"),
+    "exact": BilingualText("判据：新答案逐词元居首", "taken over: every new token first"),
+    "prefers": BilingualText("判据：更倾向新答案", "taken over: new answer likelier"),
 }
 
 
 def _transfer_panel(axes: Any, pen: Renderer, rows: Sequence[Row], lang: str) -> None:
-    where_to = pen(Words("编辑", "edited in")) + " " + pen.language(lang)
+    where_to = pen(BilingualText("编辑", "edited in")) + " " + pen.language(lang)
     if not rows:
         axes.axis("off")
         axes.set_title(f"{where_to}\n{pen(_NONE)}")
@@ -324,18 +338,18 @@ def _transfer_panel(axes: Any, pen: Renderer, rows: Sequence[Row], lang: str) ->
     axes.set_xlabel("AUC")
     counts = f"{rows[0]['transferred']} : {rows[0]['stayed']}"
     axes.set_title(
-        f"{where_to}\n{pen(Words('迁移 : 未迁移 = ', 'transferred : stayed = '))}{counts}"
+        f"{where_to}\n{pen(BilingualText('迁移 : 未迁移 = ', 'transferred : stayed = '))}{counts}"
     )
 
 
-_NONE = Words("两组不足三条事实", "fewer than three facts in a group")
+_NONE = BilingualText("两组不足三条事实", "fewer than three facts in a group")
 
 INDEPENDENCE = Spec(
     "geometry_independence",
     "geometry",
     ("geometry.csv",),
-    Words("中文编辑与英文编辑是否无关", "Are edits in Chinese and in English unrelated?"),
-    Words(
+    BilingualText("中文编辑与英文编辑是否无关", "Are edits in Chinese and in English unrelated?"),
+    BilingualText(
         "同一批事实的中文与英文权重改变之间的余弦、主角与变化最大神经元的重合，按层。斜线框是同谱随机"
         "矩阵给出的区间；黑色短横是同一语言中两组不同事实的值，点线是同一批的两半（余弦"
         "偏低）；黄色是论文所述的范围。竖线是区间。",
@@ -352,8 +366,8 @@ ADDITIVITY = Spec(
     "geometry_additivity",
     "geometry",
     ("geometry.csv",),
-    Words("中英两种编辑之和是否等于混合编辑", "Do both edits add up to the mixed one?"),
-    Words(
+    BilingualText("中英两种编辑之和是否等于混合编辑", "Do both edits add up to the mixed one?"),
+    BilingualText(
         "中文与英文权重改变之和，对同一批事实混合编辑的改变，按层。斜线框与黄线同上图。",
         "The sum of the Chinese and the English weight change against the change of mixed edits of "
         "the same facts, by layer. Boxes and yellow lines as above.",
@@ -365,8 +379,8 @@ BATCHES = Spec(
     "geometry_batch_size",
     "geometry",
     ("geometry.csv",),
-    Words("批大小的影响", "What the batch size does"),
-    Words(
+    BilingualText("批大小的影响", "What the batch size does"),
+    BilingualText(
         "上两图的主要指标随一次编辑的条数变化，每条线一层。黄色是论文所述的范围。",
         "The main measures of the two figures above by the number of facts edited at once, a line "
         "a layer. Yellow: what the paper states.",
@@ -378,8 +392,8 @@ PARTS = Spec(
     "geometry_parts",
     "geometry",
     ("factors.csv",),
-    Words("不同的是键还是残差", "Is it keys or residuals that differ?"),
-    Words(
+    BilingualText("不同的是键还是残差", "Is it keys or residuals that differ?"),
+    BilingualText(
         "一个改变是各事实的残差与键之积的和。各部分在两种语言之间的平均余弦，与不同事实之间的余弦相比；"
         "最后一列是只换其中一部分的语言时整个改变的余弦。取最大的批。",
         "A change is the sum over facts of residual times key. Mean cosine of either part between "
@@ -392,8 +406,8 @@ TRANSFER = Spec(
     "geometry_transfer",
     "geometry",
     ("transfer.csv",),
-    Words("迁移的事实有何不同", "What is different about facts that transfer?"),
-    Words(
+    BilingualText("迁移的事实有何不同", "What is different about facts that transfer?"),
+    BilingualText(
         "AUC：随机取一条迁移的与一条未迁移的事实，前者该特征更大的概率；虚线处两组无别。实心：置换检验"
         "经 Holm 校正后显著。两组各须至少三条事实。",
         "AUC: how often a transferred fact has the larger value of the feature than one that "

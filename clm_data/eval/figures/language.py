@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from clm_data.eval.bilingual import Words
+from clm_data.eval.bilingual import BilingualText
 from clm_data.eval.csv_tables import Row, Tables, unique, where
 from clm_data.eval.figures.style import (
     LAYER,
@@ -20,17 +20,17 @@ from clm_data.eval.figures.style import (
     whole_ticks,
 )
 
-_HIDDEN = Words("隐藏状态", "hidden state")
-_MLP = Words("MLP 输出", "MLP output")
-_SHUFFLED = Words("随机：交换语言后的区间", "null: languages swapped by chance")
+_HIDDEN = BilingualText("隐藏状态", "hidden state")
+_MLP = BilingualText("MLP 输出", "MLP output")
+_SHUFFLED = BilingualText("随机：交换语言后的区间", "null: languages swapped by chance")
 _METHODS = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 _TITLES = {
-    "raw": Words("在语言向量上的投影", "projection on the language vector"),
-    "difference": Words("投影之差，中文减英文", "projection difference, zh less en"),
-    "delta": Words("差向量与语言向量的余弦", "delta cosine"),
-    "bias": Words("两种语言投影的相关", "bias correlation"),
-    "probe": Words("线性探针正确率", "accuracy of a linear probe"),
-    "stable": Words("语言向量是否稳定（余弦）", "stability of the vector (cosine)"),
+    "raw": BilingualText("在语言向量上的投影", "projection on the language vector"),
+    "difference": BilingualText("投影之差，中文减英文", "projection difference, zh less en"),
+    "delta": BilingualText("差向量与语言向量的余弦", "delta cosine"),
+    "bias": BilingualText("两种语言投影的相关", "bias correlation"),
+    "probe": BilingualText("线性探针正确率", "accuracy of a linear probe"),
+    "stable": BilingualText("语言向量是否稳定（余弦）", "stability of the vector (cosine)"),
 }
 
 
@@ -55,8 +55,8 @@ def _series(axes: Any, rows: Sequence[Row], measure: str, label: str, style: int
 
 def _raw(axes: Any, pen: Renderer, rows: Sequence[Row]) -> None:
     hidden = where(rows, part="hidden")
-    _series(axes, hidden, "projection_zh", pen(Words("中文提示", "Chinese prompts")), 1)
-    _series(axes, hidden, "projection_en", pen(Words("英文提示", "English prompts")), 0)
+    _series(axes, hidden, "projection_zh", pen(BilingualText("中文提示", "Chinese prompts")), 1)
+    _series(axes, hidden, "projection_en", pen(BilingualText("英文提示", "English prompts")), 0)
 
 
 def _difference(axes: Any, pen: Renderer, rows: Sequence[Row]) -> None:
@@ -80,15 +80,19 @@ def _bias(axes: Any, pen: Renderer, rows: Sequence[Row]) -> None:
 
 
 def _probe(axes: Any, pen: Renderer, rows: Sequence[Row]) -> None:
-    _series(axes, rows, "probe_accuracy", pen(Words("探针", "probe")), 4)
+    _series(axes, rows, "probe_accuracy", pen(BilingualText("探针", "probe")), 4)
     _series(
-        axes, rows, "probe_permuted", pen(Words("标签随机的探针", "probe on permuted labels")), 5
+        axes,
+        rows,
+        "probe_permuted",
+        pen(BilingualText("标签随机的探针", "probe on permuted labels")),
+        5,
     )
     axes.axhline(0.5, color="#5a5a5a", linewidth=1, linestyle="--", label=pen(_GUESS))
     axes.set_ylim(-0.03, 1.05)
 
 
-_GUESS = Words("瞎猜", "a guess")
+_GUESS = BilingualText("瞎猜", "a guess")
 
 
 def _stable(axes: Any, pen: Renderer, rows: Sequence[Row]) -> None:
@@ -97,11 +101,15 @@ def _stable(axes: Any, pen: Renderer, rows: Sequence[Row]) -> None:
         axes,
         hidden,
         "split_half_cosine",
-        pen(Words("两半事实之间", "between halves of the facts")),
+        pen(BilingualText("两半事实之间", "between halves of the facts")),
         6,
     )
     _series(
-        axes, hidden, "vector_cosine_below", pen(Words("与下一层之间", "with the layer below")), 0
+        axes,
+        hidden,
+        "vector_cosine_below",
+        pen(BilingualText("与下一层之间", "with the layer below")),
+        0,
     )
 
 
@@ -143,8 +151,8 @@ def in_the_plane(tables: Tables, pen: Renderer) -> Iterator[tuple[str, Any]]:
 
 def _plane_axes(axes: Any, pen: Renderer, method: str) -> None:
     if method == "pca":
-        axes.set_xlabel(pen(Words("第一主成分", "first component")))
-        axes.set_ylabel(pen(Words("第二主成分", "second component")))
+        axes.set_xlabel(pen(BilingualText("第一主成分", "first component")))
+        axes.set_ylabel(pen(BilingualText("第二主成分", "second component")))
     else:
         axes.set_xlabel(f"{_METHODS[method]} 1")
         axes.set_ylabel(f"{_METHODS[method]} 2")
@@ -154,8 +162,8 @@ LAYERS = Spec(
     "language_layers",
     "language",
     ("language_layers.csv",),
-    Words("语言向量，按层", "The language vector, by layer"),
-    Words(
+    BilingualText("语言向量，按层", "The language vector, by layer"),
+    BilingualText(
         "主语最后一个词元处的状态。语言向量：同一批事实的中文均值减英文均值，取单位长度。差向量：一条事实"
         "的中文状态减英文状态，与其余事实的语言向量相比。斜线框是随机交换语言后的区间。竖线是区间。",
         "States at the subject’s last token. The language vector: mean Chinese less mean English "
@@ -170,8 +178,8 @@ PLANE = Spec(
     "language_points",
     "language",
     ("language_points.csv",),
-    Words("MLP 输出在平面上", "MLP outputs in the plane"),
-    Words(
+    BilingualText("MLP 输出在平面上", "MLP outputs in the plane"),
+    BilingualText(
         "每条事实两个点：中文（三角）与英文（圆）。PCA 保持距离，t-SNE 与 UMAP 只保持邻近关系。",
         "Two points a fact: Chinese (triangle) and English (circle). PCA keeps distances, t-SNE "
         "and UMAP only who is near whom.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from clm_data.eval.bilingual import Words
+from clm_data.eval.bilingual import BilingualText
 from clm_data.eval.csv_tables import (
     Row,
     Tables,
@@ -54,9 +54,13 @@ def _bias_panel(
     axes.axhline(0, color="#8c8c8c", linewidth=0.8)
     axes.set_ylim(-1.05, 1.05)
     axes.set_xlabel(
-        pen(Words("语言偏向（在语言向量上的距离）", "language bias (distance along the vector)"))
+        pen(
+            BilingualText(
+                "语言偏向（在语言向量上的距离）", "language bias (distance along the vector)"
+            )
+        )
     )
-    axes.set_ylabel(pen(Words("编辑选择性", "edit selectivity")))
+    axes.set_ylabel(pen(BilingualText("编辑选择性", "edit selectivity")))
     keys = ("method", "protocol", "mode", "layers", "batch_size", "layer", "edit")
     found = where(correlations, **{key: rows[0][key] for key in keys}) if rows else []
     if found:
@@ -83,9 +87,9 @@ def selectivity_layers(tables: Tables, pen: Renderer) -> Iterator[tuple[str, Any
 
 def _moved(axes_row: Sequence[Any], pen: Renderer, rows: Sequence[Row]) -> None:
     shown = {
-        "own_change": Words("本语言状态的相对变化", "relative change, own language"),
-        "other_change": Words("另一语言状态的相对变化", "relative change, other language"),
-        "selectivity": Words("编辑选择性", "edit selectivity"),
+        "own_change": BilingualText("本语言状态的相对变化", "relative change, own language"),
+        "other_change": BilingualText("另一语言状态的相对变化", "relative change, other language"),
+        "selectivity": BilingualText("编辑选择性", "edit selectivity"),
     }
     for axes, (measure, words) in zip(axes_row, shown.items(), strict=True):
         for edit in ("zh", "en"):
@@ -100,8 +104,8 @@ BIAS = Spec(
     "bias_selectivity",
     "language",
     ("selectivity_points.csv", "selectivity.csv"),
-    Words("语言偏向与编辑选择性", "Language bias and edit selectivity"),
-    Words(
+    BilingualText("语言偏向与编辑选择性", "Language bias and edit selectivity"),
+    BilingualText(
         "每点一条事实。选择性为一：编辑只移动本语言的状态；为零：两种语言一样。r：相关系数与区间。",
         "A point a fact. Selectivity one: the edit moves the states of its own language alone; "
         "zero: both alike. r: correlation with its interval.",
@@ -113,8 +117,8 @@ SELECTIVITY = Spec(
     "selectivity_layers",
     "language",
     ("selectivity.csv",),
-    Words("编辑在各层移动了什么", "What edits move, by layer"),
-    Words(
+    BilingualText("编辑在各层移动了什么", "What edits move, by layer"),
+    BilingualText(
         "主语处隐藏状态的变化与其自身长度之比，按层；左：被编辑的语言，中：另一语言，右：选择性。",
         "Change of the hidden state at the subject over its own length, by layer: the edited "
         "language, the other one, and the selectivity that follows.",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clm_data.eval.bilingual import LANGUAGE_NAMES, Words
+from clm_data.eval.bilingual import LANGUAGE_NAMES, BilingualText
 from clm_data.eval.csv_tables import Row, Tables, float_or_none
 from clm_data.languages import has_han
 from clm_data.records import Language
@@ -32,7 +32,7 @@ _WIDE, _NARROW = 9.2, 5.6
 """Points that a letter of a legend takes, at most on average: Chinese, others."""
 
 
-LAYER = Words("层", "layer")
+LAYER = BilingualText("层", "layer")
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Renderer:
     lang: Language
     font: Any = field(default=None, repr=False)
 
-    def __call__(self, words: Words | str) -> str:
+    def __call__(self, words: BilingualText | str) -> str:
         """A text in the pen's language."""
         return words if isinstance(words, str) else words.text(self.lang)
 
@@ -77,8 +77,8 @@ class Spec:
     name: str
     chapter: str
     sources: tuple[str, ...]
-    title: Words
-    caption: Words
+    title: BilingualText
+    caption: BilingualText
     draw: Draw
     paper: str = ""
 
@@ -360,4 +360,4 @@ def scatter(axes: Any, xs: Sequence[float], ys: Sequence[float], label: str, sty
 
 def batch_words(pen: Renderer, size: str) -> str:
     """A batch size in words."""
-    return pen(Words(f"每批 {size} 条", f"batch of {size}"))
+    return pen(BilingualText(f"每批 {size} 条", f"batch of {size}"))

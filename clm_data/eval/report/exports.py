@@ -9,6 +9,7 @@ from pathlib import Path
 
 from clm_data.eval.report.parts import (
     NONE,
+    BilingualText,
     Column,
     Examples,
     Missing,
@@ -16,7 +17,6 @@ from clm_data.eval.report.parts import (
     Section,
     Table,
     Text,
-    Words,
     columns,
     tables_of,
 )
@@ -112,7 +112,7 @@ def _statements(sections: Sequence[Section]) -> Table:
     ]
     return Table(
         "statements",
-        Words("正文中的数值", "Values in the running text"),
+        BilingualText("正文中的数值", "Values in the running text"),
         columns(
             ("section", "章节", "section", False),
             ("part", "段落", "part"),
@@ -140,7 +140,7 @@ def _pictures(sections: Sequence[Section]) -> Table:
     ]
     return Table(
         "figures",
-        Words("图表目录", "List of figures"),
+        BilingualText("图表目录", "List of figures"),
         columns(
             ("name", "文件名", "file", False),
             ("paper", "论文图号", "figure of the paper", False),
@@ -179,7 +179,7 @@ def _examples(sections: Sequence[Section]) -> Table:
     ]
     return Table(
         "examples",
-        Words("迁移与失败的例子", "Examples of transfers and failures"),
+        BilingualText("迁移与失败的例子", "Examples of transfers and failures"),
         columns(
             ("group", "类别", "group", False),
             ("cell", "实验", "cell", False),
@@ -208,7 +208,7 @@ def _missing(sections: Sequence[Section]) -> Table:
     ]
     return Table(
         "missing",
-        Words("缺少的内容", "What is missing"),
+        BilingualText("缺少的内容", "What is missing"),
         columns(
             ("section", "章节", "section", False),
             ("what_zh", "缺少什么", "what, in Chinese", False),

@@ -5,32 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from clm_data.eval.report.parts import NONE, Section, Words
+from clm_data.eval.report.parts import NONE, BilingualText, Section
 from clm_data.records import Language
 from clm_data.text import visible
 
 _WORDS = {
-    "zh": Words("中文", "Chinese"),
-    "en": Words("英文", "English"),
-    "skip": Words("跳到正文", "Skip to the content"),
-    "first_rows": Words(
+    "zh": BilingualText("中文", "Chinese"),
+    "en": BilingualText("英文", "English"),
+    "skip": BilingualText("跳到正文", "Skip to the content"),
+    "first_rows": BilingualText(
         "此处只列前几行，文件中有全部。", "Only the first rows; the file has all of them."
     ),
-    "edited": Words("在此语言中编辑", "edited in this language"),
-    "not_edited": Words("未在此语言中编辑", "not edited in this language"),
-    "prompt": Words("提示", "prompt"),
-    "truth": Words("真实答案", "true answer"),
-    "new": Words("新答案", "new answer"),
-    "before": Words("编辑前", "said before"),
-    "after": Words("编辑后", "said after"),
-    "verdict": Words("判定", "verdict"),
-    "reliability": Words("可靠性", "reliability"),
-    "paper": Words("论文", "the paper"),
+    "edited": BilingualText("在此语言中编辑", "edited in this language"),
+    "not_edited": BilingualText("未在此语言中编辑", "not edited in this language"),
+    "prompt": BilingualText("提示", "prompt"),
+    "truth": BilingualText("真实答案", "true answer"),
+    "new": BilingualText("新答案", "new answer"),
+    "before": BilingualText("编辑前", "said before"),
+    "after": BilingualText("编辑后", "said after"),
+    "verdict": BilingualText("判定", "verdict"),
+    "reliability": BilingualText("可靠性", "reliability"),
+    "paper": BilingualText("论文", "the paper"),
 }
 _VERDICTS = {
-    "new": Words("新答案", "the new answer"),
-    "old": Words("仍是原答案", "still the old answer"),
-    "other": Words("其他", "something else"),
+    "new": BilingualText("新答案", "the new answer"),
+    "old": BilingualText("仍是原答案", "still the old answer"),
+    "other": BilingualText("其他", "something else"),
 }
 
 

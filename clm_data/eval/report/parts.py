@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from clm_data.eval.bilingual import Words
+from clm_data.eval.bilingual import BilingualText
 from clm_data.records import LANGUAGES, Language
 
 
@@ -21,7 +21,7 @@ class Column:
     """
 
     key: str
-    title: Words
+    title: BilingualText
     numeric: bool = True
 
     @property
@@ -50,10 +50,10 @@ class Table:
 
     kind: ClassVar[str] = "table"
     name: str
-    title: Words
+    title: BilingualText
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
-    note: Words | None = None
+    note: BilingualText | None = None
     best: frozenset[tuple[int, int]] = frozenset()
     shown: int | None = None
     plain: frozenset[str] = frozenset()
@@ -87,15 +87,15 @@ class Text:
     """
 
     kind: ClassVar[str] = "text"
-    words: Words
+    words: BilingualText
     values: Mapping[str, str] = field(default_factory=dict)
     mark: str | None = None
 
     @property
-    def filled(self) -> Words:
+    def filled(self) -> BilingualText:
         """With its values."""
         made = {lang: self.words.text(lang).format_map(dict(self.values)) for lang in LANGUAGES}
-        return Words(**made)
+        return BilingualText(**made)
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ class Picture:
 
     kind: ClassVar[str] = "picture"
     name: str
-    title: Words
-    caption: Words
+    title: BilingualText
+    caption: BilingualText
     sources: tuple[str, ...]
     data: Mapping[Language, str]
     paper: str = ""
@@ -130,7 +130,7 @@ class Missing:
     """
 
     kind: ClassVar[str] = "missing"
-    what: Words
+    what: BilingualText
     command: str = ""
 
 
@@ -176,7 +176,7 @@ class Example:
     group: str
     cell: str
     id: str
-    domain: Words
+    domain: BilingualText
     sides: tuple[Side, ...]
 
 
@@ -185,7 +185,7 @@ class Examples:
     """Some facts with the model's answers."""
 
     kind: ClassVar[str] = "examples"
-    title: Words
+    title: BilingualText
     examples: tuple[Example, ...]
 
 
@@ -203,13 +203,13 @@ class Section:
     """
 
     id: str
-    title: Words
+    title: BilingualText
     parts: tuple[Part, ...]
 
 
 def columns(*given: tuple[str, str, str] | tuple[str, str, str, bool]) -> tuple[Column, ...]:
     """Columns from (key, Chinese, English[, numeric])."""
-    return tuple(Column(one[0], Words(one[1], one[2]), *one[3:]) for one in given)
+    return tuple(Column(one[0], BilingualText(one[1], one[2]), *one[3:]) for one in given)
 
 
 def tables_of(sections: Sequence[Section]) -> list[Table]:
@@ -231,6 +231,7 @@ NONE = "–"
 
 __all__ = [
     "NONE",
+    "BilingualText",
     "Column",
     "Example",
     "Examples",
@@ -241,7 +242,6 @@ __all__ = [
     "Side",
     "Table",
     "Text",
-    "Words",
     "columns",
     "decimals",
     "percent",

@@ -10,12 +10,10 @@ from helpers.sweep_folder import make_analysis, make_dataset, make_results
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from clm_data.eval.analysis.evaluation_tables import write_evaluation_tables
 from clm_data.eval.csv_tables import read_rows
 from clm_data.eval.figures.draw import FIGURES, INDEX_NAME, draw_figures, slug
 from clm_data.eval.figures.style import COLOURS, MARKERS, Renderer, Spec, save, settings
-from clm_data.eval.report import exports
-from clm_data.eval.report.chapters import domains as about_domains
-from clm_data.eval.report.chapters.evaluation import Evaluation
 from clm_data.records import Language
 
 
@@ -25,9 +23,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("figures")
     found = make_results(folder / "out", make_dataset(folder / "set"))
     make_analysis(folder / "tables")
-    evaluation = Evaluation(folder / "out", found)
-    long = [about_domains.long_table(evaluation), about_domains.along_table(evaluation)]
-    exports.write_tables(folder / "tables", [*about_domains.by_domain(evaluation), *long])
+    write_evaluation_tables(folder / "tables", found)
     return folder / "tables"
 
 
@@ -106,7 +102,7 @@ def test_without_a_chinese_font_there_are_english_figures_alone(
     few = tmp_path / "few"
     few.mkdir()
     (few / "venn.csv").write_bytes((sources / "venn.csv").read_bytes())
-    (one,) = draw_figures([few], tmp_path / "out")
+    (one,) = draw_figures(few, tmp_path / "out")
     assert set(one.files) == {"en"}
     names = {file.name for file in (tmp_path / "out").iterdir()}
     assert names == {"neuron_venn.en.png", "neuron_venn.en.svg", INDEX_NAME}
@@ -122,7 +118,7 @@ def test_with_a_chinese_font_both_languages_are_drawn_and_differ(
     few = tmp_path / "few"
     few.mkdir()
     (few / "venn.csv").write_bytes((sources / "venn.csv").read_bytes())
-    (one,) = draw_figures([few], tmp_path / "out")
+    (one,) = draw_figures(few, tmp_path / "out")
     assert list(one.files) == ["zh", "en"]
     assert one.files["zh"][1].read_bytes() != one.files["en"][1].read_bytes()
 
@@ -132,22 +128,22 @@ def test_a_figure_is_drawn_anew_only_where_its_table_has_changed(
 ) -> None:
     table = tmp_path / "venn.csv"
     table.write_bytes((sources / "venn.csv").read_bytes())
-    (one,) = draw_figures([tmp_path], tmp_path / "out")
+    (one,) = draw_figures(tmp_path, tmp_path / "out")
     png, svg = one.files["en"]
     png.write_bytes(b"kept")
-    assert draw_figures([tmp_path], tmp_path / "out")[0].files == one.files
+    assert draw_figures(tmp_path, tmp_path / "out")[0].files == one.files
     assert png.read_bytes() == b"kept"
     table.write_text(table.read_text().replace("1.25", "1.75"))
-    draw_figures([tmp_path], tmp_path / "out")
+    draw_figures(tmp_path, tmp_path / "out")
     assert png.read_bytes().startswith(b"\x89PNG")
     table.unlink()
-    assert draw_figures([tmp_path], tmp_path / "out") == []
+    assert draw_figures(tmp_path, tmp_path / "out") == []
     assert not svg.exists()
 
 
 def test_somebody_elses_pictures_in_the_folder_stay(sources: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.png").write_bytes(b"mine")
-    assert draw_figures([tmp_path / "none"], tmp_path) == []
+    assert draw_figures(tmp_path / "none", tmp_path) == []
     assert (tmp_path / "mine.png").read_bytes() == b"mine"
 
 

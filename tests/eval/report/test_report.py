@@ -17,7 +17,7 @@ from helpers.sweep_folder import make_analysis, make_dataset, make_results
 
 from clm_data.cli import run
 from clm_data.errors import InputFileError
-from clm_data.eval.report import Written, write_report
+from clm_data.eval.report import HtmlReport, write_report
 from clm_data.eval.report.chapters import geometry as about_geometry
 from clm_data.eval.report.parts import Table
 
@@ -71,13 +71,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def written(folder: Path) -> Written:
+def written(folder: Path) -> HtmlReport:
     out = folder / "out"
     return write_report(out, out / "report.html", dataset=str(folder / "set"))
 
 
 @pytest.fixture(scope="module")
-def seen(written: Written) -> Seen:
+def seen(written: HtmlReport) -> Seen:
     return Seen(written.page.read_text(encoding="utf-8"))
 
 
@@ -107,18 +107,18 @@ def test_every_picture_says_what_it_shows_and_headings_are_in_both_languages(see
         assert words in text
 
 
-def test_every_number_of_the_page_is_in_a_table_beside_it(written: Written, seen: Seen) -> None:
+def test_every_number_of_the_page_is_in_a_table_beside_it(written: HtmlReport, seen: Seen) -> None:
     known = {number for cell in cells_of(written.tables) for number in NUMBER.findall(cell)}
     shown = {number for text in seen.texts for number in NUMBER.findall(text)}
     assert len(shown) > 100
     assert shown - known == set()
 
 
-def test_each_table_is_there_as_csv_and_as_latex(written: Written) -> None:
+def test_each_table_is_there_as_csv_and_as_latex(written: HtmlReport) -> None:
     names = {file.stem for file in written.tables.glob("*.csv")}
     assert names == {file.stem for file in written.tables.glob("*.tex")}
     wanted = {
-        "evaluation", "before_after", "transfer_between_languages", "evaluation_domains",
+        "evaluation", "before_after", "transfer_between_languages", "evaluation_domains_1",
         "examples", "dataset_domains", "dataset_lengths", "dataset_origins", "geometry_summary",
         "settings_run", "settings_cells", "reproduce", "refused", "failed_cells", "figures",
     }  # fmt: skip
@@ -131,7 +131,7 @@ def test_each_table_is_there_as_csv_and_as_latex(written: Written) -> None:
         assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {columns}
 
 
-def test_each_figure_is_there_as_png_and_svg_in_both_languages(written: Written) -> None:
+def test_each_figure_is_there_as_png_and_svg_in_both_languages(written: HtmlReport) -> None:
     with (written.tables / "figures.csv").open(encoding="utf-8", newline="") as file:
         names = [row["name"] for row in csv.DictReader(file)]
     assert {"evaluation_measures", "geometry_independence", "neuron_venn"} <= set(names)
@@ -141,7 +141,7 @@ def test_each_figure_is_there_as_png_and_svg_in_both_languages(written: Written)
 
 
 def test_the_examples_hold_what_the_model_said_and_hide_nothing(
-    written: Written, seen: Seen
+    written: HtmlReport, seen: Seen
 ) -> None:
     with (written.tables / "examples.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -163,7 +163,7 @@ def test_the_page_names_failures_and_refusals(seen: Seen) -> None:
     assert "no place" in text
 
 
-def test_a_second_run_writes_the_same_bytes(written: Written, folder: Path) -> None:
+def test_a_second_run_writes_the_same_bytes(written: HtmlReport, folder: Path) -> None:
     def everything() -> dict[str, bytes]:
         files = [written.page, *written.tables.iterdir(), *written.figures.iterdir()]
         return {file.name: file.read_bytes() for file in files}
@@ -213,7 +213,7 @@ def test_tables_of_somebody_else_are_not_overwritten(folder: Path, tmp_path: Pat
 
 
 def test_the_command_writes_the_page_and_refuses_two_runs(
-    folder: Path, written: Written, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, written: HtmlReport, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert written.figures.is_dir()
     shutil.copytree(folder / "out", tmp_path / "out")  # with figures, so none is drawn
@@ -262,7 +262,7 @@ OUT_OF_SIGHT = """[...document.querySelectorAll("body *")].filter(e =>
 
 @needs_chromium
 def test_in_chromium_nothing_is_asked_for_nothing_complains_and_nothing_is_cut_off(
-    written: Written,
+    written: HtmlReport,
 ) -> None:
     async def look() -> None:
         async with opened(written.page) as page:
@@ -285,7 +285,7 @@ def test_in_chromium_nothing_is_asked_for_nothing_complains_and_nothing_is_cut_o
 
 
 @needs_chromium
-def test_printed_by_chromium_the_page_is_whole(written: Written) -> None:
+def test_printed_by_chromium_the_page_is_whole(written: HtmlReport) -> None:
     async def look() -> None:
         async with opened(written.page) as page:
             await page.look(703)  # A4 without margins, at 96 dots an inch

@@ -16,12 +16,12 @@ from clm_data.eval.report.chapters import geometry as about_geometry
 from clm_data.eval.report.chapters.evaluation import Evaluation, hit
 from clm_data.eval.report.parts import (
     NONE,
+    BilingualText,
     Examples,
     Missing,
     Section,
     Table,
     Text,
-    Words,
     columns,
     percent,
 )
@@ -29,7 +29,7 @@ from clm_data.eval.results import FactResult
 
 TABLE = Table(
     "some",
-    Words("一些", "Some"),
+    BilingualText("一些", "Some"),
     columns(("name_zh", "名", "name (Chinese)", False), ("n", "数", "n, %")),
     (("中_文", "1.5"), ("a,b", NONE)),
     best=frozenset({(0, 1)}),
@@ -62,11 +62,13 @@ def test_columns_without_any_value_are_left_out_and_languages_of_columns_are_kno
 
 def test_values_of_texts_and_what_is_missing_are_in_tables(tmp_path: Path) -> None:
     parts = (
-        Text(Words("有{n}条", "{n} facts"), {"n": "7"}),
-        Missing(Words("没有", "nothing"), "clm-data analyze x"),
+        Text(BilingualText("有{n}条", "{n} facts"), {"n": "7"}),
+        Missing(BilingualText("没有", "nothing"), "clm-data analyze x"),
     )
-    exports.write_tables(tmp_path, exports.all_tables([Section("s", Words("章", "S"), parts)]))
-    assert parts[0].filled == Words("有7条", "7 facts")
+    exports.write_tables(
+        tmp_path, exports.all_tables([Section("s", BilingualText("章", "S"), parts)])
+    )
+    assert parts[0].filled == BilingualText("有7条", "7 facts")
     assert "s,1,n,7" in (tmp_path / "statements.csv").read_text(encoding="utf-8")
     assert "clm-data analyze x" in (tmp_path / "missing.csv").read_text(encoding="utf-8")
     assert not (tmp_path / "examples.csv").exists()  # there are none

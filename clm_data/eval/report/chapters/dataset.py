@@ -4,38 +4,36 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from clm_data.auditing import Audited, audit
 from clm_data.codes import CODES
 from clm_data.dataset_stats import Stats, stage_place, statistics
-from clm_data.domain import Domain, load_domains
 from clm_data.errors import InputFileError
+from clm_data.eval.bilingual import bundled_domains
 from clm_data.eval.dataset import EvalSet, load_dataset
 from clm_data.eval.report.chapters.provenance import provenance
 from clm_data.eval.report.parts import (
     NONE,
+    BilingualText,
     Missing,
     Part,
     Section,
     Table,
     Text,
-    Words,
     columns,
     percent,
 )
 from clm_data.eval.results import Results
 from clm_data.manifest import Manifest, read_manifest
 from clm_data.records import Candidate, LooseFact, LooseProbe, Record
-from clm_data.resources import resource
 
 _REJECTED = "rejected.jsonl"
 _REVIEW = {
-    "accepted": Words("审校通过", "accepted as it is"),
-    "fixed": Words("修改后通过", "accepted after a correction"),
-    "unreviewed": Words("未审校", "unreviewed"),
+    "accepted": BilingualText("审校通过", "accepted as it is"),
+    "fixed": BilingualText("修改后通过", "accepted after a correction"),
+    "unreviewed": BilingualText("未审校", "unreviewed"),
 }
 
 
@@ -71,7 +69,7 @@ def read(source: str) -> Found:
         InputFileError: It holds no records, or a file in it is broken.
     """
     whole, folder = load_dataset(source), Path(source)
-    domains = domain_names()
+    domains = bundled_domains()
     wanted = domains if any(r.domain in domains for r in whole.records) else None
     return Found(
         source,
@@ -88,11 +86,6 @@ def _manifest_of(folder: Path) -> Manifest | None:
         return read_manifest(folder)
     except InputFileError:  # not there, or of another version: the page says so
         return None
-
-
-def domain_names() -> dict[str, Domain]:
-    """The domains that ship with the package."""
-    return load_domains(resource("domains.yaml"))
 
 
 def _candidate(record: Record) -> Candidate:
@@ -126,9 +119,9 @@ def section(found: Found | None, results: Results, command: str) -> Section:
         results: Which records were evaluated.
         command: What makes the page with a dataset.
     """
-    title = Words("数据集", "Dataset")
+    title = BilingualText("数据集", "Dataset")
     if found is None:
-        what = Words(
+        what = BilingualText(
             f"没有给出数据集文件夹（结果中的名称：{results.dataset}），因此没有领域、长度、来源等内容。",
             f"No dataset folder was given (the results call it {results.dataset}), so nothing is "
             "said of domains, lengths and provenance.",
@@ -148,7 +141,7 @@ def section(found: Found | None, results: Results, command: str) -> Section:
 def _overview(found: Found, key: str, evaluated: int) -> list[Part]:
     stats = found.stats
     same = len(found.whole.records) >= evaluated and found.whole.first(evaluated).key == key
-    words = Words(
+    words = BilingualText(
         "数据集「{name}」共 {records} 条，中英文各一份，涉及 {domains} 个领域。",
         "The dataset “{name}” has {records} records, each in Chinese and English, in {domains} "
         "domains.",
@@ -160,12 +153,12 @@ def _overview(found: Found, key: str, evaluated: int) -> list[Part]:
     }
     which = {"evaluated": str(evaluated), "key": key}
     match = (
-        Words(
+        BilingualText(
             "评测用的正是其中前 {evaluated} 条（sha256 {key}）。",
             "Exactly its first {evaluated} records were evaluated (sha256 {key}).",
         )
         if same
-        else Words(
+        else BilingualText(
             "评测用的是另一份数据：{evaluated} 条，sha256 {key}。本章与结果并不对应。",
             "Other records were evaluated: {evaluated} of them, sha256 {key}. This chapter and "
             "the results do not belong together.",
@@ -188,7 +181,7 @@ def _domains(stats: Stats) -> Table:
     ]
     return Table(
         "dataset_domains",
-        Words("各领域的条目", "Records by domain"),
+        BilingualText("各领域的条目", "Records by domain"),
         columns(
             ("zh", "领域", "domain (Chinese)", False),
             ("en", "领域（英文）", "domain", False),
@@ -208,7 +201,7 @@ def _lengths(stats: Stats) -> Table:
     ]
     return Table(
         "dataset_lengths",
-        Words("各字段的长度（字符）", "Lengths of the fields, in characters"),
+        BilingualText("各字段的长度（字符）", "Lengths of the fields, in characters"),
         columns(
             ("lang", "语言", "language", False),
             ("field", "字段", "field", False),
@@ -233,7 +226,7 @@ def _review(stats: Stats) -> list[Part]:
     ]
     table = Table(
         "dataset_review",
-        Words("人工审校", "Review by people"),
+        BilingualText("人工审校", "Review by people"),
         columns(
             ("zh", "状态", "status (Chinese)", False),
             ("en", "状态（英文）", "status", False),
@@ -242,7 +235,7 @@ def _review(stats: Stats) -> list[Part]:
         ),
         tuple(rows),
     )
-    unknown = Words(
+    unknown = BilingualText(
         "审校者之间的一致性未知：数据集只记录每条的最终审校状态。",
         "Agreement between reviewers is not known: a dataset records the outcome of each review "
         "only.",
@@ -269,7 +262,7 @@ def _problems(found: Found) -> list[Part]:
     ]
     table = Table(
         "dataset_problems",
-        Words("规则在数据集中发现的问题", "What the rules find in the dataset"),
+        BilingualText("规则在数据集中发现的问题", "What the rules find in the dataset"),
         columns(
             ("code", "代码", "code", False),
             ("severity", "级别", "severity", False),
@@ -282,10 +275,10 @@ def _problems(found: Found) -> list[Part]:
         tuple(rows),
         plain=frozenset({"code", "field"}),
     )
-    clean = Text(Words("规则没有发现问题。", "The rules find no problem."), mark="good")
+    clean = Text(BilingualText("规则没有发现问题。", "The rules find no problem."), mark="good")
     rejected = Table(
         "dataset_rejected",
-        Words("构建时被剔除的内容", "What the build left out"),
+        BilingualText("构建时被剔除的内容", "What the build left out"),
         columns(
             ("stage", "阶段", "stage", False),
             ("code", "原因", "reason", False),
@@ -303,12 +296,3 @@ def _problems(found: Found) -> list[Part]:
 
 def _meaning(code: str) -> tuple[str, str]:
     return (CODES[code].zh, CODES[code].en) if code in CODES else (NONE, NONE)
-
-
-def domain_words(name: str | None, domains: Sequence[Domain]) -> Words:
-    """A domain's name in both languages."""
-    for domain in domains:
-        if domain.id == name:
-            return Words(domain.zh, domain.en)
-    unknown = name in (None, "unknown")
-    return Words("未注明", "not stated") if unknown else Words(str(name), str(name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,13 @@ from clm_data.eval.intervals import Bootstrap, mean_interval
 from clm_data.eval.metrics import PARTS
 from clm_data.eval.report.parts import (
     NONE,
+    BilingualText,
     Column,
     Part,
     Table,
     Text,
-    Words,
     columns,
+    decimals,
     percent,
 )
 from clm_data.eval.results import CellResult, FactResult, Results, Summary, read_cell
@@ -36,28 +37,28 @@ CELL = columns(
 )
 """The columns that name a cell."""
 _MEASURES = {
-    "reliability": Words("可靠性", "reliability"),
-    "generality": Words("泛化性", "generality"),
-    "locality": Words("局部性", "locality"),
+    "reliability": BilingualText("可靠性", "reliability"),
+    "generality": BilingualText("泛化性", "generality"),
+    "locality": BilingualText("局部性", "locality"),
 }
 _REFUSED_SHOWN = 20
 
 
 def _number_columns() -> tuple[Column, ...]:
-    sides = {"zh": Words("中文", "zh"), "en": Words("英文", "en")}
+    sides = {"zh": BilingualText("中文", "zh"), "en": BilingualText("英文", "en")}
     scores = [
-        Column(f"{lang}_score", Words(f"{sides[lang].zh}总分", f"{lang} score"))
+        Column(f"{lang}_score", BilingualText(f"{sides[lang].zh}总分", f"{lang} score"))
         for lang in LANGUAGES
     ]
     measured = [
         Column(
             f"{lang}_{part}",
-            Words(sides[lang].zh + _MEASURES[part].zh, f"{lang} {_MEASURES[part].en}"),
+            BilingualText(sides[lang].zh + _MEASURES[part].zh, f"{lang} {_MEASURES[part].en}"),
         )
         for lang in LANGUAGES
         for part in PARTS
     ]
-    return (*scores, *measured, Column("trans", Words("迁移比", "trans")))
+    return (*scores, *measured, Column("trans", BilingualText("迁移比", "trans")))
 
 
 NUMBER_COLUMNS = _number_columns()
@@ -76,7 +77,7 @@ class Evaluation:
 
     folder: Path
     results: Results
-    domains: tuple[Domain, ...] = ()
+    domains: Mapping[str, Domain] = field(default_factory=dict)
 
     @cached_property
     def done(self) -> tuple[CellResult, ...]:
@@ -108,7 +109,7 @@ def parts(evaluation: Evaluation) -> list[Part]:
     """Tables of the evaluation."""
     done = evaluation.done
     if not done:
-        words = Words("没有一项实验算完。", "Not one cell was computed.")
+        words = BilingualText("没有一项实验算完。", "Not one cell was computed.")
         return [Text(words, mark="bad"), *_failed(evaluation.results)]
     return [
         _paper_layout(evaluation.results),
@@ -126,20 +127,17 @@ def _paper_layout(results: Results) -> Table:
     first = len(CELL) - 1
     return Table(
         "evaluation",
-        Words("总表：编辑之后，百分数", "All cells after the edit, in percent"),
+        BilingualText("总表：编辑之后，百分数", "All cells after the edit, in percent"),
         (*CELL[:-1], *NUMBER_COLUMNS, CELL[-1]),
         tuple(
             (
                 *(row.model, row.method, row.language, str(row.batch_size)),
-                *(
-                    tables.number(row.values.get(name)).replace("-", NONE)
-                    for name in tables.NUMBERS
-                ),
+                *(decimals(row.values.get(name), 2) for name in tables.NUMBERS),
                 row.note or NONE,
             )
             for row in rows
         ),
-        Words(
+        BilingualText(
             "与论文的表同一版式；粗体为同一模型中的最佳值。公式见 docs/reference/metrics.md。",
             "The paper's layout; the best of each model is bold. "
             "Formulas: docs/reference/metrics.md.",
@@ -151,10 +149,6 @@ def _paper_layout(results: Results) -> Table:
             if best[i, name]
         ),
     )
-
-
-def _printed(value: float | None) -> str:
-    return NONE if value is None else tables.number(value)
 
 
 def _before_after(done: Sequence[CellResult]) -> Table:
@@ -179,7 +173,9 @@ def _before_after(done: Sequence[CellResult]) -> Table:
             )
     return Table(
         "before_after",
-        Words("编辑前后，按语言，百分数", "Before and after the edit, by language, in percent"),
+        BilingualText(
+            "编辑前后，按语言，百分数", "Before and after the edit, by language, in percent"
+        ),
         (
             *CELL,
             *columns(
@@ -196,7 +192,7 @@ def _before_after(done: Sequence[CellResult]) -> Table:
             ),
         ),
         tuple(rows),
-        Words(
+        BilingualText(
             "区间由对条目重抽样得到（自助法）。局部性按定义在编辑前为全部一致。",
             "Intervals are from drawing the facts anew (bootstrap). Before the edit locality is "
             "whole by definition.",
@@ -235,7 +231,7 @@ def _beyond(done: Sequence[CellResult]) -> Table:
     ]
     return Table(
         "beyond_the_paper",
-        Words("论文之外的指标，百分数", "Measures beyond the paper's, in percent"),
+        BilingualText("论文之外的指标，百分数", "Measures beyond the paper's, in percent"),
         (*CELL, *columns(("lang", "测量语言", "measured in", False)), *both),
         tuple(rows),
     )
@@ -273,7 +269,7 @@ def _transfer(evaluation: Evaluation) -> Table:
         )
     return Table(
         "transfer_between_languages",
-        Words(
+        BilingualText(
             "一种语言的编辑在另一种语言中留下什么",
             "What an edit in one language leaves in the other",
         ),
@@ -290,7 +286,7 @@ def _transfer(evaluation: Evaluation) -> Table:
             ),
         ),
         tuple(rows),
-        Words(
+        BilingualText(
             "「改」指模型自由生成时说出新答案；未做自由生成时，指新答案的每个词元都居首位。",
             "“Changed”: left alone, the model says the new answer; where it was not left alone, "
             "every token of the new answer comes first.",
@@ -318,7 +314,7 @@ def _refused(done: Sequence[CellResult]) -> list[Part]:
     return [
         Table(
             "refused",
-            Words("无法编辑的条目", "Facts that could not be edited"),
+            BilingualText("无法编辑的条目", "Facts that could not be edited"),
             (*CELL, *columns(("id", "条目", "fact", False), ("reason", "原因", "why", False))),
             tuple(rows),
             shown=_REFUSED_SHOWN,
@@ -333,7 +329,7 @@ def _failed(results: Results) -> list[Part]:
     return [
         Table(
             "failed_cells",
-            Words("失败的实验", "Cells that failed"),
+            BilingualText("失败的实验", "Cells that failed"),
             columns(("cell", "实验", "cell", False), ("error", "原因", "why", False)),
             tuple(rows),
         )

@@ -5,30 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from clm_data.domain import Domain
+from clm_data.eval.bilingual import domain_title
 from clm_data.eval.metrics import exact_match
-from clm_data.eval.report.chapters.dataset import domain_words
 from clm_data.eval.report.chapters.evaluation import OTHER, Evaluation, hit
 from clm_data.eval.report.parts import (
     NONE,
+    BilingualText,
     Example,
     Examples,
     Missing,
     Part,
     Side,
-    Words,
     percent,
 )
 from clm_data.eval.results import CellResult, FactResult
 from clm_data.records import LANGUAGES, Language, Record
 
 GROUPS = {
-    "transferred": Words(
+    "transferred": BilingualText(
         "迁移成功：另一种语言也改了", "Transferred: the other language changed, too"
     ),
-    "stayed": Words(
+    "stayed": BilingualText(
         "没有迁移：只有被编辑的语言改了", "Not transferred: only the edited language changed"
     ),
-    "failed": Words("编辑失败：被编辑的语言也没改", "Failed: not even the edited language changed"),
+    "failed": BilingualText(
+        "编辑失败：被编辑的语言也没改", "Failed: not even the edited language changed"
+    ),
 }
 _PER_GROUP = 2
 _LONGEST = 120
@@ -44,14 +46,14 @@ def parts(evaluation: Evaluation, records: Mapping[str, Record]) -> list[Part]:
     """
     cells = list(_chosen(evaluation.done))
     if not cells:
-        words = Words(
+        words = BilingualText(
             "没有只用一种语言编辑的实验，因此没有迁移的例子。",
             "No cell was edited in one language alone, so there are no examples of transfer.",
         )
         return [Missing(words, "clm-data eval-baselines --languages zh,en ...")]
     found = [one for cell in cells for one in _of_cell(evaluation, cell, records)]
     if not any(side.after for one in found for side in one.sides):
-        words = Words(
+        words = BilingualText(
             "结果中没有保存模型的回答（评测时没有自由生成，或由旧版本产生）。",
             "The model's answers are not in the results (free generation was off, or an older "
             "version made them).",
@@ -125,7 +127,7 @@ def _example(
     item: FactResult,
     said: Mapping[str, str],
     record: Record | None,
-    domains: Sequence[Domain],
+    domains: Mapping[str, Domain],
 ) -> Example:
     sides = []
     for lang in LANGUAGES:
@@ -145,7 +147,7 @@ def _example(
             )
         )
     return Example(
-        group, cell.setting.label, item.id, domain_words(item.domain, domains), tuple(sides)
+        group, cell.setting.label, item.id, domain_title(item.domain, domains), tuple(sides)
     )
 
 

@@ -15,7 +15,7 @@ from clm_data.eval.csv_tables import (
 )
 from clm_data.eval.figures.geometry import MEASURES
 from clm_data.eval.paper_ranges import SOURCE, ReportedRange, reported_range
-from clm_data.eval.report.parts import NONE, Part, Table, Text, Words, columns, decimals
+from clm_data.eval.report.parts import NONE, BilingualText, Part, Table, Text, columns, decimals
 from clm_data.eval.tables import variant_name
 
 VARIANT_COLUMNS = columns(
@@ -24,19 +24,19 @@ VARIANT_COLUMNS = columns(
     ("batch_size", "批大小", "batch"),
 )
 COMPARISONS = {
-    "zh-en": Words("中文对英文", "zh against en"),
-    "sum-mix": Words("中英之和对混合", "zh + en against mix"),
+    "zh-en": BilingualText("中文对英文", "zh against en"),
+    "sum-mix": BilingualText("中英之和对混合", "zh + en against mix"),
 }
-_ABOVE = Words("高于随机", "above chance")
-_BELOW = Words("低于随机", "below chance")
-_CHANCE = Words("与随机无异", "like chance")
-_MIXED = Words("各层不一", "differs by layer")
-_LIKE = Words("相同", "yes")
-_UNLIKE = Words("不同", "no")
-_UNKNOWN = Words(NONE, NONE)
+_ABOVE = BilingualText("高于随机", "above chance")
+_BELOW = BilingualText("低于随机", "below chance")
+_CHANCE = BilingualText("与随机无异", "like chance")
+_MIXED = BilingualText("各层不一", "differs by layer")
+_LIKE = BilingualText("相同", "yes")
+_UNLIKE = BilingualText("不同", "no")
+_UNKNOWN = BilingualText(NONE, NONE)
 _CONTROLS = {
-    "disjoint": Words("另一批", "another batch"),
-    "split": Words("同批两半", "halves of one batch"),
+    "disjoint": BilingualText("另一批", "another batch"),
+    "split": BilingualText("同批两半", "halves of one batch"),
 }
 _TRANSFER_SHOWN = 24
 
@@ -47,7 +47,7 @@ def parts(tables: Tables) -> list[Part]:
     if rows := where(tables.get("geometry.csv", ()), batch="all"):
         for number, size in enumerate(unique(rows, "batch_size")[::-1]):
             out.append(_summary(where(rows, batch_size=size), size, number))
-        source = Words("论文数值来源：{source}。", "The paper’s figures: {source}.")
+        source = BilingualText("论文数值来源：{source}。", "The paper’s figures: {source}.")
         out.append(Text(source, {"source": SOURCE}))
     if tables.get("factors.csv"):
         out.append(_factors(tables["factors.csv"]))
@@ -78,7 +78,7 @@ def _summary(rows: Sequence[Row], size: str, number: int) -> Table:
     ]
     return Table(
         f"geometry_summary_{number}" if number else "geometry_summary",
-        Words(
+        BilingualText(
             f"各指标在所有层上的范围，每批 {size} 条",
             f"Each measure over all layers, batch of {size}",
         ),
@@ -105,7 +105,7 @@ def _summary(rows: Sequence[Row], size: str, number: int) -> Table:
             ),
         ),
         tuple(made),
-        Words(
+        BilingualText(
             "随机：同谱随机矩阵的区间，跨层取最外；真实模型的键与残差只占少数方向，因此高于随机不等于"
             "有共同之处，须与对照相比。对照为各层平均：同语言的另一组事实；另一语言（或混合）的另一组"
             "事实。只有一批时取同一批的两半，余弦会偏低。",
@@ -152,7 +152,7 @@ def _values(rows: Sequence[Row]) -> list[float]:
 
 def _controls(
     rows: Sequence[Row], same: Sequence[str], other: str
-) -> tuple[Words, float | None, float | None]:
+) -> tuple[BilingualText, float | None, float | None]:
     """Where the controls come from; the mean over ``same``; that over ``other``."""
     for kind, words in _CONTROLS.items():
         one, two = (
@@ -168,7 +168,7 @@ def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _against_null(rows: Sequence[Row], null: Sequence[Row]) -> Words:
+def _against_null(rows: Sequence[Row], null: Sequence[Row]) -> BilingualText:
     ends = {row["layer"]: (float_or_none(row["low"]), float_or_none(row["high"])) for row in null}
     found = set()
     for row in rows:
@@ -181,7 +181,7 @@ def _against_null(rows: Sequence[Row], null: Sequence[Row]) -> Words:
     return found.pop() if len(found) == 1 else _MIXED
 
 
-def _like(values: Sequence[float], stated: ReportedRange | None) -> Words:
+def _like(values: Sequence[float], stated: ReportedRange | None) -> BilingualText:
     if stated is None or not values:
         return _UNKNOWN
     fits = {
@@ -205,7 +205,7 @@ def _factors(rows: Sequence[Row]) -> Table:
                 made.append((*name, part, pairing, decimals(sum(values) / len(values)), *ends))
     return Table(
         "geometry_parts",
-        Words("键与残差：各层的余弦", "Keys and residuals: cosines over the layers"),
+        BilingualText("键与残差：各层的余弦", "Keys and residuals: cosines over the layers"),
         (
             *VARIANT_COLUMNS,
             *columns(
@@ -238,7 +238,7 @@ def _transfer(rows: Sequence[Row]) -> Table:
             made.append((*name, *about, row["transferred"], row["stayed"], *values))
     return Table(
         "geometry_transfer",
-        Words("迁移与未迁移的事实", "Facts that transferred against those that did not"),
+        BilingualText("迁移与未迁移的事实", "Facts that transferred against those that did not"),
         (
             *VARIANT_COLUMNS,
             *columns(
@@ -268,7 +268,7 @@ def _skipped(rows: Sequence[Row]) -> Table:
     ]
     return Table(
         "geometry_skipped",
-        Words("没有分析的实验", "Cells that were not analysed"),
+        BilingualText("没有分析的实验", "Cells that were not analysed"),
         columns(
             ("model", "模型", "model", False),
             ("method", "方法", "method", False),

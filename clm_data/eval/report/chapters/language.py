@@ -6,29 +6,31 @@ from collections.abc import Sequence
 
 from clm_data.eval.csv_tables import Row, Tables, float_or_none, unique, where
 from clm_data.eval.report.chapters.geometry import VARIANT_COLUMNS, groups
-from clm_data.eval.report.parts import NONE, Column, Part, Table, Words, columns, decimals
+from clm_data.eval.report.parts import NONE, BilingualText, Column, Part, Table, columns, decimals
 
 _LAYER_MEASURES = {
-    "projection_difference": Words("投影之差", "projection difference"),
-    "separation": Words("分离度（标准差）", "separation, standard deviations"),
-    "delta_cosine_held_out": Words("差向量余弦", "delta cosine"),
-    "delta_cosine_held_out_shuffled": Words("差向量余弦，随机", "delta cosine, chance"),
-    "bias_correlation": Words("两种语言投影的相关", "bias correlation"),
-    "split_half_cosine": Words("两半事实之间的余弦", "cosine between halves"),
-    "probe_accuracy": Words("探针正确率", "probe accuracy"),
-    "probe_permuted": Words("探针，标签随机", "probe, permuted labels"),
+    "projection_difference": BilingualText("投影之差", "projection difference"),
+    "separation": BilingualText("分离度（标准差）", "separation, standard deviations"),
+    "delta_cosine_held_out": BilingualText("差向量余弦", "delta cosine"),
+    "delta_cosine_held_out_shuffled": BilingualText("差向量余弦，随机", "delta cosine, chance"),
+    "bias_correlation": BilingualText("两种语言投影的相关", "bias correlation"),
+    "split_half_cosine": BilingualText("两半事实之间的余弦", "cosine between halves"),
+    "probe_accuracy": BilingualText("探针正确率", "probe accuracy"),
+    "probe_permuted": BilingualText("探针，标签随机", "probe, permuted labels"),
 }
 _SELECTIVITY = {
-    "own_change": Words("本语言的变化", "change, own language"),
-    "other_change": Words("另一语言的变化", "change, other language"),
-    "selectivity": Words("选择性", "selectivity"),
-    "bias_selectivity_correlation": Words("与语言偏向的相关", "correlation with language bias"),
+    "own_change": BilingualText("本语言的变化", "change, own language"),
+    "other_change": BilingualText("另一语言的变化", "change, other language"),
+    "selectivity": BilingualText("选择性", "selectivity"),
+    "bias_selectivity_correlation": BilingualText(
+        "与语言偏向的相关", "correlation with language bias"
+    ),
 }
 _KINDS = {
-    "weight_rows": Words("权重，行神经元", "weights, row neurons"),
-    "weight_columns": Words("权重，列神经元", "weights, column neurons"),
-    "actual": Words("MLP 输出，实际", "MLP outputs, actual"),
-    "expected": Words("MLP 输出，预期", "MLP outputs, expected"),
+    "weight_rows": BilingualText("权重，行神经元", "weights, row neurons"),
+    "weight_columns": BilingualText("权重，列神经元", "weights, column neurons"),
+    "actual": BilingualText("MLP 输出，实际", "MLP outputs, actual"),
+    "expected": BilingualText("MLP 输出，预期", "MLP outputs, expected"),
 }
 
 
@@ -52,7 +54,7 @@ def _layers(rows: Sequence[Row]) -> Table:
             made.append((model, layer, *(decimals(here.get(name)) for name in _LAYER_MEASURES)))
     return Table(
         "language_summary",
-        Words("语言向量，隐藏状态，按层", "The language vector of hidden states, by layer"),
+        BilingualText("语言向量，隐藏状态，按层", "The language vector of hidden states, by layer"),
         (
             *columns(("model", "模型", "model", False), ("layer", "层", "layer")),
             *(Column(name, words) for name, words in _LAYER_MEASURES.items()),
@@ -72,7 +74,7 @@ def _selectivity(rows: Sequence[Row]) -> Table:
                 made.append((*name, edit, layer, *values))
     return Table(
         "selectivity_summary",
-        Words("编辑选择性，按层", "Edit selectivity, by layer"),
+        BilingualText("编辑选择性，按层", "Edit selectivity, by layer"),
         (
             *VARIANT_COLUMNS,
             *columns(("edit", "编辑语言", "edited in", False), ("layer", "层", "layer")),
@@ -95,7 +97,7 @@ def _activation(rows: Sequence[Row]) -> Table:
             made.append((*name, edit, lang or NONE, str(layer), *values))
     return Table(
         "activation_summary",
-        Words("实际与预期的激活变化", "Actual against expected change of activation"),
+        BilingualText("实际与预期的激活变化", "Actual against expected change of activation"),
         (
             *VARIANT_COLUMNS,
             *columns(
@@ -103,7 +105,7 @@ def _activation(rows: Sequence[Row]) -> Table:
                 ("lang", "提示语言", "prompts in", False),
                 ("layer", "层", "layer"),
             ),
-            *(Column(name, Words(name, name.replace("_", " "))) for name in names),
+            *(Column(name, BilingualText(name, name.replace("_", " "))) for name in names),
         ),
         tuple(made),
         folded=True,
@@ -125,7 +127,7 @@ def _venn(rows: Sequence[Row]) -> Table:
                 made.append((*name, layer, words.zh, words.en, str(count), f"{chance:.1f}", *sizes))
     return Table(
         "venn_summary",
-        Words(
+        BilingualText(
             "中文与英文编辑共同改变最大的神经元", "Neurons that edits in zh and en both change most"
         ),
         (

@@ -6,13 +6,13 @@ import json
 from typing import Any
 
 from clm_data.dataset_stats import Stats, stage_place
-from clm_data.eval.report.parts import NONE, Missing, Part, Table, Words, columns
+from clm_data.eval.report.parts import NONE, BilingualText, Missing, Part, Table, columns
 from clm_data.manifest import Manifest
 
 _KINDS = {
-    "model": Words("对话模型", "chat model"),
-    "bank": Words("自带题库", "bundled bank"),
-    "import": Words("导入文件", "imported file"),
+    "model": BilingualText("对话模型", "chat model"),
+    "bank": BilingualText("自带题库", "bundled bank"),
+    "import": BilingualText("导入文件", "imported file"),
 }
 
 
@@ -20,7 +20,7 @@ def provenance(stats: Stats, manifest: Manifest | None) -> list[Part]:
     """Sources, stages of the build, and what its manifest says."""
     parts: list[Part] = [_origins(stats)]
     if manifest is None:
-        what = Words(
+        what = BilingualText(
             "这个数据集没有可读的 manifest.json，因此不知道它由哪些设置和文件构建。",
             "This dataset has no manifest.json that can be read, so the settings and files it was "
             "built from are not known.",
@@ -43,7 +43,7 @@ def _origins(stats: Stats) -> Table:
     ]
     return Table(
         "dataset_origins",
-        Words("来源", "Where the records come from"),
+        BilingualText("来源", "Where the records come from"),
         columns(
             ("kind_zh", "类型", "kind (Chinese)", False),
             ("kind_en", "类型（英文）", "kind", False),
@@ -63,7 +63,7 @@ def _stages(manifest: Manifest) -> Table:
     ]
     return Table(
         "dataset_stages",
-        Words("构建的各个阶段", "The stages of the build"),
+        BilingualText("构建的各个阶段", "The stages of the build"),
         columns(
             ("stage", "阶段", "stage", False),
             ("in", "进入", "in"),
@@ -87,7 +87,7 @@ def _manifest(manifest: Manifest) -> Table:
     ]
     return Table(
         "dataset_manifest",
-        Words("清单：版本、哈希与设置", "Manifest: versions, hashes and settings"),
+        BilingualText("清单：版本、哈希与设置", "Manifest: versions, hashes and settings"),
         columns(("name", "名称", "name", False), ("value", "值", "value", False)),
         tuple(rows),
         plain=frozenset({"name", "value"}),

@@ -11,9 +11,18 @@ from typing import Any
 from clm_data import __version__
 from clm_data.eval import paper
 from clm_data.eval.report.chapters.evaluation import CELL, NUMBER_COLUMNS, lead
-from clm_data.eval.report.parts import NONE, Part, Section, Table, Text, Words, columns
+from clm_data.eval.report.parts import (
+    NONE,
+    BilingualText,
+    Part,
+    Section,
+    Table,
+    Text,
+    columns,
+    decimals,
+)
 from clm_data.eval.results import CellResult, Results
-from clm_data.eval.tables import NUMBERS, number, rows_of
+from clm_data.eval.tables import NUMBERS, rows_of
 from clm_data.files import sha256_file
 
 RECIPE_NAME = "recipe.yaml"
@@ -22,14 +31,16 @@ _PACKAGES = ("numpy", "scikit-learn", "torch", "transformers", "safetensors", "m
 
 def paper_section(results: Results) -> Section:
     """Our rows beside the paper's."""
-    return Section("paper", Words("与论文对照", "Beside the paper"), tuple(_paper_parts(results)))
+    return Section(
+        "paper", BilingualText("与论文对照", "Beside the paper"), tuple(_paper_parts(results))
+    )
 
 
 def _paper_parts(results: Results) -> list[Part]:
     pairs = paper.compare(rows_of(results))
     if not pairs:
         models = sorted({row.model for rows in paper.paper_rows().values() for row in rows})
-        words = Words(
+        words = BilingualText(
             "论文的表中没有与这些结果对应的行（模型、方法、编辑语言与批大小都须相同）。论文评测了"
             "{models}。",
             "No row of the paper’s tables has the model, method, edit language and batch size of "
@@ -41,15 +52,14 @@ def _paper_parts(results: Results) -> list[Part]:
         about = (pair.table, pair.ours.model, pair.ours.method, pair.ours.language)
         batch = str(pair.ours.batch_size)
         for whose, values in (
-            ("ours", [number(pair.ours.values.get(name)) for name in NUMBERS]),
-            ("paper", [number(pair.paper.values.get(name)) for name in NUMBERS]),
+            ("ours", [decimals(pair.ours.values.get(name), 2) for name in NUMBERS]),
+            ("paper", [decimals(pair.paper.values.get(name), 2) for name in NUMBERS]),
             ("difference", [_signed(pair.difference(name)) for name in NUMBERS]),
         ):
-            cells = [NONE if value == "-" else value for value in values]
-            rows.append((*about, batch, whose, *cells))
+            rows.append((*about, batch, whose, *values))
     table = Table(
         "paper_comparison",
-        Words("与论文的表对照，百分数", "Beside the paper’s tables, in percent"),
+        BilingualText("与论文的表对照，百分数", "Beside the paper’s tables, in percent"),
         (
             *columns(("table", "论文的表", "table", False)),
             *CELL[:-1],
@@ -58,7 +68,7 @@ def _paper_parts(results: Results) -> list[Part]:
         ),
         tuple(rows),
     )
-    source = Words("论文数值来源：{source}。", "The paper’s figures: {source}.")
+    source = BilingualText("论文数值来源：{source}。", "The paper’s figures: {source}.")
     return [table, Text(source, {"source": paper.paper_source()})]
 
 
@@ -84,11 +94,13 @@ def settings_section(
         _versions(),
         _files(files),
     ]
-    title = Words("设置与哈希", "Settings and hashes")
+    title = BilingualText("设置与哈希", "Settings and hashes")
     return Section("settings", title, tuple(part for part in parts if part.rows))
 
 
-def _named(name: str, title: Words, rows: Iterable[tuple[str, str]], *, folded: bool) -> Table:
+def _named(
+    name: str, title: BilingualText, rows: Iterable[tuple[str, str]], *, folded: bool
+) -> Table:
     return Table(
         name,
         title,
@@ -103,7 +115,7 @@ def _run(results: Results) -> Table:
     about = results.model_dump(mode="json", exclude={"cells", "recipe"})
     recipe = {name: value for name, value in results.recipe.items() if value not in ("", {}, None)}
     rows = [(name, _text(value)) for name, value in (about | recipe).items()]
-    return _named("settings_run", Words("本次评测", "This run"), rows, folded=False)
+    return _named("settings_run", BilingualText("本次评测", "This run"), rows, folded=False)
 
 
 def _cells(results: Results) -> Table:
@@ -122,7 +134,7 @@ def _cells(results: Results) -> Table:
     ]
     return Table(
         "settings_cells",
-        Words("各项实验", "The cells"),
+        BilingualText("各项实验", "The cells"),
         (
             *CELL,
             *columns(
@@ -150,7 +162,7 @@ def _params(cells: Sequence[CellResult]) -> Table:
             seen[setting.model, setting.method, layers, name, _text(value)] = None
     return Table(
         "settings_params",
-        Words("超参数", "Hyperparameters"),
+        BilingualText("超参数", "Hyperparameters"),
         columns(
             ("model", "模型", "model", False),
             ("method", "方法", "method", False),
@@ -179,7 +191,7 @@ def _contexts(cells: Sequence[CellResult]) -> Table:
             seen[cell.setting.model, f"{cell.setting.protocol} {name}", _text(value)] = None
     return Table(
         "settings_contexts",
-        Words("放在提示前的上下文", "Contexts put before prompts"),
+        BilingualText("放在提示前的上下文", "Contexts put before prompts"),
         columns(
             ("model", "模型", "model", False),
             ("name", "名称", "name", False),
@@ -198,13 +210,13 @@ def _versions() -> Table:
             rows.append((name, version(name)))
         except PackageNotFoundError:
             rows.append((name, NONE))
-    title = Words("制作本页时的版本", "Versions when this page was made")
+    title = BilingualText("制作本页时的版本", "Versions when this page was made")
     return _named("settings_versions", title, rows, folded=True)
 
 
 def _files(files: Sequence[Path]) -> Table:
     rows = [(file.name, sha256_file(file)) for file in files if file.is_file()]
-    title = Words("本页所用的文件（sha256）", "What this page was made from (sha256)")
+    title = BilingualText("本页所用的文件（sha256）", "What this page was made from (sha256)")
     return _named("settings_files", title, rows, folded=True)
 
 
@@ -250,7 +262,7 @@ def reproduce_section(
     ]
     table = Table(
         "reproduce",
-        Words("命令", "Commands"),
+        BilingualText("命令", "Commands"),
         columns(
             ("step", "步骤", "step"),
             ("what_zh", "内容", "what (Chinese)", False),
@@ -260,10 +272,10 @@ def reproduce_section(
         tuple(rows),
         plain=frozenset({"command"}),
     )
-    same = Words(
+    same = BilingualText(
         "数据集须与本次相同：记录的 sha256 为 {key}。同样的输入得到逐字节相同的表与图。",
         "The dataset must be the same: sha256 of its records {key}. Equal input gives tables and "
         "figures equal byte for byte.",
     )
-    title = Words("如何复现", "How to make it again")
+    title = BilingualText("如何复现", "How to make it again")
     return Section("reproduce", title, (table, Text(same, {"key": results.dataset_key})))

@@ -6,19 +6,19 @@ from collections.abc import Iterator, Sequence
 
 from clm_data.eval.csv_tables import Row, Tables, float_or_none, unique, where
 from clm_data.eval.report.chapters.evaluation import OTHER, Evaluation
-from clm_data.eval.report.parts import Part, Section, Text, Words, decimals, percent
+from clm_data.eval.report.parts import BilingualText, Part, Section, Text, decimals, percent
 from clm_data.eval.results import CellResult
 from clm_data.eval.tables import METHOD_NAMES
 from clm_data.records import LANGUAGES
 
-_LANGUAGE = {"zh": Words("中文", "Chinese"), "en": Words("英文", "English")}
+_LANGUAGE = {"zh": BilingualText("中文", "Chinese"), "en": BilingualText("英文", "English")}
 
 
 def section(evaluation: Evaluation, tables: Tables) -> Section:
     """What came out."""
     results = evaluation.results
     cells = len(results.cells)
-    begin = Words(
+    begin = BilingualText(
         "{records} 条事实，{cells} 项实验，其中 {failed} 项失败。以下为百分数；方括号内是区间。",
         "{records} facts, {cells} cells, of which {failed} failed. In percent; intervals in "
         "brackets.",
@@ -29,7 +29,7 @@ def section(evaluation: Evaluation, tables: Tables) -> Section:
         "failed": str(len(results.failed)),
     }
     parts: list[Part] = [Text(begin, counts), *_edits(evaluation), *_geometry(tables)]
-    return Section("summary", Words("结论概要", "In short"), tuple(parts))
+    return Section("summary", BilingualText("结论概要", "In short"), tuple(parts))
 
 
 def _edits(evaluation: Evaluation) -> Iterator[Text]:
@@ -59,7 +59,7 @@ def _one(cell: CellResult) -> Iterator[Text]:
     was = cell.before.get(f"{other}_reliability")
     if own is None or theirs is None:
         return
-    words = Words(
+    words = BilingualText(
         f"{{model}}，{{method}}，用{_LANGUAGE[lang].zh}编辑（每批 {{batch}} 条）："
         f"{_LANGUAGE[lang].zh}可靠性 {{own}} [{{own_low}}, {{own_high}}]；"
         f"{_LANGUAGE[other].zh} {{other}} [{{other_low}}, {{other_high}}]，编辑前 {{was}}。",
@@ -114,7 +114,7 @@ def _control(model: str, rows: Sequence[Row]) -> Iterator[Text]:
         yield Text(_OTHER_FACTS, shown)
 
 
-_OTHER_FACTS = Words(
+_OTHER_FACTS = BilingualText(
     "{model}：同一语言中两批不同事实的权重改变，余弦为 {low} 至 {high}：以此衡量上一行。",
     "{model}: cosine of the weight changes of two batches of other facts in one language {low} to "
     "{high}: the measure for the line above.",
@@ -122,12 +122,12 @@ _OTHER_FACTS = Words(
 
 
 _COSINES = {
-    "zh-en": Words(
+    "zh-en": BilingualText(
         "{model}：中文与英文权重改变的余弦为 {low} 至 {high}；随机矩阵不超过 {chance}。",
         "{model}: cosine of the Chinese and the English weight changes {low} to {high}; random "
         "matrices stay within {chance}.",
     ),
-    "sum-mix": Words(
+    "sum-mix": BilingualText(
         "{model}：中英之和与混合编辑的余弦为 {low} 至 {high}；随机矩阵不超过 {chance}。",
         "{model}: cosine of the sum of both with the mixed edit {low} to {high}; random matrices "
         "stay within {chance}.",

@@ -1,0 +1,71 @@
+"""Analyze the edits of a sweep and draw the figures: ``clm-data analyze``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from clm_data.log import Log, silent
+
+
+@dataclass(frozen=True)
+class AnalysisReport:
+    """What :func:`analyze` wrote.
+
+    Attributes:
+        tables: The CSV files, in ``FOLDER/analysis``.
+        figures: The PNG and SVG files, in ``FOLDER/figures``.
+        left_out: What was not analyzed, and why.
+    """
+
+    tables: tuple[Path, ...]
+    figures: tuple[Path, ...]
+    left_out: tuple[str, ...]
+
+
+def analyze(
+    folder: Path,
+    *,
+    dataset: str | None = None,
+    models: Sequence[str] = (),
+    states: bool = True,
+    cache: Path | None = None,
+    log: Log = silent,
+) -> AnalysisReport:
+    """Compare the edits of a sweep across languages and draw the figures.
+
+    Weight changes are compared if the sweep saved them (``eval-baselines --save-deltas``). Language
+    vectors, and what edits do to hidden states, need the models and the dataset.
+
+    Args:
+        folder: Folder that ``eval-baselines`` wrote.
+        dataset: The dataset that was edited: a folder, a file, or ``OWNER/NAME`` on the Hub.
+            Without it no model is loaded.
+        models: Labels of the models whose states are read; empty: all.
+        states: Whether to load the models and read their states.
+        cache: Folder of tiny models; default: the one that ``eval-baselines`` uses.
+        log: Called with progress messages.
+
+    Raises:
+        InputFileError: No results, another dataset, or nothing to analyze.
+        UnknownNameError: The results have no model of that label.
+        EditError: A number is out of its range, or a model cannot be read.
+    """
+    from clm_data.eval.analysis.run import analyse_folder
+    from clm_data.eval.dataset import load_dataset
+    from clm_data.eval.figures.draw import draw_figures
+    from clm_data.eval.sweep.runner import default_cache
+
+    done = analyse_folder(
+        folder,
+        dataset=load_dataset(dataset) if states and dataset is not None else None,
+        models=models,
+        states=states,
+        cache=cache or default_cache(),
+        log=log,
+    )
+    log("drawing the figures")
+    drawn = draw_figures(folder / "analysis", folder / "figures")
+    files = sorted({file for figure in drawn for pair in figure.files.values() for file in pair})
+    return AnalysisReport(tuple(done.tables), tuple(files), tuple(done.left_out))
