@@ -36,6 +36,7 @@ from clm_data.manifest import (
 from clm_data.prompts import Prompts
 from clm_data.records import Record, Rejection, StageResult
 from clm_data.store import Source
+from clm_data.tabular import Tabular
 
 REJECTED_NAME = "rejected.jsonl"
 CHART_NAME = "domains.png"
@@ -56,7 +57,7 @@ class Collected:
 
 
 @dataclass(frozen=True)
-class BuildReport:
+class BuildReport(Tabular):
     """What a build wrote."""
 
     folder: Path
@@ -71,6 +72,14 @@ class BuildReport:
             "stages": self.stages,
             "stats": self.stats.as_json(),
         }
+
+    def table_title(self) -> str:
+        """Records written, and where."""
+        return f"{self.stats.records} records in {self.folder}"
+
+    def table_rows(self) -> list[dict[str, Any]]:
+        """A row for each stage: in, kept, rejected."""
+        return [{"stage": name, **counts} for name, counts in self.stages.items()]
 
     def summary(self) -> list[str]:
         """Lines for people."""

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +140,15 @@ class Workspace:
         """The workspace's own ``prompts/`` where there is one, else the shipped one."""
         own = self.path / "prompts"
         return own if own.is_dir() else resource("prompts")
+
+    def with_settings(self, **changes: Any) -> Workspace:
+        """The workspace with some top-level settings replaced; `clm.yaml` stays as it is.
+
+        Raises:
+            ConfigError: A setting is wrong.
+        """
+        values = self.settings.model_dump() | changes
+        return replace(self, settings=parse_settings(values, str(self.path / CONFIG_NAME)))
 
     def domains(self) -> dict[str, Domain]:
         """Read the domains by id, in the file's order.

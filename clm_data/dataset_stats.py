@@ -21,6 +21,7 @@ from clm_data.records import (
     ReviewStatus,
     Stage,
 )
+from clm_data.tabular import Tabular
 
 STAGES = ("parse", "review", "validate", "deduplicate", "reviewed-only", "locality")
 """Of the build, in their order; ``reviewed-only`` where it was asked for."""
@@ -84,7 +85,7 @@ class OriginCount(Frozen):
     """sha256 of the rendered prompts that brought them, sorted."""
 
 
-class Stats(Frozen):
+class Stats(Frozen, Tabular):
     """Everything counted over a dataset."""
 
     records: int
@@ -106,6 +107,14 @@ class Stats(Frozen):
     def as_json(self) -> dict[str, Any]:
         """For programs."""
         return self.model_dump(mode="json")
+
+    def table_title(self) -> str:
+        """Records, and how many of them people reviewed."""
+        return f"{self.records} records, {self.accepted + self.fixed} reviewed"
+
+    def table_rows(self) -> list[dict[str, Any]]:
+        """A row for each domain that has records or a quota."""
+        return [domain.model_dump() for domain in self.domains if domain.records or domain.quota]
 
 
 def statistics(

@@ -21,6 +21,7 @@ from clm_data.files import sha256_file
 from clm_data.hub import TOKENS_PAGE, Repository, Snapshot
 from clm_data.manifest import MANIFEST_NAME, read_manifest
 from clm_data.records import Frozen
+from clm_data.tabular import Tabular
 
 Change = Literal["new", "changed", "same", "unknown"]
 
@@ -36,7 +37,7 @@ class PushFile(Frozen):
     """Against the repository before the push; ``unknown`` where that could not be read."""
 
 
-class PushReport(Frozen):
+class PushReport(Frozen, Tabular):
     """What a push did, or in a dry run would do."""
 
     repo: str
@@ -60,6 +61,15 @@ class PushReport(Frozen):
     def as_json(self) -> dict[str, Any]:
         """For programs."""
         return self.model_dump(mode="json")
+
+    def table_title(self) -> str:
+        """The repository and what happened to it."""
+        done = "dry run" if self.dry_run else f"commit {self.commit}"
+        return f"{self.repo} ({self.visibility}): {done}"
+
+    def table_rows(self) -> list[dict[str, Any]]:
+        """A row for each file."""
+        return [file.model_dump(mode="json") for file in self.files]
 
 
 def push_to_hub(

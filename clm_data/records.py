@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
@@ -17,6 +18,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from clm_data.codes import CODES, Severity
+from clm_data.tabular import Tabular
 
 Language = Literal["zh", "en"]
 LANGUAGES: tuple[Language, ...] = ("zh", "en")
@@ -229,13 +231,36 @@ K = TypeVar("K")
 
 
 @dataclass(frozen=True)
-class StageResult(Generic[K]):
+class StageResult(Tabular, Generic[K]):
     """What every stage returns."""
 
     kept: tuple[K, ...]
     rejected: tuple[Rejection, ...] = ()
     warnings: tuple[tuple[str, Problem], ...] = ()
     """(id, problem) of warnings on kept items."""
+
+    @property
+    def by_code(self) -> dict[str, int]:
+        """Number of rejections by code, the most frequent first."""
+        return dict(Counter(rejection.code for rejection in self.rejected).most_common())
+
+    def table_title(self) -> str:
+        """How many were kept and rejected."""
+        return f"{len(self.kept)} kept, {len(self.rejected)} rejected"
+
+    def table_rows(self) -> list[dict[str, Any]]:
+        """A row for each rejection, with its first problem."""
+        return [
+            {
+                "stage": rejection.stage,
+                "id": rejection.id,
+                "code": rejection.code,
+                "lang": rejection.problems[0].lang,
+                "field": rejection.problems[0].field,
+                "message": rejection.problems[0].message,
+            }
+            for rejection in self.rejected
+        ]
 
 
 def canonical_json(value: Any) -> str:
