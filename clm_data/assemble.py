@@ -9,7 +9,7 @@ whatever order the answers came in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from clm_data import parse, sources
@@ -75,15 +75,9 @@ def read_candidates(store: Store, domains: Mapping[str, Domain]) -> StageResult[
     """Every candidate in the store: imported files first, then answers by domain and dialogue."""
     imported = sources.stored_candidates(store)
     generated = [
-        parse.read_answer(
-            Completion.model_validate(exchange.completion),
-            domain=dialogue.domain,
-            label=f"{dialogue.domain}/{dialogue.number}/{exchange.turn}",
-            origin=answer_origin(dialogue),
-        )
+        parse_answer(dialogue, turn, completion)
         for dialogue in in_order(store.dialogues(), domains)
-        for exchange in store.exchanges(dialogue.id)
-        if exchange.completion is not None
+        for turn, completion in stored_answers(store, dialogue)
     ]
     parts = [imported, *generated]
     return StageResult(
@@ -92,14 +86,26 @@ def read_candidates(store: Store, domains: Mapping[str, Domain]) -> StageResult[
     )
 
 
-def answer_origin(dialogue: Dialogue) -> Origin:
-    """The origin of what a dialogue brought."""
+def stored_answers(store: Store, dialogue: Dialogue) -> Iterator[tuple[int, Completion]]:
+    """The answers of one dialogue with their turns (from 0); unanswered requests are skipped."""
+    for exchange in store.exchanges(dialogue.id):
+        if exchange.completion is not None:
+            yield exchange.turn, Completion.model_validate(exchange.completion)
+
+
+def parse_answer(dialogue: Dialogue, turn: int, completion: Completion) -> StageResult[Candidate]:
+    """The candidates in one answer; the part that cannot be parsed is rejected."""
     offline = dialogue.provider == "offline"
-    return Origin(
-        kind="bank" if offline else "model",
-        name=dialogue.model,
-        prompt_hash=dialogue.prompt_hash,
-        licence=BANK_LICENCE if offline else None,
+    return parse.read_answer(
+        completion,
+        domain=dialogue.domain,
+        label=f"{dialogue.domain}/{dialogue.number}/{turn}",
+        origin=Origin(
+            kind="bank" if offline else "model",
+            name=dialogue.model,
+            prompt_hash=dialogue.prompt_hash,
+            licence=BANK_LICENCE if offline else None,
+        ),
     )
 
 

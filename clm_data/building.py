@@ -24,7 +24,7 @@ from clm_data.dataset_stats import STAGES, Stats, statistics
 from clm_data.domain import Domain
 from clm_data.errors import UserError
 from clm_data.exporting import clm_bench
-from clm_data.files import replaced_folder, sha256_file
+from clm_data.files import atomic_folder, sha256_file
 from clm_data.locality import attach, read_probes
 from clm_data.manifest import (
     MANIFEST_NAME,
@@ -189,7 +189,7 @@ def build(workspace: Workspace, out: Path, *, reviewed_only: bool = False) -> Bu
         reviewed_only=reviewed_only,
         files={},
     )
-    with replaced_folder(out, MANIFEST_NAME) as folder:
+    with atomic_folder(out, MANIFEST_NAME) as folder:
         _write_records(folder, collected.records)
         _write_jsonl(folder / REJECTED_NAME, map(rejection_row, collected.rejected))
         draw_domains(stats, folder / CHART_NAME)

@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError
 
 from clm_data.domain import Domain, load_domains
 from clm_data.errors import ConfigError, UnknownNameError
-from clm_data.files import read_yaml
+from clm_data.files import atomic_file, read_yaml
 from clm_data.records import Frozen
 from clm_data.resources import resource
 
@@ -252,26 +252,23 @@ def save_locality(folder: Path, settings: LocalitySettings) -> None:
     """Put the locality section into ``clm.yaml``; other settings and comments stay as they are.
 
     Raises:
-        ConfigError: ``clm.yaml`` cannot be read or written, or is built so that this needs a hand.
+        ConfigError: ``clm.yaml`` cannot be read, or has a form that only a person can edit safely.
+        InputFileError: It cannot be written.
     """
     file = folder / CONFIG_NAME
     section = {"locality": settings.model_dump()}
-    wanted = _read_yaml(file) | section
+    expected = _read_yaml(file) | section
     new = yaml.safe_dump(section, allow_unicode=True, sort_keys=False)
     text = _with_section(file.read_text(encoding="utf-8"), "locality", new)
-    draft = file.with_name(f".{file.name}.new")
-    try:
+    with atomic_file(file, overwrite=True) as draft:
         draft.write_text(text, encoding="utf-8")
-        if _read_yaml(draft) != wanted:
-            raise ConfigError("the section is written in an unusual way")
-        draft.replace(file)
-    except ConfigError as error:
-        by_hand = "; ".join(new.splitlines())
-        raise ConfigError(f"{file}: cannot be changed safely; write by hand: {by_hand}") from error
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be written: {error.strerror or error}") from error
-    finally:
-        draft.unlink(missing_ok=True)
+        try:
+            as_expected = _read_yaml(draft) == expected
+        except ConfigError:
+            as_expected = False
+        if not as_expected:
+            lines = "; ".join(new.splitlines())
+            raise ConfigError(f"{file}: cannot be edited automatically; set it by hand: {lines}")
 
 
 def _with_section(text: str, name: str, section: str) -> str:

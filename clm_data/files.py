@@ -1,4 +1,4 @@
-"""Reading YAML, and writing files and folders whole: a reader sees old or new, never half."""
+"""Reading YAML, and atomic writes: a reader sees the old content or the new, never a part."""
 
 from __future__ import annotations
 
@@ -15,105 +15,104 @@ import yaml
 from clm_data.errors import InputFileError, UserError
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The fast loader where PyYAML was built with it."""
+"""The C loader if PyYAML was built with libyaml."""
 
 
 def read_yaml(file: Path, error_type: type[UserError] = InputFileError) -> Any:
-    """The value in a YAML file.
-
-    Args:
-        file: UTF-8.
-        error_type: What to raise.
+    """Read a UTF-8 YAML file.
 
     Raises:
-        UserError: Missing, unreadable or not YAML; one line, as ``error_type``.
+        UserError: The file is missing, unreadable or not YAML. Raised as ``error_type``.
     """
     try:
         return yaml.load(file.read_text(encoding="utf-8"), Loader=_LOADER)
     except FileNotFoundError as error:
-        raise error_type(f"{file}: no such file; check the name") from error
+        raise error_type(f"{file}: no such file; check the path") from error
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise error_type(f"{file}: cannot be read as YAML: {reason}") from error
 
 
 @contextmanager
-def replaced_folder(out: Path, marker: str) -> Iterator[Path]:
-    """Fill a new folder beside ``out`` and put it in its place at the end.
+def atomic_folder(out: Path, marker: str) -> Iterator[Path]:
+    """Fill a temporary folder next to ``out``, then put it in the place of ``out``.
 
-    A failure or a kill leaves ``out`` as it was; what an earlier one left over is removed.
+    If the block raises or the process is killed, ``out`` keeps its old content. Leftovers of an
+    earlier killed run are removed.
 
     Args:
-        out: The folder to make.
-        marker: A file that tells a folder of ours, which may be replaced, from somebody's own.
+        out: The folder to write. Its parents are created.
+        marker: Name of a file that every folder written by clm-data contains. A folder with files
+            but without the marker belongs to somebody else and is never replaced.
 
     Yields:
-        The new folder, empty.
+        The temporary folder, empty.
 
     Raises:
-        InputFileError: ``out`` is a file, or holds files and no ``marker``.
+        InputFileError: ``out`` is a file, or contains files but no ``marker``.
     """
     out = out.absolute()
-    aside, retired = (out.with_name(f".{out.name}.{word}") for word in ("new", "old"))
-    if retired.exists() and not out.exists():
-        retired.rename(out)
+    draft, old = (out.with_name(f".{out.name}.{suffix}") for suffix in ("new", "old"))
+    if old.exists() and not out.exists():
+        old.rename(out)
     if out.exists() and not out.is_dir():
         raise InputFileError(f"{out} is a file; name a folder with --out")
     if out.is_dir() and any(out.iterdir()) and not (out / marker).is_file():
         raise InputFileError(
-            f"{out} holds files that clm-data did not write (no {marker}); "
+            f"{out} contains files that clm-data did not write (no {marker}); "
             "name another folder with --out, or empty it"
         )
-    for leftover in (aside, retired):
+    for leftover in (draft, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    aside.mkdir(parents=True)
+    draft.mkdir(parents=True)
     try:
-        yield aside
+        yield draft
         if out.exists():
-            out.rename(retired)
-        aside.rename(out)
+            out.rename(old)
+        draft.rename(out)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.rmtree(retired, ignore_errors=True)
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager
-def replaced_file(out: Path, *, force: bool = False) -> Iterator[Path]:
-    """Fill a new file beside ``out`` and put it in its place at the end.
+def atomic_file(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Write a temporary file next to ``out``, then put it in the place of ``out``.
 
-    A failure leaves ``out`` as it was and nothing beside it; what a kill left is overwritten.
+    If the block raises, ``out`` keeps its old content and the temporary file is removed. The
+    leftover of an earlier killed run is overwritten.
 
     Args:
-        out: The file to make, in a folder that is there; a link is followed.
-        force: Allow ``out`` to be a file already.
+        out: The file to write, in an existing folder. Symbolic links are followed.
+        overwrite: Replace an existing file instead of raising.
 
     Yields:
-        Where to write.
+        The path to write to.
 
     Raises:
-        InputFileError: ``out`` is there without ``force``, is no regular file, or what was written
-            does not fit on the disk.
+        InputFileError: ``out`` exists and ``overwrite`` is false, is not a regular file, or cannot
+            be written.
     """
     try:
         target = out.resolve()
         if target.exists() and not target.is_file():
-            raise InputFileError(f"{out} is not a file that can be replaced; name another one")
-        if target.exists() and not force:
-            raise InputFileError(f"{out} is there already; name another file, or add --force")
-        aside = target.with_name(f".{target.name}.new")
-        aside.touch()
+            raise InputFileError(f"{out} is not a regular file; name another one")
+        if target.exists() and not overwrite:
+            raise InputFileError(f"{out} already exists; name another file, or add --force")
+        draft = target.with_name(f".{target.name}.new")
+        draft.touch()
     except OSError as error:
         raise InputFileError(f"{out}: cannot be written: {error.strerror or error}") from error
     try:
-        yield aside
+        yield draft
         try:
-            with aside.open("rb") as written:
+            with draft.open("rb") as written:
                 os.fsync(written.fileno())
-            aside.replace(target)
+            draft.replace(target)
         except OSError as error:
             raise InputFileError(f"{out}: cannot be written: {error.strerror or error}") from error
     finally:
-        aside.unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
 
 
 def sha256_file(path: Path) -> str:

@@ -15,6 +15,7 @@ from clm_data.errors import UnknownNameError
 from clm_data.languages import normalise_text
 from clm_data.llm.base import Completion
 from clm_data.parse import read_answer
+from clm_data.probes import BANK, read_probes
 from clm_data.records import LANGUAGES, Candidate, Fact, LooseFact, LooseProbe, Origin, Problem
 from clm_data.resources import bank_path, resource
 from clm_data.validate import validate
@@ -35,7 +36,7 @@ ON_PAIRS = {"duplicate-fact", "near-duplicate", "conflicting-truth"}
 
 @pytest.fixture(scope="module")
 def entries() -> dict[str, tuple[BankEntry, ...]]:
-    return bank.load_entries()
+    return {domain: bank.load_domain(domain) for domain in bank.domain_ids()}
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +111,9 @@ def test_worked_examples_are_valid_and_not_in_the_bank(
 
 
 def test_there_are_probes_enough_and_all_pass() -> None:
-    probes = bank.load_probes()
+    read = read_probes(BANK)
+    assert read.rejected == ()
+    probes = read.kept
     assert len(probes) >= 150
     assert len({probe.id for probe in probes}) == len(probes)
     for lang in LANGUAGES:
@@ -220,7 +223,7 @@ def test_the_published_rows_are_not_in_the_bank(
 
     file = sources.read_file(bank_path("published_rows.json"))
     prompts = [entry.zh.prompt for items in entries.values() for entry in items]
-    probes = [probe.zh.loc for probe in bank.load_probes()]
+    probes = [probe.zh.loc for probe in read_probes(BANK).kept]
     for row in file.rows[::2]:
         assert max(Indel.normalized_similarity(row["prompt"], p) for p in prompts) < 0.85
         assert max(Indel.normalized_similarity(row["loc"], p) for p in probes) < 0.85

@@ -14,7 +14,7 @@ from pydantic import ValidationError, model_validator
 from clm_data.codes import CODES
 from clm_data.errors import ConfigError, UnknownNameError
 from clm_data.files import read_yaml
-from clm_data.records import Fact, Frozen, LooseFact, ProbePair
+from clm_data.records import Fact, Frozen, LooseFact
 from clm_data.resources import bank_path
 
 BANK_VERSION = "bank-1"
@@ -66,16 +66,6 @@ def load_domain(domain: str) -> tuple[BankEntry, ...]:
     if domain not in domain_ids():
         raise UnknownNameError("bank domain", domain, domain_ids())
     return _load(BankEntry, "entries", f"{domain}.yaml")
-
-
-def load_entries() -> dict[str, tuple[BankEntry, ...]]:
-    """All entries by domain id."""
-    return {domain: load_domain(domain) for domain in domain_ids()}
-
-
-def load_probes() -> tuple[ProbePair, ...]:
-    """The locality probes, in the file's order."""
-    return _load(ProbePair, "probes.yaml")
 
 
 def load_defects() -> tuple[Defect, ...]:

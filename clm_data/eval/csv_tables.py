@@ -14,7 +14,7 @@ from pathlib import Path
 
 from clm_data.errors import InputFileError
 from clm_data.eval.errors import EditError
-from clm_data.files import replaced_file
+from clm_data.files import atomic_file
 
 Cell = str | float | None
 """A value of a row to write; ``bool`` and ``int`` are written as such."""
@@ -64,7 +64,7 @@ def write_rows(
         order.sort(key=lambda i: [_sort_key(value) for value in table[i]])
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
-        replaced_file(path, force=True) as new,
+        atomic_file(path, overwrite=True) as new,
         new.open("w", encoding="utf-8", newline="") as file,
     ):
         lines = csv.writer(file, lineterminator="\n")

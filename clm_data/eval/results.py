@@ -12,7 +12,6 @@ Shares are between 0 and 1 here; tables show percent. Fields: ``docs/reference/m
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +21,7 @@ from pydantic import Field, ValidationError
 from clm_data.errors import InputFileError
 from clm_data.eval.intervals import Bootstrap, Interval, mean_interval
 from clm_data.eval.metrics import PARTS, trans_interval
+from clm_data.files import atomic_file
 from clm_data.records import LANGUAGES, Frozen, Language
 
 VERSION = 2
@@ -198,13 +198,8 @@ def _known(values: Sequence[float | None]) -> list[float]:
 def write_json(path: Path, value: Any) -> None:
     """Write a file whole: a reader sees the old one, or none, or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    text = json.dumps(value, ensure_ascii=False, indent=1)
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    with atomic_file(path, overwrite=True) as draft:
+        draft.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def write_cell(folder: Path, cell: CellResult) -> None:

@@ -10,8 +10,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from clm_data import parse, sources
-from clm_data.assemble import answer_origin, in_order
+from clm_data import sources
+from clm_data.assemble import in_order, parse_answer, stored_answers
 from clm_data.config import DedupSettings
 from clm_data.dedup import IncrementalDeduplicator, deduplicate_entries
 from clm_data.domain import Domain
@@ -63,12 +63,7 @@ class DomainProgress:
         """What an answer says; judged once."""
         key = (dialogue.id, turn)
         if key not in self._readings:
-            read = parse.read_answer(
-                completion,
-                domain=dialogue.domain,
-                label=f"{dialogue.domain}/{dialogue.number}/{turn}",
-                origin=answer_origin(dialogue),
-            )
+            read = parse_answer(dialogue, turn, completion)
             valid = validate(read.kept)
             self._readings[key] = ParsedAnswer(
                 candidates=read.kept,
@@ -140,10 +135,8 @@ class DomainProgress:
         if dialogue.id in self._ended:
             return self._ended[dialogue.id]
         entries: list[Entry] = []
-        for exchange in self._store.exchanges(dialogue.id):
-            if exchange.completion is not None:
-                completion = Completion.model_validate(exchange.completion)
-                entries += self._decided(self.reading(dialogue, exchange.turn, completion))
+        for turn, completion in stored_answers(self._store, dialogue):
+            entries += self._decided(self.reading(dialogue, turn, completion))
         if dialogue.ended is not None:
             self._ended[dialogue.id] = tuple(entries)
         return tuple(entries)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clm_data.errors import InputFileError, UserError
+from clm_data.files import atomic_file
 from clm_data.records import LANGUAGES, TEXT_FIELDS
 from clm_data.resources import read_text
 from clm_data.review.cells import decode, encode
@@ -132,14 +133,12 @@ def write_sheet(
     else:
         guides = [read_text("review", f"guidelines.{lang}.md") for lang in LANGUAGES]
         data = write_xlsx(items, "\n\n".join(guides))
-    aside = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(data)
-        aside.replace(path)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"{path}: cannot be written: {reason}; is it open elsewhere?") from error
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+    with atomic_file(path, overwrite=True) as draft:
+        draft.write_bytes(data)
 
 
 def read_sheet(path: Path) -> list[SheetRow]:

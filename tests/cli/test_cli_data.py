@@ -211,7 +211,7 @@ def test_saving_the_section_keeps_every_other_line(tmp_path: Path, before: str, 
 def test_a_section_that_cannot_be_told_apart_is_left_to_its_owner(tmp_path: Path) -> None:
     file = tmp_path / "clm.yaml"
     file.write_text("{provider: offline, locality: {seed: 1}}\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match="write by hand: locality:;"):
+    with pytest.raises(ConfigError, match="set it by hand: locality:;"):
         save_locality(tmp_path, LocalitySettings())
     assert file.read_text(encoding="utf-8").startswith("{provider")
     assert list(tmp_path.iterdir()) == [file]

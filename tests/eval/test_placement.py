@@ -16,7 +16,7 @@ from helpers import real_vocabularies
 from helpers.real_vocabularies import Vocabulary
 from helpers.small_models import byte_level_tokenizer, character_tokenizer, sentencepiece_tokenizer
 
-from clm_data.bank import load_entries
+from clm_data import bank
 from clm_data.eval.errors import PlacementError
 from clm_data.eval.placement import EditRequest, place, place_prompt
 from clm_data.eval.protocols import EASYEDIT, NATIVE
@@ -28,8 +28,8 @@ HEADS = {"zh": "这里的天气很好。", "en": "The weather is fine. "}
 def _bank_requests() -> list[EditRequest]:
     return [
         EditRequest(f"{domain}-{i}-{lang}", lang, fact.prompt, fact.subject, fact.target_new)
-        for domain, entries in load_entries().items()
-        for i, entry in enumerate(entries)
+        for domain in bank.domain_ids()
+        for i, entry in enumerate(bank.load_domain(domain))
         for lang, fact in (("zh", entry.zh), ("en", entry.en))
     ]
 

@@ -23,7 +23,7 @@ from clm_data.dedup.files.report import SEPARATOR, Report, Settings
 from clm_data.dedup.files.semantic import Embed, SemanticTwin, semantic_twins
 from clm_data.dedup.files.text_tables import ENDINGS, HUB_PREFIX, MISSING, Table
 from clm_data.errors import ConfigError, InputFileError, UnknownNameError, UserError
-from clm_data.files import replaced_file
+from clm_data.files import atomic_file
 from clm_data.languages import normalise_text
 
 LONGEST_CELL = 100_000
@@ -72,9 +72,9 @@ def deduplicate_table(
     check(settings)
     _check_outputs(table, outputs)
     with ExitStack() as files:
-        out = files.enter_context(replaced_file(outputs.out, force=outputs.force))
+        out = files.enter_context(atomic_file(outputs.out, overwrite=outputs.force))
         page = outputs.report and files.enter_context(
-            replaced_file(outputs.report, force=outputs.force)
+            atomic_file(outputs.report, overwrite=outputs.force)
         )
         texts = _read(table, settings, progress)
         outcome = decide(

@@ -20,6 +20,7 @@ from clm_data.eval.model.batching import batches_by_length, padded
 from clm_data.eval.model.hooks import captured
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.model.partial_forward import run_layers
+from clm_data.files import atomic_file
 from clm_data.records import digest
 
 
@@ -175,10 +176,9 @@ def _write(path: Path, moments: Moments) -> None:
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
     tensors = {str(layer): moment.contiguous() for layer, moment in moments.by_layer.items()}
-    save_file(tensors, part, {"key": moments.key, "tokens": str(moments.tokens)})
-    part.replace(path)
+    with atomic_file(path, overwrite=True) as draft:
+        save_file(tensors, draft, {"key": moments.key, "tokens": str(moments.tokens)})
 
 
 def _read(path: Path, key: str) -> Moments:

@@ -19,7 +19,7 @@ from clm_data.eval.editors.facts import PlacedFact
 from clm_data.eval.editors.solve import finite
 from clm_data.eval.editors.values import Site, ValueParams, Values
 from clm_data.eval.placement import Placement
-from clm_data.files import replaced_file
+from clm_data.files import atomic_file
 from clm_data.records import digest
 
 Find = Callable[[list[PlacedFact]], Values]
@@ -87,7 +87,7 @@ class KeptValues:
             out = self._folder / f"{digest(list(found))[:24]}.safetensors"
             targets = torch.stack([target for target, _ in found.values()])
             steps = {key: steps for key, (_, steps) in found.items()}
-            with replaced_file(out, force=True) as aside:
+            with atomic_file(out, overwrite=True) as aside:
                 save_file({"targets": targets}, aside, {"steps": json.dumps(steps)})
         self._known |= found
 

@@ -39,7 +39,7 @@ from clm_data.eval.report.chapters import (
 from clm_data.eval.report.chapters.evaluation import Evaluation
 from clm_data.eval.report.parts import BilingualText, Missing, Part, Picture, Section
 from clm_data.eval.results import read_results
-from clm_data.files import replaced_folder
+from clm_data.files import atomic_folder
 from clm_data.log import Log, silent
 from clm_data.records import LANGUAGES
 
@@ -127,7 +127,7 @@ def write_report(
     evaluation = Evaluation(folder, results, bundled_domains())
     try:
         html.parent.mkdir(parents=True, exist_ok=True)
-        with replaced_folder(places.tables, MARKER) as tables:
+        with atomic_folder(places.tables, MARKER) as tables:
             write_evaluation_tables(places.analysis, results)
             log("drawing the figures")
             pictures = _pictures(places.analysis, places.figures)

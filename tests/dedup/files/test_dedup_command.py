@@ -182,11 +182,11 @@ def test_what_a_user_can_mend_is_one_line_and_leaves_nothing(
         ("rows.jsonl", "is the input"),
         ("link.jsonl", "is the input"),
         ("there.jsonl", "--force"),
-        ("folder", "not a file"),
+        ("folder", "not a regular file"),
         ("folder/none/out.jsonl", "No such file"),
         ("out.csv", "name it *.jsonl"),
         ("x" * 300, "too long"),
-        ("/dev/full", "not a file"),
+        ("/dev/full", "not a regular file"),
         ("/proc/out.jsonl", "cannot be written"),
     ],
 )
