@@ -1,4 +1,4 @@
-"""What can go wrong while a model is edited; part of the one error tree."""
+"""Errors of the evaluation; part of the package's one error hierarchy."""
 
 from __future__ import annotations
 
@@ -6,42 +6,55 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from clm_data.errors import ClmDataError
+from clm_data.errors import ClmDataError, MissingExtraError
 
 
 class EditError(ClmDataError):
-    """An edit could not be made; one line says why. Other cells of a sweep go on."""
+    """An edit failed. A sweep records the message and continues with the next cell."""
 
 
 class PlacementError(EditError):
-    """A fact cannot be placed among the tokens: its subject or answer has no clear position."""
+    """A fact cannot be aligned with tokens: its subject or its answer has no clear position."""
 
 
 class LayoutError(EditError):
-    """A model lacks a part that the editors need, or is built in a way they do not know."""
+    """A model lacks a part that the editors need, or has an architecture they do not support."""
 
 
-_EXHAUSTED = ("out of memory", "allocate memory", "not enough memory", "status_alloc_failed")
+def require_torch() -> None:
+    """Check that the extra `eval` is installed.
+
+    Raises:
+        MissingExtraError: torch or transformers is not installed.
+    """
+    try:
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("torch", "eval") from error
+
+
+_OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory", "status_alloc_failed")
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error, of Python, the system, torch or CUDA, says that memory ran out."""
+    """Whether an error raised by Python, the system, torch or CUDA means that memory ran out."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    if type(error).__name__ == "OutOfMemoryError":  # torch's, whatever it says
+    if type(error).__name__ == "OutOfMemoryError":  # torch.OutOfMemoryError, whatever its message
         return True
     if isinstance(error, RuntimeError):
-        return any(words in str(error).lower() for words in _EXHAUSTED)
+        return any(phrase in str(error).lower() for phrase in _OUT_OF_MEMORY)
     return isinstance(error, MemoryError)
 
 
 @contextmanager
-def edit_errors(what: str, mend: str = "lower tokens_per_batch") -> Iterator[None]:
-    """Turn memory exhaustion and failed factorisations into :class:`EditError`.
+def edit_errors(what: str, hint: str = "lower tokens_per_batch") -> Iterator[None]:
+    """Turn memory exhaustion and failed factorizations into `EditError`.
 
     Args:
-        what: Opens the message, such as ``"MEMIT on SmolLM2"``.
-        mend: What to do where memory ran out.
+        what: Start of the message, e.g. `"memit on SmolLM2"`.
+        hint: How to need less memory.
     """
     import torch
 
@@ -52,4 +65,4 @@ def edit_errors(what: str, mend: str = "lower tokens_per_batch") -> Iterator[Non
     except (MemoryError, OSError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        raise EditError(f"{what}: out of memory; {mend}") from error
+        raise EditError(f"{what}: out of memory; {hint}") from error

@@ -1,25 +1,28 @@
-"""Where the subject and the answer of a fact stand among the tokens of a sentence."""
+"""Token positions of a fact's subject and answer in a sentence."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from clm_data.eval.errors import PlacementError
-from clm_data.eval.protocols import Protocol
+from clm_data.eval.protocols import EditProtocol
 from clm_data.records import Language
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
 class EditRequest:
-    """One fact to edit in.
+    """One fact to edit into a model.
 
     Attributes:
-        id: For results and refusals.
+        id: Identifies the fact in results and refusals.
         lang: The language of the texts.
-        prompt: A cloze that the answer completes; the subject stands literally in it.
+        prompt: A cloze that the answer completes; contains the subject verbatim.
         subject: What the fact is about.
-        target: The answer to edit in.
+        target: The new answer.
     """
 
     id: str
@@ -31,13 +34,14 @@ class EditRequest:
 
 @dataclass(frozen=True)
 class Placement:
-    """A sentence as tokens.
+    """A tokenized sentence with the positions that an editor reads or changes.
 
     Attributes:
-        ids: Input tokens, special ones included, up to the last that is read.
+        ids: Input token ids, special tokens included, up to the last position that is read.
         subject: Index of the subject's last token.
-        reads: Indices whose next-token prediction is compared with ``labels``.
-        labels: The answer's tokens.
+        reads: Indices whose next-token predictions are compared with `labels`; empty for a prompt
+            without an answer.
+        labels: The answer's token ids, one per index in `reads`.
     """
 
     ids: tuple[int, ...]
@@ -46,135 +50,141 @@ class Placement:
     labels: tuple[int, ...] = ()
 
     @property
-    def stem(self) -> tuple[int, ...]:
-        """The tokens up to and with the subject's last."""
+    def up_to_subject(self) -> tuple[int, ...]:
+        """The token ids up to and including the subject's last token."""
         return self.ids[: self.subject + 1]
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A text as tokens with the characters each one holds.
+    """A tokenized text with the characters that each token covers.
 
     Attributes:
         ids: Token ids.
-        spans: ``(first, end)`` character offsets; ``(0, 0)`` for special tokens.
+        spans: Character offsets `(start, end)` of each token; `(0, 0)` for special tokens.
     """
 
     ids: tuple[int, ...]
     spans: tuple[tuple[int, int], ...]
 
-    def holding(self, start: int, end: int) -> list[int]:
-        """Indices of the tokens that hold a character of ``[start, end)``."""
+    def covering(self, start: int, end: int) -> list[int]:
+        """Indices of the tokens that cover a character in `[start, end)`."""
         return [i for i, (a, b) in enumerate(self.spans) if a < end and b > start and b > a]
 
 
-def encode(tokenizer: Any, text: str) -> Encoded:
-    """Tokenise a text once, with offsets.
+def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> Encoded:
+    """Tokenize a text with character offsets.
 
     Raises:
-        PlacementError: The tokenizer gives no character offsets.
+        PlacementError: The tokenizer has no character offsets.
     """
     if not getattr(tokenizer, "is_fast", False):
-        raise PlacementError("the tokenizer gives no character offsets; load its fast version")
+        raise PlacementError("the tokenizer has no character offsets; load its fast version")
     found = tokenizer(text, return_offsets_mapping=True)
     return Encoded(tuple(found["input_ids"]), tuple((a, b) for a, b in found["offset_mapping"]))
 
 
 def place(
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     request: EditRequest,
-    protocol: Protocol,
+    protocol: EditProtocol,
     template: str = "{}",
     *,
     joiner: str | None = None,
 ) -> Placement:
-    """Place prompt and answer behind a context.
+    """Place a prompt and its answer after a context.
 
     Args:
         tokenizer: A fast transformers tokenizer.
         request: The fact.
         protocol: How labels and subject are found.
-        template: A context that ends in ``{}``, which stands for the prompt.
-        joiner: Between prompt and answer, in place of the protocol's.
+        template: A context that ends in `{}`, the prompt's place.
+        joiner: Text between prompt and answer; None for the protocol's.
 
     Raises:
-        PlacementError: The fact cannot be placed; the message says why.
+        PlacementError: The fact cannot be placed; the message gives the reason.
     """
-    head, at = _subject_offset(request, template)
+    context, subject_start = _context_and_subject(request, template)
     joiner = protocol.join(request.lang) if joiner is None else joiner
-    if protocol.labels == "offsets":
-        placement = _by_offsets(tokenizer, request, protocol, head, at, joiner)
-    else:
-        placement = _reencoded(tokenizer, request, protocol, head, at, joiner)
+    find = _place_by_offsets if protocol.labels == "offsets" else _place_reencoded
+    placement = find(tokenizer, request, protocol, context, subject_start, joiner)
     if placement.reads[0] < placement.subject:
         raise PlacementError(
-            f"{request.id}: the answer «{request.target}» begins in or before the last token of "
-            f"the subject «{request.subject}»"
+            f'{request.id}: the answer "{request.target}" begins in or before the last token of '
+            f'the subject "{request.subject}"'
         )
     return placement
 
 
 def place_prompt(
-    tokenizer: Any, request: EditRequest, protocol: Protocol, template: str = "{}"
+    tokenizer: PreTrainedTokenizerBase,
+    request: EditRequest,
+    protocol: EditProtocol,
+    template: str = "{}",
 ) -> Placement:
-    """Place a prompt alone behind a context; nothing is read.
+    """Place a prompt without its answer after a context; `reads` and `labels` are empty.
 
     Raises:
         PlacementError: The subject cannot be placed.
     """
-    head, at = _subject_offset(request, template)
-    text = head + request.prompt
+    context, subject_start = _context_and_subject(request, template)
+    text = context + request.prompt
     encoded = encode(tokenizer, text)
-    return Placement(encoded.ids, _subject_token(tokenizer, request, protocol, encoded, text, at))
+    subject = _subject_token(tokenizer, request, protocol, encoded, text, subject_start)
+    return Placement(encoded.ids, subject)
 
 
-def _subject_offset(request: EditRequest, template: str) -> tuple[str, int]:
+def _context_and_subject(request: EditRequest, template: str) -> tuple[str, int]:
+    """The context without `{}`, and where the subject starts in context + prompt."""
     if not template.endswith("{}"):
-        raise PlacementError(f"the context «{template}» does not end in {{}}")
-    head = template[:-2]
-    at = request.prompt.find(request.subject)
-    if not request.subject or at < 0:
+        raise PlacementError(f'the context "{template}" does not end in {{}}')
+    context = template[:-2]
+    start = request.prompt.find(request.subject)
+    if not request.subject or start < 0:
         raise PlacementError(
-            f"{request.id}: the subject «{request.subject}» does not stand in the prompt "
-            f"«{request.prompt}»"
+            f'{request.id}: the subject "{request.subject}" is not in the prompt "{request.prompt}"'
         )
     if not request.target:
         raise PlacementError(f"{request.id}: the answer is empty")
-    return head, len(head) + at
+    return context, len(context) + start
 
 
 def _subject_token(
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     request: EditRequest,
-    protocol: Protocol,
+    protocol: EditProtocol,
     encoded: Encoded,
     text: str,
-    at: int,
+    subject_start: int,
 ) -> int:
-    end = at + len(request.subject)
+    """Index of the subject's last token in the encoded text."""
+    end = subject_start + len(request.subject)
     if protocol.subject == "prefix":
         return min(len(tokenizer(text[:end])["input_ids"]), len(encoded.ids)) - 1
-    tokens = encoded.holding(end - 1, end)
+    tokens = encoded.covering(end - 1, end)
     if not tokens:
-        raise PlacementError(f"{request.id}: no token holds the end of «{request.subject}»")
+        raise PlacementError(f'{request.id}: no token covers the end of "{request.subject}"')
     return tokens[-1]
 
 
-def _by_offsets(
-    tokenizer: Any,
+def _place_by_offsets(
+    tokenizer: PreTrainedTokenizerBase,
     request: EditRequest,
-    protocol: Protocol,
-    head: str,
-    at: int,
+    protocol: EditProtocol,
+    context: str,
+    subject_start: int,
     joiner: str,
 ) -> Placement:
-    before = head + request.prompt + joiner
+    """Labels are the tokens that cover an answer character."""
+    before = context + request.prompt + joiner
     text = before + request.target
     encoded = encode(tokenizer, text)
-    answer = encoded.holding(len(before), len(text))
+    answer = encoded.covering(len(before), len(text))
     if not answer or answer != list(range(answer[0], answer[-1] + 1)) or answer[0] == 0:
-        raise PlacementError(f"{request.id}: the answer «{request.target}» has no clear tokens")
-    subject = _subject_token(tokenizer, request, protocol, encoded, text, at)
+        raise PlacementError(
+            f'{request.id}: the answer "{request.target}" has no contiguous tokens of its own'
+        )
+    subject = _subject_token(tokenizer, request, protocol, encoded, text, subject_start)
     return Placement(
         encoded.ids[: answer[-1]],
         subject,
@@ -183,26 +193,30 @@ def _by_offsets(
     )
 
 
-def _reencoded(
-    tokenizer: Any,
+def _place_reencoded(
+    tokenizer: PreTrainedTokenizerBase,
     request: EditRequest,
-    protocol: Protocol,
-    head: str,
-    at: int,
+    protocol: EditProtocol,
+    context: str,
+    subject_start: int,
     joiner: str,
 ) -> Placement:
+    """Labels are the answer's tokens encoded alone, read at the last positions of the text.
+
+    As EasyEdit's `compute_z`: the text holds the answer decoded without its last token.
+    """
     target = request.target if request.target.startswith(joiner) else joiner + request.target
     labels = list(tokenizer(target, add_special_tokens=False)["input_ids"])
     if joiner and labels and labels[0] in (tokenizer.bos_token_id, tokenizer.unk_token_id):
         labels = labels[1:]
     if not labels:
-        raise PlacementError(f"{request.id}: the answer «{request.target}» has no tokens")
-    text = head + request.prompt + tokenizer.decode(labels[:-1])
+        raise PlacementError(f'{request.id}: the answer "{request.target}" has no tokens')
+    text = context + request.prompt + tokenizer.decode(labels[:-1])
     encoded = encode(tokenizer, text)
     if len(encoded.ids) < len(labels):
         raise PlacementError(
-            f"{request.id}: the answer «{request.target}» does not survive decoding"
+            f'{request.id}: the answer "{request.target}" changes when decoded and encoded again'
         )
-    subject = _subject_token(tokenizer, request, protocol, encoded, text, at)
+    subject = _subject_token(tokenizer, request, protocol, encoded, text, subject_start)
     first = len(encoded.ids) - len(labels)
     return Placement(encoded.ids, subject, tuple(range(first, len(encoded.ids))), tuple(labels))

@@ -1,4 +1,4 @@
-"""How an edit is set up: each difference between ``native`` and ``easyedit`` is one setting."""
+"""Editing protocols: each difference between `native` and `easyedit` is one setting."""
 
 from __future__ import annotations
 
@@ -11,46 +11,48 @@ from clm_data.records import Language
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """The choices that decide what is computed. ``dataclasses.replace`` varies one at a time."""
+class EditProtocol:
+    """Choices that affect what is computed. `dataclasses.replace` varies one at a time."""
 
     name: str
-    """For results and messages."""
+    """Shown in results and messages."""
     joiner: Literal["language", "space"]
-    """Between prompt and answer: the language's own, or a blank even in Chinese."""
+    """Text between prompt and answer: the language's own joiner, or a space even in Chinese."""
     labels: Literal["offsets", "reencode"]
-    """Answer tokens: those that hold an answer character in one tokenisation of the sentence, or
-    the answer tokenised alone, decoded but for its last token and tokenised again behind the prompt
-    (misplaces labels wherever a character takes several tokens)."""
+    """How answer tokens are found. `offsets`: tokens that cover an answer character when the whole
+    sentence is tokenized once. `reencode`: the answer is tokenized alone, decoded without its last
+    token, and tokenized again after the prompt; this misplaces labels if a character takes several
+    tokens."""
     subject: Literal["offsets", "prefix"]
-    """Last subject token: by character offsets in the sentence, or the length of the tokenised text
-    before it (off by some tokens where the subject's end merges with what follows)."""
+    """How the subject's last token is found. `offsets`: by character offsets in the sentence.
+    `prefix`: by the token count of the text up to the subject's end, which is off if the subject's
+    last character shares a token with the next one."""
     context_language: Literal["edit", "en"]
-    """Language of the sentences put before a prompt: the fact's, or English always."""
+    """Language of the contexts put before a prompt: the fact's, or always English."""
     kl_language: Literal["edit", "en"]
-    """Language of the prompt that keeps the subject's essence: the fact's, or English always."""
+    """Language of the KL prompt (`{} is a`): the fact's, or always English."""
     statistics: Literal["balanced", "en"]
-    """Text for the second moments: both languages with equal weight, or English."""
+    """Text for second moments: both languages with equal weight, or English only."""
     pmet_joiner: Literal["same", "none"]
-    """PMET's joiner while training: that of evaluation, or none at all."""
+    """Joiner in PMET's training: the one used in evaluation, or none."""
     ft_objective: Literal["answer", "prompt_last"]
-    """What fine-tuning learns: each answer token behind those before it, or all of them at the
-    prompt's last token, as if each came first."""
+    """What fine-tuning predicts: each answer token after the ones before it (teacher forcing), or
+    every answer token at the prompt's last token, as if each came first."""
 
     def join(self, lang: Language) -> str:
-        """What stands between a prompt and its answer."""
+        """The text between a prompt and its answer."""
         return TABLE[lang].joiner if self.joiner == "language" else " "
 
     def context_lang(self, lang: Language) -> Language:
-        """Language of the contexts of a fact."""
+        """Language of the contexts for a fact in `lang`."""
         return lang if self.context_language == "edit" else "en"
 
     def kl_lang(self, lang: Language) -> Language:
-        """Language of the KL prompt of a fact."""
+        """Language of the KL prompt for a fact in `lang`."""
         return lang if self.kl_language == "edit" else "en"
 
 
-NATIVE = Protocol(
+NATIVE = EditProtocol(
     name="native",
     joiner="language",
     labels="offsets",
@@ -61,7 +63,7 @@ NATIVE = Protocol(
     pmet_joiner="same",
     ft_objective="answer",
 )
-EASYEDIT = Protocol(
+EASYEDIT = EditProtocol(
     name="easyedit",
     joiner="space",
     labels="reencode",
@@ -75,11 +77,11 @@ EASYEDIT = Protocol(
 PROTOCOLS = {protocol.name: protocol for protocol in (NATIVE, EASYEDIT)}
 
 
-def protocol_named(name: str) -> Protocol:
-    """A protocol by name.
+def get_protocol(name: str) -> EditProtocol:
+    """The protocol with this name.
 
     Raises:
-        UnknownNameError: There is none of that name.
+        UnknownNameError: No protocol has this name.
     """
     if name not in PROTOCOLS:
         raise UnknownNameError("protocol", name, PROTOCOLS)

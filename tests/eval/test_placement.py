@@ -1,4 +1,4 @@
-"""Subject and answer positions, checked against the bytes that each token stands for."""
+"""Subject and answer positions, checked against the bytes of each token."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from clm_data.eval.placement import EditRequest, place, place_prompt
 from clm_data.eval.protocols import EASYEDIT, NATIVE
 from clm_data.languages import TABLE
 
-HEADS = {"zh": "这里的天气很好。", "en": "The weather is fine. "}
+CONTEXTS = {"zh": "这里的天气很好。", "en": "The weather is fine. "}
 
 
 def _bank_requests() -> list[EditRequest]:
@@ -36,15 +36,15 @@ def _bank_requests() -> list[EditRequest]:
 
 def _sample_requests(folder: Path) -> list[EditRequest]:
     out = []
-    for lang, name, twin in (("zh", "chinese", ""), ("en", "english", "english_")):
+    for lang, name, field_prefix in (("zh", "chinese", ""), ("en", "english", "english_")):
         rows = json.loads((folder / f"{name}_fields_with_loc.json").read_text("utf-8"))
         out += [
             EditRequest(
                 f"{lang}-{i}",
                 lang,
-                str(row[f"{twin}prompt"]),
-                str(row[f"{twin}subject"]),
-                str(row[f"{twin}target_new"]),
+                str(row[f"{field_prefix}prompt"]),
+                str(row[f"{field_prefix}subject"]),
+                str(row[f"{field_prefix}target_new"]),
             )
             for i, row in enumerate(rows)
         ]
@@ -54,27 +54,32 @@ def _sample_requests(folder: Path) -> list[EditRequest]:
 def _byte_level() -> Vocabulary:
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-    back = {letter: byte for byte, letter in bytes_to_unicode().items()}
-    made = byte_level_tokenizer()
-    words = made.get_vocab()
-    known = {i: bytes(back[c] for c in w) for w, i in words.items() if w != "<s>"}
-    return Vocabulary(made, known)
+    byte_of = {letter: byte for byte, letter in bytes_to_unicode().items()}
+    tokenizer = byte_level_tokenizer()
+    bytes_of = {
+        i: bytes(byte_of[letter] for letter in token)
+        for token, i in tokenizer.get_vocab().items()
+        if token != "<s>"
+    }
+    return Vocabulary(tokenizer, bytes_of)
 
 
 def _sentencepiece() -> Vocabulary:
-    made = sentencepiece_tokenizer([*_corpus()], 3000)
-    known = {}
-    for piece, i in made.get_vocab().items():
+    tokenizer = sentencepiece_tokenizer([*_corpus()], 3000)
+    bytes_of = {}
+    for piece, i in tokenizer.get_vocab().items():
         if piece.startswith("<0x"):
-            known[i] = bytes([int(piece[3:-1], 16)])
+            bytes_of[i] = bytes([int(piece[3:-1], 16)])
         elif piece not in ("<s>", "<unk>"):
-            known[i] = piece.replace("▁", " ").encode()
-    return Vocabulary(made, known, dummy_blank=True)
+            bytes_of[i] = piece.replace("▁", " ").encode()
+    return Vocabulary(tokenizer, bytes_of, dummy_prefix=True)
 
 
 def _characters() -> Vocabulary:
-    made = character_tokenizer(["".join(map(chr, [*range(32, 0xD800), *range(0xE000, 0x10000)]))])
-    return Vocabulary(made, {i: w.encode() for w, i in made.get_vocab().items() if w != "<unk>"})
+    characters = "".join(map(chr, [*range(32, 0xD800), *range(0xE000, 0x10000)]))
+    tokenizer = character_tokenizer([characters])
+    vocabulary = tokenizer.get_vocab().items()
+    return Vocabulary(tokenizer, {i: token.encode() for token, i in vocabulary if token != "<unk>"})
 
 
 def _corpus() -> Iterator[str]:
@@ -99,59 +104,60 @@ def vocabulary(request: pytest.FixtureRequest) -> Vocabulary:
 
 
 def _byte_spans(vocabulary: Vocabulary, ids: tuple[int, ...], text: str) -> list[tuple[int, int]]:
-    """By token: first and end byte in the text, from the tokens' own bytes."""
-    spans, at = [], -1 if vocabulary.dummy_blank else 0
+    """Byte offsets `(start, end)` of each token in the text, from the tokens' own bytes."""
+    spans, at = [], -1 if vocabulary.dummy_prefix else 0
     whole = b""
     for one in ids:
         token = vocabulary.bytes_of.get(one, b"")
         spans.append((at, at + len(token)))
         whole += token
         at += len(token)
-    assert (whole[1:] if vocabulary.dummy_blank else whole) == text.encode()
+    assert (whole[1:] if vocabulary.dummy_prefix else whole) == text.encode()
     return spans
 
 
-def _holding(spans: list[tuple[int, int]], text: str, start: int, end: int) -> list[int]:
+def _covering(spans: list[tuple[int, int]], text: str, start: int, end: int) -> list[int]:
     first, last = len(text[:start].encode()), len(text[:end].encode())
     return [i for i, (a, b) in enumerate(spans) if a < last and b > first and a < b]
 
 
-def _check(vocabulary: Vocabulary, request: EditRequest, head: str) -> None:
+def _check(vocabulary: Vocabulary, request: EditRequest, context: str) -> None:
+    """Compare a placement with the positions that follow from the tokens' bytes."""
     tokenizer = vocabulary.tokenizer
-    before = head + request.prompt + TABLE[request.lang].joiner
+    before = context + request.prompt + TABLE[request.lang].joiner
     text = before + request.target
-    at = len(head) + request.prompt.index(request.subject)
+    at = len(context) + request.prompt.index(request.subject)
     subject_end = at + len(request.subject)
-    placed = place(tokenizer, request, NATIVE, head + "{}")
+    placed = place(tokenizer, request, NATIVE, context + "{}")
     ids = (*placed.ids, placed.labels[-1])
     spans = _byte_spans(vocabulary, ids, text)
-    answer = _holding(spans, text, len(before), len(text))
-    assert placed.subject == _holding(spans, text, subject_end - 1, subject_end)[-1]
+    answer = _covering(spans, text, len(before), len(text))
+    assert placed.subject == _covering(spans, text, subject_end - 1, subject_end)[-1]
     assert placed.reads == tuple(i - 1 for i in answer)
     assert placed.labels == tuple(ids[i] for i in answer)
-    alone = place_prompt(tokenizer, request, NATIVE, head + "{}")
-    prompt = head + request.prompt
+    alone = place_prompt(tokenizer, request, NATIVE, context + "{}")
+    prompt = context + request.prompt
     spans = _byte_spans(vocabulary, alone.ids, prompt)
-    assert alone.subject == _holding(spans, prompt, subject_end - 1, subject_end)[-1]
+    assert alone.subject == _covering(spans, prompt, subject_end - 1, subject_end)[-1]
 
 
 def _check_all(vocabulary: Vocabulary, requests: list[EditRequest]) -> dict[str, str]:
-    """Refusals by id; anything misplaced fails."""
+    """Reasons for refusals by id; a misplaced fact fails the test."""
     refused = {}
     for request in requests:
-        for head in ("", HEADS[request.lang]):
+        for context in ("", CONTEXTS[request.lang]):
             try:
-                _check(vocabulary, request, head)
+                _check(vocabulary, request, context)
             except PlacementError as error:
                 refused[request.id] = str(error)
     return refused
 
 
-def test_nothing_of_the_bank_is_misplaced_or_refused(vocabulary: Vocabulary) -> None:
+def test_every_fact_of_the_bank_is_placed_correctly(vocabulary: Vocabulary) -> None:
     assert _check_all(vocabulary, _bank_requests()) == {}
 
 
-def test_nothing_of_the_published_sample_is_misplaced(
+def test_every_fact_of_the_published_sample_is_placed_correctly_or_has_no_answer(
     vocabulary: Vocabulary, sample_folder: Path
 ) -> None:
     requests = [r for r in _sample_requests(sample_folder) if r.subject in r.prompt]
@@ -160,10 +166,10 @@ def test_nothing_of_the_published_sample_is_misplaced(
     assert all("the answer is empty" in why for why in refused.values())
 
 
-def test_a_subject_that_is_absent_and_an_empty_answer_are_refused_with_a_reason() -> None:
+def test_a_missing_subject_an_empty_answer_and_a_bad_context_are_refused() -> None:
     tokenizer = byte_level_tokenizer()
     absent = EditRequest("a", "zh", "鲁迅的原名是", "巴金", "张三")
-    with pytest.raises(PlacementError, match="«巴金» does not stand in the prompt «鲁迅的原名是»"):
+    with pytest.raises(PlacementError, match='"巴金" is not in the prompt "鲁迅的原名是"'):
         place(tokenizer, absent, NATIVE)
     empty = EditRequest("b", "zh", "鲁迅的原名是", "鲁迅", "")
     with pytest.raises(PlacementError, match="the answer is empty"):
@@ -172,7 +178,7 @@ def test_a_subject_that_is_absent_and_an_empty_answer_are_refused_with_a_reason(
         place(tokenizer, EditRequest("c", "zh", "鲁迅的", "鲁迅", "三"), NATIVE, "{}。")
 
 
-def test_a_tokenizer_without_offsets_is_refused() -> None:
+def test_a_slow_tokenizer_is_refused() -> None:
     class Slow:
         is_fast = False
 
@@ -187,21 +193,21 @@ def test_an_answer_that_shares_a_token_with_the_subject_is_refused() -> None:
         place(tokenizer, request, NATIVE)
 
 
-def test_a_token_across_prompt_and_answer_is_the_answers_first() -> None:
+def test_a_token_that_spans_prompt_and_answer_is_the_first_label() -> None:
     tokenizer = byte_level_tokenizer(["是张三"] * 50, 500)
     placed = place(tokenizer, EditRequest("a", "zh", "鲁迅的原名是", "鲁迅", "张三"), NATIVE)
     assert tokenizer.decode(placed.labels) == "是张三"
 
 
-def test_literal_braces_are_text() -> None:
+def test_braces_in_prompt_and_answer_are_literal_text() -> None:
     tokenizer = byte_level_tokenizer()
     request = EditRequest("a", "en", "The set {} of {x} is", "{x}", "{}")
     placed = place(tokenizer, request, NATIVE, "So. {}")
     assert tokenizer.decode(placed.labels).strip() == "{}"
-    assert tokenizer.decode(placed.stem).endswith("{x}")
+    assert tokenizer.decode(placed.up_to_subject).endswith("{x}")
 
 
-def test_the_easyedit_protocol_reads_the_last_tokens_of_the_reencoded_text() -> None:
+def test_the_easyedit_protocol_reads_labels_at_the_end_of_the_reencoded_text() -> None:
     tokenizer: Any = byte_level_tokenizer()
     request = EditRequest("a", "zh", "鲁迅的原名是", "鲁迅", "张三")
     placed = place(tokenizer, request, EASYEDIT)

@@ -1,4 +1,4 @@
-"""Each setting of a protocol: its two values give different behaviour, one at a time."""
+"""Each setting of a protocol changes what is computed, one setting at a time."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from helpers.paths import ROOT
 
 from clm_data.errors import UnknownNameError
 from clm_data.eval.placement import EditRequest, place
-from clm_data.eval.protocols import EASYEDIT, NATIVE, PROTOCOLS, Protocol, protocol_named
+from clm_data.eval.protocols import EASYEDIT, NATIVE, PROTOCOLS, EditProtocol, get_protocol
 from clm_data.eval.sweep.corpus import corpus_texts
 from clm_data.languages import TABLE
 
-SETTINGS = [field.name for field in fields(Protocol) if field.name != "name"]
+SETTINGS = [field.name for field in fields(EditProtocol) if field.name != "name"]
 ZH = EditRequest("a", "zh", "鲁迅的原名是", "鲁迅", "周树人")
 OTHER = replace(ZH, target="张三")
-"""With an answer that the small models' tokenizer does not merge with the prompt."""
+"""The same prompt with an answer that the small models' tokenizer keeps apart from it."""
 EN = EditRequest("b", "en", "The capital of France is", "France", "New Rome")
 
 
@@ -29,36 +29,36 @@ def _torch() -> None:
 
 
 def merging(*texts: str) -> Any:
-    """A tokenizer in which each of these texts is one token; the last builds on the others."""
+    """A tokenizer in which each text is one token; the last text may contain the others."""
     from helpers.small_models import byte_level_tokenizer
 
     weighted = [text for rank, text in enumerate(texts) for _ in range(9 - rank)]
     return byte_level_tokenizer(weighted, 257 + len(texts[-1].encode()))
 
 
-def joined(protocol: Protocol) -> Any:
+def joined_sentence(protocol: EditProtocol) -> Any:
     tokenizer = merging(" ")
     placed = place(tokenizer, ZH, protocol)
     return tokenizer.decode((*placed.ids, placed.labels[-1]))
 
 
-def labels(protocol: Protocol) -> Any:
+def labels(protocol: EditProtocol) -> Any:
     placed = place(merging("是周"), ZH, protocol)
     return placed.reads, placed.labels
 
 
-def scored_labels(protocol: Protocol) -> Any:
+def scored_labels(protocol: EditProtocol) -> Any:
     from clm_data.eval.sweep.answers import Question, place_question
 
     asked = place_question(merging("是周"), Question("zh", ZH.prompt, ZH.target), protocol)
     return asked.reads, asked.labels
 
 
-def subject(protocol: Protocol) -> Any:
+def subject(protocol: EditProtocol) -> Any:
     return place(merging("迅的", "鲁迅的"), ZH, protocol).subject
 
 
-def contexts(protocol: Protocol) -> Any:
+def contexts(protocol: EditProtocol) -> Any:
     from helpers.small_models import small_model
 
     from clm_data.eval.editors.contexts import contexts_for
@@ -67,7 +67,7 @@ def contexts(protocol: Protocol) -> Any:
     return made.for_fact(protocol, "zh")
 
 
-def kl_prompt(protocol: Protocol) -> Any:
+def kl_prompt(protocol: EditProtocol) -> Any:
     from helpers.small_models import small_model
 
     from clm_data.eval.editors.contexts import given_contexts
@@ -78,12 +78,12 @@ def kl_prompt(protocol: Protocol) -> Any:
     return model.tokenizer.decode(fact.kl.ids)
 
 
-def statistics(protocol: Protocol) -> Any:
+def statistics(protocol: EditProtocol) -> Any:
     return sorted(corpus_texts("bank", protocol, made_records(1), tiny=False, most=3))
 
 
-def edited(method: str, request: EditRequest) -> Callable[[Protocol], Any]:
-    def weights(protocol: Protocol) -> Any:
+def edited(method: str, request: EditRequest) -> Callable[[EditProtocol], Any]:
+    def weights(protocol: EditProtocol) -> Any:
         from helpers.small_models import TEXTS, small_model, small_params
 
         from clm_data.eval.editors import make_editor
@@ -99,8 +99,8 @@ def edited(method: str, request: EditRequest) -> Callable[[Protocol], Any]:
     return weights
 
 
-BEHAVIOUR: list[tuple[str, Callable[[Protocol], Any]]] = [
-    ("joiner", joined),
+COMPUTATIONS: list[tuple[str, Callable[[EditProtocol], Any]]] = [
+    ("joiner", joined_sentence),
     ("labels", labels),
     ("labels", scored_labels),
     ("subject", subject),
@@ -113,29 +113,29 @@ BEHAVIOUR: list[tuple[str, Callable[[Protocol], Any]]] = [
 
 
 @pytest.mark.parametrize(
-    ("setting", "behaviour"), BEHAVIOUR, ids=[f"{s}-{b.__name__}" for s, b in BEHAVIOUR]
+    ("setting", "compute"), COMPUTATIONS, ids=[f"{s}-{c.__name__}" for s, c in COMPUTATIONS]
 )
-def test_a_setting_alone_changes_what_is_computed(
-    setting: str, behaviour: Callable[[Protocol], Any]
+def test_changing_one_setting_changes_what_is_computed(
+    setting: str, compute: Callable[[EditProtocol], Any]
 ) -> None:
     other = replace(NATIVE, **{setting: getattr(EASYEDIT, setting)})
-    assert behaviour(other) != behaviour(NATIVE)
+    assert compute(other) != compute(NATIVE)
 
 
-def test_every_setting_differs_between_the_two_is_tested_and_is_documented() -> None:
-    assert {setting for setting, _ in BEHAVIOUR} == set(SETTINGS)
-    table = (ROOT / "docs" / "editing.md").read_text(encoding="utf-8")
+def test_every_setting_differs_between_the_protocols_and_is_tested_and_documented() -> None:
+    assert {setting for setting, _ in COMPUTATIONS} == set(SETTINGS)
+    table = (ROOT / "docs" / "explanation" / "editing.md").read_text(encoding="utf-8")
     for setting in SETTINGS:
         assert getattr(NATIVE, setting) != getattr(EASYEDIT, setting)
         assert f"\n| `{setting}` |" in table
 
 
-def test_the_reference_joins_by_a_blank_and_we_as_the_language_does() -> None:
-    assert joined(NATIVE) == "鲁迅的原名是周树人"
-    assert joined(replace(NATIVE, joiner="space")) == "鲁迅的原名是 周树人"
+def test_easyedit_joins_with_a_space_and_native_with_the_joiner_of_the_language() -> None:
+    assert joined_sentence(NATIVE) == "鲁迅的原名是周树人"
+    assert joined_sentence(replace(NATIVE, joiner="space")) == "鲁迅的原名是 周树人"
 
 
-def test_contexts_and_essence_are_the_language_s_own_or_english() -> None:
+def test_contexts_and_kl_prompt_are_in_the_language_of_the_fact_or_in_english() -> None:
     assert kl_prompt(NATIVE) == "鲁迅是"
     assert kl_prompt(EASYEDIT) == "鲁迅 is a"
     bare, *others = contexts(NATIVE)
@@ -147,7 +147,7 @@ def test_contexts_and_essence_are_the_language_s_own_or_english() -> None:
     assert all(text.endswith(". {}") for text in contexts(EASYEDIT)[1:])
 
 
-def test_fine_tuning_reads_all_answer_tokens_at_the_prompt_s_last_one_in_the_reference() -> None:
+def test_prompt_last_fine_tuning_predicts_all_answer_tokens_at_the_last_prompt_token() -> None:
     from helpers.small_models import small_model
 
     from clm_data.eval.editors import make_editor
@@ -171,8 +171,8 @@ def test_fine_tuning_reads_all_answer_tokens_at_the_prompt_s_last_one_in_the_ref
             assert [at for at, _ in answer] == list(fact.rows[0].reads)
 
 
-def test_an_unknown_protocol_suggests_its_neighbours() -> None:
-    assert protocol_named("native") is NATIVE
+def test_an_unknown_protocol_name_suggests_a_known_one() -> None:
+    assert get_protocol("native") is NATIVE
     assert set(PROTOCOLS) == {"native", "easyedit"}
     with pytest.raises(UnknownNameError, match="did you mean easyedit"):
-        protocol_named("easy-edit")
+        get_protocol("easy-edit")

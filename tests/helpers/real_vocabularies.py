@@ -1,6 +1,6 @@
-"""The vocabularies of Llama-3, Qwen and Mistral as fast tokenizers, from packages with them.
+"""The vocabularies of Llama-3, Qwen and Mistral as fast tokenizers, from packages that ship them.
 
-Each knows its tokens' bytes, so that positions can be checked without the tokenizer's own offsets.
+Each comes with its tokens' bytes, to check positions without the tokenizer's own offsets.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ import base64
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 _SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -21,12 +24,17 @@ _SPLIT = (
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A fast tokenizer, and the bytes of each token (none for special ones)."""
+    """A fast tokenizer with the bytes of its tokens.
 
-    tokenizer: Any
+    Attributes:
+        tokenizer: A transformers tokenizer.
+        bytes_of: Token id to bytes; special tokens have none.
+        dummy_prefix: Whether the tokenizer puts a space before the text, as SentencePiece does.
+    """
+
+    tokenizer: PreTrainedTokenizerFast
     bytes_of: dict[int, bytes]
-    dummy_blank: bool = False
-    """A blank is put before the text."""
+    dummy_prefix: bool = False
 
 
 def _file(package: str, *parts: str) -> Path:
@@ -40,30 +48,34 @@ def _file(package: str, *parts: str) -> Path:
 
 
 def llama3() -> Vocabulary:
+    """The vocabulary of Llama-3, from `llama-models`."""
     ranks = _tiktoken(_file("llama_models", "llama3", "tokenizer.model"))
-    return _byte_pairs(ranks, _SPLIT % "{1,3}", "<|begin_of_text|>")
+    return _byte_level(ranks, _SPLIT % "{1,3}", "<|begin_of_text|>")
 
 
 def qwen() -> Vocabulary:
-    return _byte_pairs(
+    """The vocabulary of Qwen and Qwen2, from `dashscope`."""
+    return _byte_level(
         _tiktoken(_file("dashscope", "resources", "qwen.tiktoken")), _SPLIT % "", None
     )
 
 
 def _tiktoken(path: Path) -> dict[bytes, int]:
+    """Token bytes to rank, from a tiktoken file."""
     lines = path.read_bytes().splitlines()
     pairs = (line.split() for line in lines if line)
     return {base64.b64decode(token): int(rank) for token, rank in pairs}
 
 
-def _byte_pairs(ranks: dict[bytes, int], split: str, bos: str | None) -> Vocabulary:
+def _byte_level(ranks: dict[bytes, int], split: str, bos: str | None) -> Vocabulary:
+    """A byte-level BPE tokenizer with the merges that the ranks imply."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     letters = bytes_to_unicode()
 
-    def word(token: bytes) -> str:
+    def as_letters(token: bytes) -> str:
         return "".join(letters[byte] for byte in token)
 
     merges = []
@@ -71,28 +83,30 @@ def _byte_pairs(ranks: dict[bytes, int], split: str, bos: str | None) -> Vocabul
         for at in range(1, len(token)):
             left, right = token[:at], token[at:]
             if left in ranks and right in ranks:
-                merges.append((rank, ranks[left], ranks[right], word(left), word(right)))
+                merges.append(
+                    (rank, ranks[left], ranks[right], as_letters(left), as_letters(right))
+                )
     merges.sort()
-    vocabulary = {word(token): rank for token, rank in ranks.items()}
-    made = Tokenizer(models.BPE(vocabulary, [pair[3:] for pair in merges], ignore_merges=True))
-    made.pre_tokenizer = pre_tokenizers.Sequence(
+    vocabulary = {as_letters(token): rank for token, rank in ranks.items()}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [pair[3:] for pair in merges], ignore_merges=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(split), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    made.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=made, bos_token=bos)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=bos)
     if bos is not None:
-        made = fast.backend_tokenizer
-        made.post_processor = processors.TemplateProcessing(
+        tokenizer = fast.backend_tokenizer
+        tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{bos} $A", special_tokens=[(bos, fast.bos_token_id)]
         )
     return Vocabulary(fast, {rank: token for token, rank in ranks.items()})
 
 
 def mistral() -> Vocabulary:
-    """Version 1: sentencepiece with byte fallback."""
+    """The vocabulary of Mistral v1 (SentencePiece with byte fallback), from `mistral-common`."""
     from sentencepiece import SentencePieceProcessor
     from tokenizers import Tokenizer, decoders, models, normalizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -110,7 +124,7 @@ def mistral() -> Vocabulary:
                     (-spm.get_score(rank), vocabulary[left], vocabulary[right], left, right)
                 )
     merges.sort()
-    made = Tokenizer(
+    tokenizer = Tokenizer(
         models.BPE(
             vocabulary,
             [pair[3:] for pair in merges],
@@ -119,13 +133,13 @@ def mistral() -> Vocabulary:
             unk_token="<unk>",
         )
     )
-    made.normalizer = normalizers.Sequence(
+    tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
     )
-    made.decoder = decoders.Sequence(
+    tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     )
-    made.post_processor = processors.TemplateProcessing(
+    tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", vocabulary["<s>"])]
     )
     bytes_of = {
@@ -133,5 +147,5 @@ def mistral() -> Vocabulary:
         for i, piece in enumerate(pieces)
         if not spm.is_control(i)
     }
-    fast = PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", unk_token="<unk>")
-    return Vocabulary(fast, bytes_of, dummy_blank=True)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", unk_token="<unk>")
+    return Vocabulary(fast, bytes_of, dummy_prefix=True)

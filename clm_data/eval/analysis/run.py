@@ -161,10 +161,10 @@ def _of_model(
     from clm_data.eval.analysis.language.edited_states import analyse_edits
     from clm_data.eval.analysis.language.states import collect
     from clm_data.eval.analysis.language.vectors import analyse
-    from clm_data.eval.protocols import protocol_named
+    from clm_data.eval.protocols import get_protocol
 
     log(f"states of {loaded.name}")
-    states = collect(loaded, records, protocol_named(recipe.protocols[0]))
+    states = collect(loaded, records, get_protocol(recipe.protocols[0]))
     tables = dict(analyse(states))
     if any((folder / "deltas").glob(f"{cells[0].key}-*.safetensors")):
         log(f"what edits do to states of {loaded.name}")

@@ -14,7 +14,7 @@ from clm_data.eval.editors.deltas import Deltas
 from clm_data.eval.errors import EditError
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.placement import EditRequest
-from clm_data.eval.protocols import Protocol as EditProtocol
+from clm_data.eval.protocols import EditProtocol
 
 if TYPE_CHECKING:
     from clm_data.eval.editors.covariance import Moments

@@ -9,7 +9,7 @@ from typing import Any
 from clm_data.eval.errors import EditError
 from clm_data.eval.model.batching import padded
 from clm_data.eval.model.loaded import LoadedModel
-from clm_data.eval.protocols import Protocol
+from clm_data.eval.protocols import EditProtocol
 from clm_data.languages import TABLE
 from clm_data.records import LANGUAGES, Language
 
@@ -30,7 +30,7 @@ class Contexts:
         if len({len(texts) for texts in self.templates.values()}) > 1:
             raise EditError("every language must have equally many contexts")
 
-    def for_fact(self, protocol: Protocol, lang: Language) -> tuple[str, ...]:
+    def for_fact(self, protocol: EditProtocol, lang: Language) -> tuple[str, ...]:
         """The templates of a fact in one language.
 
         Raises:
@@ -61,7 +61,7 @@ def given_contexts(templates: Mapping[Language, Iterable[str]]) -> Contexts:
 
 def contexts_for(
     loaded: LoadedModel,
-    protocol: Protocol,
+    protocol: EditProtocol,
     *,
     languages: Iterable[Language] = LANGUAGES,
     seed: int = 42,

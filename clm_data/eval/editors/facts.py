@@ -9,7 +9,7 @@ from clm_data.eval.editors.contexts import Contexts
 from clm_data.eval.errors import EditError, PlacementError
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.placement import EditRequest, Placement, place, place_prompt
-from clm_data.eval.protocols import Protocol
+from clm_data.eval.protocols import EditProtocol
 from clm_data.languages import TABLE
 
 
@@ -33,7 +33,7 @@ class PlacedFact:
 def place_facts(
     loaded: LoadedModel,
     requests: Sequence[EditRequest],
-    protocol: Protocol,
+    protocol: EditProtocol,
     contexts: Contexts,
     *,
     joiner: str | None = None,

@@ -28,7 +28,7 @@ class LayerwiseForward:
     def __init__(
         self, loaded: LoadedModel, placements: Sequence[Placement], tokens_per_batch: int
     ) -> None:
-        stems = [placement.stem for placement in placements]
+        stems = [placement.up_to_subject for placement in placements]
         self._loaded = loaded
         self._count = len(placements)
         self._layer = 0

@@ -94,7 +94,7 @@ class KeptValues:
 
 def _tokens(fact: PlacedFact) -> list[Any]:
     """All of a fact that its target value depends on."""
-    return [*map(_placed, fact.rows), fact.kl.stem]
+    return [*map(_placed, fact.rows), fact.kl.up_to_subject]
 
 
 def _placed(row: Placement) -> list[Any]:

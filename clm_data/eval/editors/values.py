@@ -205,7 +205,7 @@ class _Group:
         rows = [row for fact in facts for row in (*fact.rows, fact.kl)]
         ids = [row.ids for row in rows]
         for i, fact in enumerate(facts):  # nothing after the subject is read in the KL row
-            ids[(i + 1) * (len(fact.rows) + 1) - 1] = fact.kl.stem
+            ids[(i + 1) * (len(fact.rows) + 1) - 1] = fact.kl.up_to_subject
         start = layer + 1 if sites == ("layer",) else layer
         self.tail = make_tail(loaded, ids, [row.subject for row in rows], start)
         self.per_fact = len(facts[0].rows) + 1

@@ -11,7 +11,7 @@ from clm_data.eval.model.batching import batches_by_length, padded
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.model.partial_forward import run_layers
 from clm_data.eval.placement import encode
-from clm_data.eval.protocols import Protocol
+from clm_data.eval.protocols import EditProtocol
 from clm_data.records import Language
 
 
@@ -54,7 +54,7 @@ class Asked:
     labels: tuple[int, ...]
 
 
-def place_question(tokenizer: Any, question: Question, protocol: Protocol) -> Asked:
+def place_question(tokenizer: Any, question: Question, protocol: EditProtocol) -> Asked:
     """Put prompt and answer together and find the answer's tokens.
 
     ``native``: the language's own joiner, and every token that holds a character of the answer.
@@ -66,7 +66,7 @@ def place_question(tokenizer: Any, question: Question, protocol: Protocol) -> As
     before = question.prompt + protocol.join(question.lang)
     encoded = encode(tokenizer, before + question.answer)
     if protocol.labels == "offsets":
-        at = encoded.holding(len(before), len(before) + len(question.answer))
+        at = encoded.covering(len(before), len(before) + len(question.answer))
     else:
         at = list(range(len(tokenizer(question.prompt)["input_ids"]), len(encoded.ids)))
     if not at or at[0] == 0:
@@ -78,7 +78,7 @@ def place_question(tokenizer: Any, question: Question, protocol: Protocol) -> As
 def read_answers(
     loaded: LoadedModel,
     questions: Sequence[Question],
-    protocol: Protocol,
+    protocol: EditProtocol,
     *,
     tokens_per_batch: int = 4096,
 ) -> list[Reading | None]:

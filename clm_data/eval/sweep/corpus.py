@@ -11,14 +11,14 @@ from typing import Any
 from clm_data import bank, languages
 from clm_data.errors import InputFileError
 from clm_data.eval.model.tiny_lessons import true_sentences
-from clm_data.eval.protocols import Protocol
+from clm_data.eval.protocols import EditProtocol
 from clm_data.records import LANGUAGES, Language, Record
 
 _TEXT_FIELDS = ("text", "content", "sentence")
 
 
 def corpus_texts(
-    spec: str, protocol: Protocol, records: Sequence[Record], *, tiny: bool, most: int
+    spec: str, protocol: EditProtocol, records: Sequence[Record], *, tiny: bool, most: int
 ) -> dict[str, list[str]]:
     """The texts by group; groups have equal weight.
 

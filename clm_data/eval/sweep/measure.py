@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from clm_data.eval import metrics
 from clm_data.eval.model.loaded import LoadedModel
-from clm_data.eval.protocols import Protocol
+from clm_data.eval.protocols import EditProtocol
 from clm_data.eval.results import Measures, Said
 from clm_data.eval.sweep.answers import Question, Reading, generate_answers, read_answers
 from clm_data.records import LANGUAGES, Language, Record
@@ -57,7 +57,7 @@ class Evaluator:
         tokens_per_batch: Tokens run at once.
     """
 
-    protocol: Protocol
+    protocol: EditProtocol
     generate: bool = True
     tokens_per_batch: int = 4096
 

@@ -21,7 +21,7 @@ from clm_data.eval.errors import out_of_memory
 from clm_data.eval.intervals import Bootstrap
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.model.tiny import TinyConfig, tiny_key
-from clm_data.eval.protocols import protocol_named
+from clm_data.eval.protocols import get_protocol
 from clm_data.eval.recipe import ModelSpec, Recipe
 from clm_data.eval.results import CellResult, Results, Setting
 from clm_data.eval.sweep.cell import EvalContext, deltas_kept, params_json, run_cell, with_overrides
@@ -168,7 +168,7 @@ class _Sweep:
             params = params_for(setting.method, spec.params_name)
             changes = self.recipe.params.get(setting.method, {})
             params = with_overrides(params, setting.layers, changes)
-            protocol_named(setting.protocol)
+            get_protocol(setting.protocol)
             what = {
                 "version": results.VERSION,
                 "setting": setting.model_dump(mode="json", exclude={"model"}),
@@ -277,7 +277,7 @@ class ModelWorkbench:
         recipe, places, name = self.sweep.recipe, self.sweep.places, plan.setting.protocol
         contexts = self._context(name)
         moments = self._moment(name, plan.params)
-        protocol = protocol_named(name)
+        protocol = get_protocol(name)
         setup = Setup(protocol, contexts, moments, self.spec.tokens_per_batch, self._kept)
         editor = make_editor(plan.setting.method, plan.params, setup)
         cell = run_cell(
@@ -300,7 +300,7 @@ class ModelWorkbench:
     def _bench(self, name: str) -> EvalContext:
         if name not in self._benches:
             recipe, records = self.sweep.recipe, self.sweep.used.records
-            meter = Evaluator(protocol_named(name), recipe.generate, self.spec.tokens_per_batch)
+            meter = Evaluator(get_protocol(name), recipe.generate, self.spec.tokens_per_batch)
             self.sweep.log(f"measuring {self.spec.shown} before edits ({name})")
             before = meter.before(self.model, records)
             bootstrap = Bootstrap(recipe.resamples, seed=recipe.seed)
@@ -317,7 +317,7 @@ class ModelWorkbench:
 
     def _context(self, name: str) -> Contexts:
         if name not in self._contexts:
-            protocol, seed = protocol_named(name), self.sweep.recipe.seed
+            protocol, seed = get_protocol(name), self.sweep.recipe.seed
             made = contexts_for(self.model, protocol, languages=LANGUAGES, seed=seed)
             self._contexts[name] = made
         return self._contexts[name]
@@ -332,7 +332,7 @@ class ModelWorkbench:
             recipe, tiny = self.sweep.recipe, self.spec.is_tiny
             texts = corpus_texts(
                 recipe.corpus,
-                protocol_named(name),
+                get_protocol(name),
                 (self.sweep.used if tiny else self.sweep.whole).records,
                 tiny=tiny,
                 most=recipe.corpus_texts,

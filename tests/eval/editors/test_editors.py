@@ -278,7 +278,7 @@ def test_facts_that_cannot_be_placed_are_named_and_the_others_edited() -> None:
     assert deltas.edited == ("a", "b")
     ((name, why),) = deltas.refused
     assert name == "x"
-    assert "«巴金» does not stand in the prompt" in why
+    assert '"巴金" is not in the prompt' in why
     with pytest.raises(EditError, match="no fact can be edited"):
         _editor("memit", model).edit(model, [bad])
 

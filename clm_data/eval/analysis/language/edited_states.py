@@ -19,7 +19,7 @@ from clm_data.eval.analysis.language.states import States, collect
 from clm_data.eval.analysis.language.vectors import Array, Tables, layer_of
 from clm_data.eval.editors.deltas import Deltas, applied
 from clm_data.eval.model.loaded import LoadedModel
-from clm_data.eval.protocols import protocol_named
+from clm_data.eval.protocols import get_protocol
 from clm_data.eval.results import EditLanguage
 from clm_data.records import LANGUAGES, Record
 
@@ -135,7 +135,7 @@ def _compare(
         return collect(
             loaded,
             facts,
-            protocol_named(protocol),
+            get_protocol(protocol),
             hidden=above,
             mlp=layers,
             neurons=neurons,

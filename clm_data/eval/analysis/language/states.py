@@ -21,7 +21,7 @@ from clm_data.eval.model.batching import batches_by_length, padded
 from clm_data.eval.model.loaded import LoadedModel, at_least_float32
 from clm_data.eval.model.partial_forward import run_layers
 from clm_data.eval.placement import Placement, place_prompt
-from clm_data.eval.protocols import Protocol
+from clm_data.eval.protocols import EditProtocol
 from clm_data.eval.results import Refusal
 from clm_data.eval.sweep.cell import requests_for
 from clm_data.records import LANGUAGES, Language, Record
@@ -76,7 +76,7 @@ class States:
 def collect(
     loaded: LoadedModel,
     records: Sequence[Record],
-    protocol: Protocol,
+    protocol: EditProtocol,
     *,
     hidden: Sequence[int] | None = None,
     mlp: Sequence[int] | None = None,
@@ -126,7 +126,7 @@ class _Wanted:
 
 
 def _place(
-    loaded: LoadedModel, records: Sequence[Record], protocol: Protocol
+    loaded: LoadedModel, records: Sequence[Record], protocol: EditProtocol
 ) -> tuple[list[Record], list[Placement], list[Refusal]]:
     """Records that stand in both languages, and their placements in turn of LANGUAGES."""
     kept: list[Record] = []
@@ -178,9 +178,11 @@ def _read(
     with torch.no_grad(), ExitStack() as stack:
         for name, row in rows.items():
             stack.enter_context(_watched(loaded, name, row, now))
-        for indices in batches_by_length([len(p.stem) for p in placements], tokens_per_batch):
+        for indices in batches_by_length(
+            [len(p.up_to_subject) for p in placements], tokens_per_batch
+        ):
             now[:] = indices, [placements[i].subject for i in indices]
-            ids = padded([placements[i].stem for i in indices], loaded.device)
+            ids = padded([placements[i].up_to_subject for i in indices], loaded.device)
             run_layers(loaded, ids, 0, stop)
     arrays = {name: row.array for name, row in rows.items()}
     for (what, layer), array in arrays.items():
