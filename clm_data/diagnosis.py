@@ -85,11 +85,11 @@ def _keys() -> Iterator[Finding]:
 
 
 def _chart_font() -> Iterator[Finding]:
-    from clm_data.chart import chinese_font
+    from clm_data.fonts import find_fonts
 
-    font = chinese_font("中文")
+    fonts = find_fonts("中文")
     yield Finding(
         "Chinese font",
-        "ok" if font else "absent",
-        str(font) if font else "charts use English names; install fonts-noto-cjk for Chinese",
+        "ok" if fonts else "absent",
+        str(fonts) if fonts else "charts use English names; install fonts-noto-cjk for Chinese",
     )

@@ -6,9 +6,11 @@ from subprocess import run
 
 import pytest
 from helpers.example_records import made_domains, made_records
+from helpers.fonts import use_fonts, write_font
 
-from clm_data.chart import chinese_font, draw_domains
+from clm_data.chart import draw_domains
 from clm_data.dataset_stats import Stats, statistics
+from clm_data.fonts import find_fonts
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -98,10 +100,10 @@ def drawn_texts(stats: Stats, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.usefixtures("no_fonts")
-def test_names_are_english_where_no_font_has_the_chinese_ones(
+def test_names_are_english_if_no_font_has_the_chinese_characters(
     stats: Stats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert chinese_font("山") is None
+    assert find_fonts("山") is None
     texts = drawn_texts(stats, tmp_path, monkeypatch)
     counts = {str(domain.records) for domain in stats.domains}
     assert (
@@ -110,7 +112,7 @@ def test_names_are_english_where_no_font_has_the_chinese_ones(
 
 
 @pytest.mark.usefixtures("no_fonts")
-def test_an_english_name_that_cannot_be_written_gives_way_to_the_id(
+def test_the_id_replaces_an_english_name_that_the_font_cannot_draw(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     domains = {
@@ -121,53 +123,11 @@ def test_an_english_name_that_cannot_be_written_gives_way_to_the_id(
     assert {"hills", "$x$ and $y$"} <= texts
 
 
-def test_names_are_chinese_where_a_font_has_them(
+def test_names_are_chinese_if_fonts_have_the_characters(
     stats: Stats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if chinese_font("各领域条目数（共条）山河流湖泊未注明") is None:
-        pytest.skip("no font with Chinese characters is installed")
+    letters = sorted(set("各领域条目数（共条）山河流湖泊"))
+    font = write_font(tmp_path / "han.ttf", {letter: f"u{ord(letter):x}" for letter in letters})
+    use_fonts(monkeypatch, font)
     texts = drawn_texts(stats, tmp_path, monkeypatch)
     assert {"山", "河流", "湖泊", "各领域条目数（共 12 条）", "条目数"} <= texts
-
-
-def test_a_font_must_have_every_character() -> None:
-    assert chinese_font("\U0010ffff") is None
-
-
-def test_a_font_that_draws_one_box_for_all_does_not_count(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    box = tmp_path / "box.ttf"
-    write_font(box, {"山": "box", "水": "box"})
-    drawn = tmp_path / "drawn.ttf"
-    write_font(drawn, {"山": "one", "水": "two"})
-    monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda: [str(box)])
-    assert chinese_font("山水") is None
-    monkeypatch.setattr(
-        "matplotlib.font_manager.findSystemFonts", lambda: [str(box), str(drawn), "/no/such/font"]
-    )
-    assert chinese_font("山水") == str(drawn)
-
-
-def write_font(file: Path, glyphs: dict[str, str]) -> None:
-    """A small real font that maps characters to glyphs."""
-    from fontTools.fontBuilder import FontBuilder
-    from fontTools.pens.ttGlyphPen import TTGlyphPen
-
-    pen = TTGlyphPen(None)
-    pen.moveTo((0, 0))
-    pen.lineTo((0, 500))
-    pen.lineTo((500, 500))
-    pen.closePath()
-    outline = pen.glyph()
-    names = [".notdef", *sorted(set(glyphs.values()))]
-    builder = FontBuilder(1000, isTTF=True)
-    builder.setupGlyphOrder(names)
-    builder.setupCharacterMap({ord(character): name for character, name in glyphs.items()})
-    builder.setupGlyf(dict.fromkeys(names, outline))
-    builder.setupHorizontalMetrics(dict.fromkeys(names, (600, 0)))
-    builder.setupHorizontalHeader(ascent=800, descent=-200)
-    builder.setupNameTable({"familyName": file.stem, "styleName": "Regular"})
-    builder.setupOS2()
-    builder.setupPost()
-    builder.save(file)

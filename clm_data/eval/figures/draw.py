@@ -18,6 +18,7 @@ from clm_data.eval.figures.selectivity import SELECTIVITY_FIGURES
 from clm_data.eval.figures.style import Renderer, Spec, save, settings
 from clm_data.eval.results import write_json
 from clm_data.files import sha256_file
+from clm_data.fonts import find_fonts
 from clm_data.records import LANGUAGES, Language, digest
 
 FIGURES: tuple[Spec, ...] = (
@@ -110,10 +111,10 @@ def _drawing_key() -> list[str]:
     """What the bytes of every figure depend on besides its tables."""
     from matplotlib import __version__
 
-    from clm_data.chart import chinese_font
-
     code = [sha256_file(file) for file in sorted(Path(__file__).parent.glob("*.py"))]
-    return [__version__, Path(str(chinese_font("中文"))).name, *code]
+    fonts = find_fonts("中文")
+    names = [Path(file).name for file in fonts.files] if fonts else [str(None)]
+    return [__version__, *names, *code]
 
 
 def _read_index(out: Path) -> dict[str, Any]:

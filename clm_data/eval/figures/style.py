@@ -14,6 +14,7 @@ from typing import Any
 
 from clm_data.eval.bilingual import LANGUAGE_NAMES, BilingualText
 from clm_data.eval.csv_tables import Row, Tables, float_or_none
+from clm_data.fonts import FontStack, find_fonts
 from clm_data.languages import has_han
 from clm_data.records import Language
 
@@ -45,7 +46,7 @@ class Renderer:
     """
 
     lang: Language
-    font: Any = field(default=None, repr=False)
+    font: FontStack | None = field(default=None, repr=False)
 
     def __call__(self, words: BilingualText | str) -> str:
         """A text in the pen's language."""
@@ -134,7 +135,6 @@ def save(figure: Any, files: tuple[Path, Path], pen: Renderer) -> bool:
 
 def _set_fonts(figure: Any, pen: Renderer) -> bool:
     """Give every text with Chinese characters a font that has them all."""
-    from matplotlib.font_manager import FontProperties
     from matplotlib.text import Text
 
     chinese = []
@@ -142,25 +142,16 @@ def _set_fonts(figure: Any, pen: Renderer) -> bool:
         text.set_parse_math(False)
         if has_han(text.get_text()):
             chinese.append(text)
+    if not chinese:
+        return True
     needed = "".join(sorted({letter for text in chinese for letter in text.get_text()} - {"\n"}))
-    if needed and not _covers(pen.font, needed):
-        from clm_data.chart import chinese_font
-
-        pen.font = chinese_font(needed)
-        if pen.font is None:
-            return False
-    for text in chinese:
-        text.set_fontproperties(FontProperties(fname=pen.font, size=text.get_fontsize()))
-    return True
-
-
-def _covers(font: Any, letters: str) -> bool:
-    if font is None:
+    if pen.font is None or not pen.font.covers(needed):
+        pen.font = find_fonts(needed)
+    if pen.font is None:
         return False
-    from matplotlib.font_manager import get_font
-
-    face = get_font(font)
-    return all(face.get_char_index(ord(letter)) for letter in letters)
+    for text in chinese:
+        text.set_fontproperties(pen.font.properties(text.get_fontsize()))
+    return True
 
 
 def grid(

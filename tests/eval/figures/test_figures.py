@@ -14,6 +14,7 @@ from clm_data.eval.analysis.evaluation_tables import write_evaluation_tables
 from clm_data.eval.csv_tables import read_rows
 from clm_data.eval.figures.draw import FIGURES, INDEX_NAME, draw_figures, slug
 from clm_data.eval.figures.style import COLOURS, MARKERS, Renderer, Spec, save, settings
+from clm_data.fonts import find_fonts
 from clm_data.records import Language
 
 
@@ -111,9 +112,7 @@ def test_without_a_chinese_font_there_are_english_figures_alone(
 def test_with_a_chinese_font_both_languages_are_drawn_and_differ(
     sources: Path, tmp_path: Path
 ) -> None:
-    from clm_data.chart import chinese_font
-
-    if chinese_font("中文图") is None:
+    if find_fonts("中文图") is None:
         pytest.skip("no Chinese font is installed")
     few = tmp_path / "few"
     few.mkdir()
