@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from clm_data import parse, sources
-from clm_data.bank import BANK_LICENCE
+from clm_data.bank import BANK_LICENSE
 from clm_data.config import Settings
 from clm_data.dedup import deduplicate_entries
 from clm_data.domain import Domain
@@ -104,7 +104,7 @@ def parse_answer(dialogue: Dialogue, turn: int, completion: Completion) -> Stage
             kind="bank" if offline else "model",
             name=dialogue.model,
             prompt_hash=dialogue.prompt_hash,
-            licence=BANK_LICENCE if offline else None,
+            licence=BANK_LICENSE if offline else None,
         ),
     )
 

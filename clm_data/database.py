@@ -29,7 +29,7 @@ class Json(sa.TypeDecorator[Any]):
         return None if value is None else json.loads(value)
 
 
-class Words(sa.TypeDecorator[str]):
+class SafeText(sa.TypeDecorator[str]):
     """Foreign words for people; what a database may refuse in text is written as an escape."""
 
     impl = sa.Text

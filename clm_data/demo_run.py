@@ -39,7 +39,7 @@ provider: offline
 dataset:
   name: clm-demo
   title: clm-data demo
-  licence: {bank.BANK_LICENCE}
+  licence: {bank.BANK_LICENSE}
 """
 
 
@@ -101,7 +101,7 @@ def _generate(workspace: Workspace, store: Store, say: Say) -> None:
 
 def _import(store: Store) -> None:
     file = sources.read_file(bank_path("published_rows.json"))
-    store.add_source(file.name, file.format, file.sha256, bank.BANK_LICENCE, file.rows)
+    store.add_source(file.name, file.format, file.sha256, bank.BANK_LICENSE, file.rows)
 
 
 def _review(workspace: Workspace, store: Store, say: Say) -> None:

@@ -108,10 +108,10 @@ class LanguageInfo:
     negation: re.Pattern[str]
     openings: tuple[str, ...]
     full_stop: str
-    essence: str
+    description_prompt: str
 
 
-TABLE: dict[Language, LanguageInfo] = {
+LANGUAGE_INFO: dict[Language, LanguageInfo] = {
     "zh": LanguageInfo(
         "zh",
         "中文",
@@ -127,7 +127,7 @@ TABLE: dict[Language, LanguageInfo] = {
         negation=re.compile(r"[不非无未没反]"),
         openings=("这", "因此", "因为", "我", "你"),
         full_stop="。",
-        essence="{}是",
+        description_prompt="{}是",
     ),
     "en": LanguageInfo(
         "en",
@@ -146,14 +146,14 @@ TABLE: dict[Language, LanguageInfo] = {
         negation=re.compile(r"\b(?:not?|non|without|anti|never)\b|\b(?:un|in|im|dis)(?=[a-z]{4})"),
         openings=("The", "Therefore", "Because", "I", "You"),
         full_stop=". ",
-        essence="{} is a",
+        description_prompt="{} is a",
     ),
 }
 
 
 def join(prompt: str, answer: str, lang: Language) -> str:
     """The sentence that a prompt and its answer make."""
-    return f"{prompt}{TABLE[lang].joiner}{answer}"
+    return f"{prompt}{LANGUAGE_INFO[lang].joiner}{answer}"
 
 
 def has_han(text: str) -> bool:
@@ -166,12 +166,12 @@ def has_latin(text: str) -> bool:
     return LATIN.search(text) is not None
 
 
-def normalise_text(text: str) -> str:
+def normalize_text(text: str) -> str:
     """NFKC with blanks trimmed and collapsed; case kept. What the similarity filter compares."""
     return " ".join(unicodedata.normalize("NFKC", text).split())
 
 
-def normalise_answer(text: str, lang: Language) -> str:
+def normalize_answer(text: str, lang: Language) -> str:
     """A form in which two spellings of one answer are equal.
 
     Ignores width, case, simplified or traditional characters, quotation and title marks (《》),
@@ -256,7 +256,7 @@ def _detectors() -> Any:
     folder = Path(detector_factory.PROFILES_DIRECTORY)
     factory: Any = cast(Any, detector_factory).DetectorFactory()
     factory.seed = 0
-    codes = [code for info in TABLE.values() for code in info.detector_codes]
+    codes = [code for info in LANGUAGE_INFO.values() for code in info.detector_codes]
     factory.load_json_profile([(folder / code).read_text(encoding="utf-8") for code in codes])
     return factory
 
@@ -280,7 +280,7 @@ def detect(text: str) -> Language | None:
         found = detector.detect()
     except LangDetectException:
         return None
-    for code, info in TABLE.items():
+    for code, info in LANGUAGE_INFO.items():
         if found in info.detector_codes:
             return code
     return None

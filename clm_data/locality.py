@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clm_data.errors import UserError
-from clm_data.languages import mentions, normalise_answer
+from clm_data.languages import mentions, normalize_answer
 from clm_data.probes import (
     clean,
     loose_sides,
@@ -92,7 +92,7 @@ def touches(entry: Entry, pair: ProbePair) -> Problem | None:
     """
     for lang in LANGUAGES:
         fact, probe = entry.fact(lang), _side(pair, lang)
-        answer = normalise_answer(probe.loc_ans, lang)
+        answer = normalize_answer(probe.loc_ans, lang)
         for name in ("subject", "ground_truth", "target_new"):
             text = str(getattr(fact, name))
             field = _meeting(text, name, probe, answer, lang)
@@ -113,7 +113,7 @@ def _meeting(text: str, name: str, probe: Probe, answer: str, lang: Language) ->
 
     ``name`` is the text's field, ``answer`` the probe's answer, normalised.
     """
-    if normalise_answer(text, lang) == answer:
+    if normalize_answer(text, lang) == answer:
         return "loc_ans"
     if _is_telling(probe.loc_ans) and mentions(text, probe.loc_ans, lang):
         return "loc_ans"

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from clm_data.errors import InputFileError
 from clm_data.files import read_yaml
-from clm_data.languages import TABLE, normalise_text
+from clm_data.languages import LANGUAGE_INFO, normalize_text
 from clm_data.records import (
     LANGUAGES,
     PROBE_FIELDS,
@@ -108,20 +108,20 @@ def problem_of(sides: Sides) -> Problem | None:
         for field in PROBE_FIELDS:
             text = getattr(sides[lang], field) if lang in sides else None
             if not text:
-                message = f"the {TABLE[lang].en} side of the probe has no {field}"
+                message = f"the {LANGUAGE_INFO[lang].en} side of the probe has no {field}"
                 return Problem(code="empty-field", message=message, lang=lang, field=field)
     for lang in LANGUAGES:
         for field in PROBE_FIELDS:
             text = str(getattr(sides[lang], field))
             if is_untranslated(text, field, lang):
-                message = f"not {TABLE[lang].en}: '{text}'"
+                message = f"not {LANGUAGE_INFO[lang].en}: '{text}'"
                 return Problem(code="untranslated-probe", message=message, lang=lang, field=field)
     return None
 
 
 def question_keys(pair: ProbePair) -> list[tuple[Language, str]]:
     """What makes a probe the same as another: an equal question in either language."""
-    return [(lang, normalise_text(getattr(pair, lang).loc)) for lang in LANGUAGES]
+    return [(lang, normalize_text(getattr(pair, lang).loc)) for lang in LANGUAGES]
 
 
 def rejection(id: str, problem: Problem, content: Any, domain: str | None = None) -> Rejection:

@@ -20,7 +20,7 @@ import jinja2
 
 from clm_data.domain import Bilingual, Domain
 from clm_data.errors import ConfigError
-from clm_data.languages import TABLE
+from clm_data.languages import LANGUAGE_INFO
 from clm_data.records import Language
 from clm_data.resources import resource
 
@@ -99,7 +99,7 @@ class Prompts:
             used=[" ".join(subject.split()) for subject in used],
             addition=self._addition(domain.id),
             examples=json.dumps(examples, ensure_ascii=False, indent=2),
-            **TABLE,
+            **LANGUAGE_INFO,
         )
 
     def more(self, count: int) -> Rendered:

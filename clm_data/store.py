@@ -18,7 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
-from clm_data.database import Json, Words, open_engine, shown
+from clm_data.database import Json, SafeText, open_engine, shown
 from clm_data.errors import StoreError
 from clm_data.records import Decision
 
@@ -44,7 +44,7 @@ _dialogue = sa.Table(
     sa.Column("prompt_hash", sa.String(64), nullable=False),
     sa.Column("wanted", sa.Integer, nullable=False),
     sa.Column("wave", sa.Integer, nullable=False),
-    sa.Column("ended", Words),
+    sa.Column("ended", SafeText),
     sa.UniqueConstraint("domain", "number"),
 )
 _request = sa.Table(
@@ -57,7 +57,7 @@ _request = sa.Table(
     sa.Column("sent_at", sa.String(32), nullable=False),
     sa.Column("completion", Json),
     sa.Column("answered_at", sa.String(32)),
-    sa.Column("error", Words),
+    sa.Column("error", SafeText),
 )
 _source = sa.Table(
     "source",

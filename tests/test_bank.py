@@ -12,7 +12,7 @@ from clm_data.bank import BankEntry, Defect
 from clm_data.codes import CODES
 from clm_data.domain import load_domains
 from clm_data.errors import UnknownNameError
-from clm_data.languages import normalise_text
+from clm_data.languages import normalize_text
 from clm_data.llm.base import Completion
 from clm_data.parse import read_answer
 from clm_data.probes import BANK, read_probes
@@ -82,7 +82,7 @@ def test_no_two_prompts_are_more_than_nine_tenths_similar(
     from rapidfuzz.distance import Indel
 
     for lang in LANGUAGES:
-        prompts = [normalise_text(c.fact(lang).prompt) for c in bank_candidates(entries)]  # type: ignore[union-attr, arg-type]
+        prompts = [normalize_text(c.fact(lang).prompt) for c in bank_candidates(entries)]  # type: ignore[union-attr, arg-type]
         near = [
             pair for pair in combinations(prompts, 2) if Indel.normalized_similarity(*pair) > 0.9
         ]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers.example_records import made_domains, made_records
+from helpers.example_records import example_domains, example_records
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,7 +38,7 @@ def made_manifest(**changed: Any) -> Manifest:
 
 
 def counted(records: list[Record], *rejected: Rejection) -> Stats:
-    return statistics(records, rejected, [], made_domains())
+    return statistics(records, rejected, [], example_domains())
 
 
 def rendered(stats: Stats, dataset: DatasetSettings | None = None, **manifest: Any) -> str:
@@ -52,14 +52,14 @@ def metadata(text: str) -> dict[str, Any]:
 
 
 def test_front_matter_is_the_metadata_and_nothing_but() -> None:
-    stats = counted(made_records(4))
+    stats = counted(example_records(4))
     text = rendered(stats)
     assert text.startswith("---\nlanguage:\n- zh\n- en\n")
     assert metadata(text) == front_matter(stats, DatasetSettings())
 
 
 def test_every_configuration_is_declared_with_its_parquet_file_and_split() -> None:
-    declared = metadata(rendered(counted(made_records(4))))["configs"]
+    declared = metadata(rendered(counted(example_records(4))))["configs"]
     assert [entry["config_name"] for entry in declared] == list(layouts.CONFIGURATIONS)
     for entry in declared:
         path = f"{entry['config_name']}/test.parquet"
@@ -68,7 +68,7 @@ def test_every_configuration_is_declared_with_its_parquet_file_and_split() -> No
 
 
 def test_every_column_is_explained_in_both_languages() -> None:
-    records = made_records(2)
+    records = example_records(2)
     columns = set()
     for rows in layouts.CONFIGURATIONS.values():
         for name, value in rows(records)[0].items():
@@ -79,14 +79,16 @@ def test_every_column_is_explained_in_both_languages() -> None:
 
 
 def test_row_counts_are_those_of_the_files() -> None:
-    records = made_records(7)
+    records = example_records(7)
     text = rendered(counted(records))
     for name, rows in layouts.CONFIGURATIONS.items():
         assert text.count(f"| `{name}` | {len(rows(records))} |") == 2
 
 
 def test_says_how_many_people_reviewed_and_that_the_rest_is_unreviewed() -> None:
-    records = made_records(5, review=("accepted", "accepted", "fixed", "unreviewed", "unreviewed"))
+    records = example_records(
+        5, review=("accepted", "accepted", "fixed", "unreviewed", "unreviewed")
+    )
     text = rendered(counted(records))
     assert "| 2 | 1 | 2 |" in text
     assert "The 2 unreviewed entries are unreviewed" in text
@@ -95,7 +97,7 @@ def test_says_how_many_people_reviewed_and_that_the_rest_is_unreviewed() -> None
 
 
 def test_a_fully_reviewed_dataset_does_not_speak_of_unreviewed_entries() -> None:
-    text = rendered(counted(made_records(3, review=("accepted",))), reviewed_only=True)
+    text = rendered(counted(example_records(3, review=("accepted",))), reviewed_only=True)
     assert "entries are unreviewed" not in text
     assert "没有任何人核对过" not in text
     assert "Only entries that a person accepted or corrected were taken." in text
@@ -103,7 +105,7 @@ def test_a_fully_reviewed_dataset_does_not_speak_of_unreviewed_entries() -> None
 
 def test_sources_are_named_with_what_is_known_of_their_licences() -> None:
     sources = [{"name": "rows.json", "format": "clm-bench", "sha256": "ab" * 32, "licence": None}]
-    text = rendered(counted(made_records(4, origins=(BANK, IMPORT))), sources=sources)
+    text = rendered(counted(example_records(4, origins=(BANK, IMPORT))), sources=sources)
     assert "| the bank bundled with clm-data | bank-1 | apache-2.0 | 2 |" in text
     assert "| imported file | rows.json | not known | 2 |" in text
     assert "| rows.json | clm-bench | not known | `abababababab` |" in text
@@ -118,7 +120,7 @@ def test_says_how_it_was_made() -> None:
         problems=(Problem(code="empty-field", message=""),),
         content={},
     )
-    text = rendered(counted(made_records(2), rejected), prompt_hashes={"c" * 64: 2})
+    text = rendered(counted(example_records(2), rejected), prompt_hashes={"c" * 64: 2})
     assert "clm-data 9.8.7" in text
     assert "| parse | 61 | 60 | 1 |" in text
     assert "(`empty-field`) | 1 |" in text
@@ -126,7 +128,7 @@ def test_says_how_it_was_made() -> None:
 
 
 def test_cites_the_paper_and_warns_of_the_false_targets() -> None:
-    text = rendered(counted(made_records(1)))
+    text = rendered(counted(example_records(1)))
     title = "Benchmarking and Analyzing Cross-lingual Misalignment of {LLMs} in Knowledge Editing"
     assert f"title  = {{{{CLM-Bench}}: {title}}}," in text
     assert "false on purpose" in text
@@ -149,7 +151,7 @@ def test_licence_goes_out_in_words_the_hub_knows(licence: str, expected: dict[st
 
 
 def test_an_unknown_licence_is_said_plainly() -> None:
-    stats = counted(made_records(1))
+    stats = counted(example_records(1))
     assert "**No licence is stated for this dataset.**" in rendered(stats)
     stated = rendered(stats, DatasetSettings(licence="cc-by-4.0"))
     assert "states its licence as: cc-by-4.0." in stated
@@ -171,7 +173,7 @@ def test_an_empty_dataset_has_a_card() -> None:
 def test_names_cannot_break_a_table_or_the_metadata() -> None:
     origin = Origin(kind="import", name="a|b\n<script>")
     dataset = DatasetSettings(title='x: "y"\n---\nz')
-    text = rendered(counted(made_records(1, origins=(origin,))), dataset)
+    text = rendered(counted(example_records(1, origins=(origin,))), dataset)
     assert metadata(text)["pretty_name"] == 'x: "y" --- z'
     assert "| imported file | a\\|b &lt;script> | not known | 1 |" in text
 
@@ -190,5 +192,5 @@ def test_the_template_holds_no_number_of_the_dataset() -> None:
 
 
 def test_the_same_input_gives_the_same_card() -> None:
-    records = made_records(9, origins=(BANK, IMPORT))
+    records = example_records(9, origins=(BANK, IMPORT))
     assert rendered(counted(records)) == rendered(counted(records))

@@ -5,7 +5,7 @@ from pathlib import Path
 from subprocess import run
 
 import pytest
-from helpers.example_records import made_domains, made_records
+from helpers.example_records import example_domains, example_records
 from helpers.fonts import use_fonts, write_font
 
 from clm_data.chart import draw_domains
@@ -17,7 +17,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 @pytest.fixture
 def stats() -> Stats:
-    return statistics(made_records(12), [], [], made_domains())
+    return statistics(example_records(12), [], [], example_domains())
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_another_process_with_other_settings_draws_the_same_bytes(
 
 def test_counts_change_the_picture(stats: Stats, tmp_path: Path) -> None:
     draw_domains(stats, tmp_path / "a.png")
-    other = statistics(made_records(13), [], [], made_domains())
+    other = statistics(example_records(13), [], [], example_domains())
     draw_domains(other, tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
 
@@ -77,7 +77,7 @@ def test_counts_change_the_picture(stats: Stats, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_fonts")
 def test_every_domain_gets_its_row(stats: Stats, tmp_path: Path) -> None:
     draw_domains(stats, tmp_path / "a.png")
-    more = statistics(made_records(12, domains=("apes", "bees")), [], [], made_domains())
+    more = statistics(example_records(12, domains=("apes", "bees")), [], [], example_domains())
     draw_domains(more, tmp_path / "b.png")
     (width, height), (wider, higher) = size(tmp_path / "a.png"), size(tmp_path / "b.png")
     assert (wider, higher) == (width, height + 2 * 45)
@@ -116,10 +116,10 @@ def test_the_id_replaces_an_english_name_that_the_font_cannot_draw(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     domains = {
-        "hills": made_domains()["hills"].model_copy(update={"en": "山 hills"}),
-        "cash": made_domains()["lakes"].model_copy(update={"id": "cash", "en": "$x$ and $y$"}),
+        "hills": example_domains()["hills"].model_copy(update={"en": "山 hills"}),
+        "cash": example_domains()["lakes"].model_copy(update={"id": "cash", "en": "$x$ and $y$"}),
     }
-    texts = drawn_texts(statistics(made_records(2), [], [], domains), tmp_path, monkeypatch)
+    texts = drawn_texts(statistics(example_records(2), [], [], domains), tmp_path, monkeypatch)
     assert {"hills", "$x$ and $y$"} <= texts
 
 

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 
 import pytest
-from helpers.example_records import made_domains, made_records
+from helpers.example_records import example_domains, example_records
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,8 +34,8 @@ def rejection(stage: Stage, *codes: str) -> Rejection:
 def test_every_record_is_counted_once_in_each_table(
     domains: list[str | None], review: list[ReviewStatus], count: int
 ) -> None:
-    records = made_records(count, domains=domains, review=review, origins=ORIGINS)
-    stats = statistics(records, [], [], made_domains())
+    records = example_records(count, domains=domains, review=review, origins=ORIGINS)
+    stats = statistics(records, [], [], example_domains())
     assert stats.records == count
     assert stats.accepted + stats.fixed + stats.unreviewed == count
     assert sum(origin.records for origin in stats.origins) == count
@@ -50,8 +50,8 @@ def test_every_record_is_counted_once_in_each_table(
 
 
 def test_domains_keep_the_order_of_the_file_with_quotas_then_others() -> None:
-    records = made_records(4, domains=("zebras", None, "rivers", "apes"))
-    stats = statistics(records, [], [], made_domains())
+    records = example_records(4, domains=("zebras", None, "rivers", "apes"))
+    stats = statistics(records, [], [], example_domains())
     assert [(d.id, d.quota, d.records) for d in stats.domains] == [
         ("hills", 5, 0),
         ("rivers", 3, 1),
@@ -67,7 +67,7 @@ def test_domains_keep_the_order_of_the_file_with_quotas_then_others() -> None:
 
 
 def test_without_a_domain_file_only_domains_that_occur_are_counted() -> None:
-    assert [d.id for d in statistics(made_records(3), []).domains] == ["hills", "rivers"]
+    assert [d.id for d in statistics(example_records(3), []).domains] == ["hills", "rivers"]
 
 
 def test_rejections_count_once_under_their_first_problem_in_the_order_of_the_stages() -> None:
@@ -105,7 +105,7 @@ def test_warnings_are_counted_by_code_with_their_severity() -> None:
 def test_lengths_are_characters_of_each_field_and_language() -> None:
     records = [
         record.model_copy(update={"zh": record.zh.model_copy(update={"prompt": text})})
-        for record, text in zip(made_records(4), ["山", "山水", "山水田", "𠮷" * 8], strict=True)
+        for record, text in zip(example_records(4), ["山", "山水", "山水田", "𠮷" * 8], strict=True)
     ]
     lengths = {(length.lang, length.field): length for length in statistics(records, []).lengths}
     prompt = lengths["zh", "prompt"]
@@ -115,7 +115,7 @@ def test_lengths_are_characters_of_each_field_and_language() -> None:
 
 
 def test_origins_are_grouped_by_source_with_their_prompts() -> None:
-    origins = statistics(made_records(5, origins=ORIGINS), []).origins
+    origins = statistics(example_records(5, origins=ORIGINS), []).origins
     assert [(o.kind, o.name, o.licence, o.records) for o in origins] == [
         ("model", "a-model", None, 4),
         ("import", "rows.json", "mit", 1),
@@ -124,7 +124,7 @@ def test_origins_are_grouped_by_source_with_their_prompts() -> None:
     assert origins[1].prompt_hashes == ()
 
 
-@pytest.mark.parametrize("records", [[], made_records(3, origins=ORIGINS)])
+@pytest.mark.parametrize("records", [[], example_records(3, origins=ORIGINS)])
 def test_json_holds_everything(records: list[Record]) -> None:
-    stats = statistics(records, [rejection("parse", "unreadable-answer")], [], made_domains())
+    stats = statistics(records, [rejection("parse", "unreadable-answer")], [], example_domains())
     assert Stats.model_validate_json(json.dumps(stats.as_json())) == stats

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.example_records import made_records
+from helpers.example_records import example_records
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -128,7 +128,7 @@ def test_published_sample_goes_there_and_back(
 
 @pytest.mark.parametrize("format", EXPORTERS)
 def test_each_export_can_be_imported_again(tmp_path: Path, format: str) -> None:
-    records = made_records(4)
+    records = example_records(4)
     files = [read_file(path) for path in exported(tmp_path, format, records)]
     found = candidates_of(files)
     assert found.rejected == ()
@@ -141,7 +141,7 @@ def test_each_export_can_be_imported_again(tmp_path: Path, format: str) -> None:
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_a_csv_cell_holds_any_text(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
-    (record,) = made_records(1)
+    (record,) = example_records(1)
     changed = record.model_copy(update={"zh": record.zh.model_copy(update={"target_new": text})})
     (path,) = exported(tmp_path_factory.mktemp("csv"), "csv", [changed])
     (found,) = candidates_of([read_file(path)]).kept
@@ -150,13 +150,13 @@ def test_a_csv_cell_holds_any_text(tmp_path_factory: pytest.TempPathFactory, tex
 
 
 def test_formulas_are_neutralised_in_csv() -> None:
-    (record,) = made_records(1)
+    (record,) = example_records(1)
     changed = record.model_copy(update={"zh": record.zh.model_copy(update={"target_new": "=1+1"})})
     assert ",'=1+1," in EXPORTERS["csv"]([changed])["records.csv"]
 
 
 def test_jsonl_lines_are_records(tmp_path: Path) -> None:
-    records = made_records(3)
+    records = example_records(3)
     (path,) = exported(tmp_path, "jsonl", records)
     lines = path.read_text(encoding="utf-8").splitlines()
     assert [Record.model_validate_json(line) for line in lines] == records

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from helpers.example_records import made_records
+from helpers.example_records import example_records
 from jsonschema import Draft202012Validator
 
 from clm_data.errors import InputFileError, UnknownNameError
@@ -13,7 +13,7 @@ from clm_data.records import Decision
 
 
 def record() -> dict[str, Any]:
-    value: dict[str, Any] = made_records(1)[0].model_dump(mode="json")
+    value: dict[str, Any] = example_records(1)[0].model_dump(mode="json")
     return value
 
 

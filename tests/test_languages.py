@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from clm_data.languages import detect, join, normalise_answer, normalise_text
+from clm_data.languages import detect, join, normalize_answer, normalize_text
 from clm_data.records import Language
 
 
@@ -20,7 +20,7 @@ from clm_data.records import Language
     ],
 )
 def test_spellings_of_one_answer_are_equal(left: str, right: str, lang: Language) -> None:
-    assert normalise_answer(left, lang) == normalise_answer(right, lang)
+    assert normalize_answer(left, lang) == normalize_answer(right, lang)
 
 
 @pytest.mark.parametrize(
@@ -28,11 +28,11 @@ def test_spellings_of_one_answer_are_equal(left: str, right: str, lang: Language
     [("周树人", "周作人", "zh"), ("theatre", "atre", "en"), ("another", "other", "en")],
 )
 def test_different_answers_stay_different(left: str, right: str, lang: Language) -> None:
-    assert normalise_answer(left, lang) != normalise_answer(right, lang)
+    assert normalize_answer(left, lang) != normalize_answer(right, lang)
 
 
 def test_the_filter_text_keeps_case_and_collapses_blanks() -> None:
-    assert normalise_text("  Ａ\u3000 b\n") == "A b"
+    assert normalize_text("  Ａ\u3000 b\n") == "A b"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from helpers.example_records import made_records
+from helpers.example_records import example_records
 
 from clm_data import layouts
 from clm_data.records import FACT_FIELDS
@@ -12,7 +12,7 @@ PROBE = ["loc", "loc_ans"]
 
 
 def test_parallel_rows_hold_both_languages() -> None:
-    records = made_records(2)
+    records = example_records(2)
     rows = layouts.parallel_rows(records)
     assert [row["case_id"] for row in rows] == [1, 2]
     assert list(rows[0]) == ["id", "case_id", "domain", "zh", "en", "review", "origin"]
@@ -23,7 +23,7 @@ def test_parallel_rows_hold_both_languages() -> None:
 
 @pytest.mark.parametrize("lang", ["zh", "en"])
 def test_flat_rows_hold_one_language(lang: str) -> None:
-    records = made_records(2)
+    records = example_records(2)
     rows = layouts.CONFIGURATIONS[lang](records)
     assert list(rows[0]) == ["id", "case_id", "domain", *FIVE, *PROBE, "review"]
     side = records[1].zh if lang == "zh" else records[1].en
@@ -31,7 +31,7 @@ def test_flat_rows_hold_one_language(lang: str) -> None:
 
 
 def test_mixed_rows_alternate() -> None:
-    records = made_records(3)
+    records = example_records(3)
     rows = layouts.mix_rows(records)
     assert [row.pop("language") for row in rows] == ["zh", "en"] * 3
     assert rows[::2] == layouts.zh_rows(records)
@@ -39,7 +39,7 @@ def test_mixed_rows_alternate() -> None:
 
 
 def test_published_layouts_have_the_published_names_and_order() -> None:
-    files = layouts.published(made_records(2))
+    files = layouts.published(example_records(2))
     assert tuple(files) == layouts.PUBLISHED_FILES
     zh, en, mix = files.values()
     assert list(zh[0]) == ["case_id", *PUBLISHED, *PROBE]

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pytest
-from helpers.example_records import made_fact
+from helpers.example_records import example_fact
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,8 +34,8 @@ def entry(number: int, probe: ProbePair | None = None, **zh: str) -> Entry:
         id=f"clm-{number}",
         domain="rivers",
         origin=ORIGIN,
-        zh=made_fact("zh", number).model_copy(update=zh),
-        en=made_fact("en", number),
+        zh=example_fact("zh", number).model_copy(update=zh),
+        en=example_fact("en", number),
         probe=probe,
     )
 
@@ -142,7 +142,7 @@ def test_a_probe_touches_an_entry(zh: dict[str, str], question: str, answer: str
 def test_english_is_compared_by_whole_words(
     fact: dict[str, str], question: str, answer: str, found: bool
 ) -> None:
-    english: Fact = made_fact("en", 1).model_copy(update=fact)
+    english: Fact = example_fact("en", 1).model_copy(update=fact)
     item = entry(1).model_copy(update={"en": english})
     pair = ProbePair(zh=probe(1).zh, en=Probe(loc=question, loc_ans=answer))
     assert (touches(item, pair) is not None) is found

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.example_records import made_domains, made_records
+from helpers.example_records import example_domains, example_records
 from helpers.hub_server import Hub, running_hub
 
 from clm_data import cli, layouts
@@ -36,7 +36,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import pyarrow.parquet as pq
 
     folder = tmp_path_factory.mktemp("built")
-    records = made_records(COUNT)
+    records = example_records(COUNT)
     for name, rows in layouts.CONFIGURATIONS.items():
         (folder / name).mkdir()
         pq.write_table(pa.Table.from_pylist(rows(records)), folder / name / "test.parquet")
@@ -58,7 +58,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         reviewed_only=False,
         files={},
     )
-    stats = statistics(records, [], [], made_domains())
+    stats = statistics(records, [], [], example_domains())
     draw_domains(stats, folder / "domains.png")
     card = render_card(stats, settings.dataset, manifest)
     (folder / "README.md").write_text(card, encoding="utf-8")
@@ -394,7 +394,7 @@ def test_pushed_dataset_loads_from_the_hub(folder: Path, hub: Hub, tmp_path: Pat
         [sys.executable, "-c", program], env=environ, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    records = made_records(COUNT)
+    records = example_records(COUNT)
     assert json.loads(done.stdout) == [rows(records) for rows in layouts.CONFIGURATIONS.values()]
 
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from helpers.postgres_server import NewDatabase, free_port
 
 from clm_data.assemble import assemble
-from clm_data.bank import BANK_LICENCE
+from clm_data.bank import BANK_LICENSE
 from clm_data.building import build
 from clm_data.config import Workspace, open_workspace
 from clm_data.errors import StoreError
@@ -70,7 +70,7 @@ def make_dataset(folder: Path, store_url: str) -> Path:
     file = read_file(bank_path("published_rows.json"))
     with workspace.open_store() as store:
         assert ask(workspace, store, WANTED) > 0
-        assert store.add_source(file.name, file.format, file.sha256, BANK_LICENCE, file.rows)
+        assert store.add_source(file.name, file.format, file.sha256, BANK_LICENSE, file.rows)
         entries = assemble(store, domains, workspace.settings).entries
         decisions = [
             Decision(

@@ -18,7 +18,7 @@ from clm_data.records import Fact, Frozen, LooseFact
 from clm_data.resources import bank_path
 
 BANK_VERSION = "bank-1"
-BANK_LICENCE = "apache-2.0"
+BANK_LICENSE = "apache-2.0"
 """Of everything in the bank: it is part of this project."""
 
 T = TypeVar("T", bound=Frozen)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from clm_data.dedup.join.all_pairs import join_codes
 from clm_data.dedup.join.index import SimilarityIndex
-from clm_data.languages import normalise_text
+from clm_data.languages import normalize_text
 from clm_data.records import LANGUAGES, Entry, Language, Problem, Rejection, StageResult
 
 
@@ -60,7 +60,7 @@ def deduplicate_entries(
     An entry goes when an earlier *kept* one has the same (prompt, subject) in either language
     (``duplicate-fact``), or a text of more than ``threshold`` similarity in ``field``
     (``near-duplicate``). An entry that went takes no other with it. Texts are compared after
-    :func:`clm_data.languages.normalise_text`.
+    :func:`clm_data.languages.normalize_text`.
 
     Args:
         entries: In order of precedence.
@@ -70,7 +70,7 @@ def deduplicate_entries(
     Returns:
         Kept entries in their order; each rejection names its twin and the ratio in ``field``.
     """
-    texts = [normalise_text(_text(entry, field)) for entry in entries]
+    texts = [normalize_text(_text(entry, field)) for entry in entries]
     twins: dict[int, list[Pair]] = defaultdict(list)
     for pair in similar_pairs(texts, threshold):
         twins[pair.right].append(pair)
@@ -110,7 +110,7 @@ class IncrementalDeduplicator:
 
     def offer(self, entry: Entry) -> Rejection | None:
         """Take an entry in; where it is not new, leave it out and say why."""
-        text = normalise_text(_text(entry, self._field))
+        text = normalize_text(_text(entry, self._field))
         rejection = self._kept.offer(entry, text, self._index.matches(text))
         if rejection is None:
             self._index.add(text)
@@ -156,7 +156,7 @@ def _text(entry: Entry, field: str) -> str:
 
 def _fact_keys(entry: Entry) -> list[tuple[Language, str, str]]:
     return [
-        (lang, normalise_text(entry.fact(lang).prompt), normalise_text(entry.fact(lang).subject))
+        (lang, normalize_text(entry.fact(lang).prompt), normalize_text(entry.fact(lang).subject))
         for lang in LANGUAGES
     ]
 

@@ -55,15 +55,15 @@ def trans(zh_reliability: float, en_reliability: float) -> float | None:
 def exact_match(generated: str, answer: str, lang: Language) -> bool:
     """Whether a freely generated continuation begins with the answer.
 
-    Both are compared in the form of :func:`clm_data.languages.normalise_answer`; the answer must
+    Both are compared in the form of :func:`clm_data.languages.normalize_answer`; the answer must
     not end inside a word or a number of the continuation.
     """
-    wanted = languages.normalise_answer(answer, lang)
+    wanted = languages.normalize_answer(answer, lang)
     if not wanted:
         return False
     first = re.split(r"[\n。！？；]|[.!?;](?=\s|$)", generated.strip(), maxsplit=1)[0]
     for text in (first, generated):
-        said = languages.normalise_answer(text, lang)
+        said = languages.normalize_answer(text, lang)
         if said.startswith(wanted) and not _splits_word(said, len(wanted)):
             return True
     return False

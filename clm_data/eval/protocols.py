@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from clm_data.errors import UnknownNameError
-from clm_data.languages import TABLE
+from clm_data.languages import LANGUAGE_INFO
 from clm_data.records import Language
 
 
@@ -41,7 +41,7 @@ class EditProtocol:
 
     def join(self, lang: Language) -> str:
         """The text between a prompt and its answer."""
-        return TABLE[lang].joiner if self.joiner == "language" else " "
+        return LANGUAGE_INFO[lang].joiner if self.joiner == "language" else " "
 
     def context_lang(self, lang: Language) -> Language:
         """Language of the contexts for a fact in `lang`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from clm_data import dedup
-from clm_data.languages import TABLE, mentions, normalise_answer, normalise_text
+from clm_data.languages import LANGUAGE_INFO, mentions, normalize_answer, normalize_text
 from clm_data.records import Language
 
 NEAR = 0.9
@@ -15,12 +15,12 @@ _SAME_WORDS = 0.8
 
 def similarity(one: str, other: str) -> float:
     """Normalised Indel similarity, 0 to 1: what the near-duplicate filter measures."""
-    return dedup.similarity(normalise_text(one), normalise_text(other))
+    return dedup.similarity(normalize_text(one), normalize_text(other))
 
 
 def same(one: str, other: str, lang: Language) -> bool:
-    """Whether two texts are equal but for spelling (:func:`languages.normalise_answer`)."""
-    return one == other or normalise_answer(one, lang) == normalise_answer(other, lang) != ""
+    """Whether two texts are equal but for spelling (:func:`languages.normalize_answer`)."""
+    return one == other or normalize_answer(one, lang) == normalize_answer(other, lang) != ""
 
 
 def same_question(one: str, other: str, subject: str, lang: Language) -> float | None:
@@ -32,9 +32,9 @@ def same_question(one: str, other: str, subject: str, lang: Language) -> float |
     from rapidfuzz.distance import Indel
 
     ratio = similarity(one, other)
-    if ratio < TABLE[lang].same_question:
+    if ratio < LANGUAGE_INFO[lang].same_question:
         return None
-    if TABLE[lang].joiner:
+    if LANGUAGE_INFO[lang].joiner:
         left, right = (text.replace(subject, " ").casefold().split() for text in (one, other))
         if Indel.normalized_similarity(left, right) < _SAME_WORDS:
             return None
@@ -47,8 +47,8 @@ def nearness(truth: str, target: str, lang: Language) -> str | None:
     A negation on one side (对称, 不对称) or another number makes a contrast; a single character is
     too short to judge.
     """
-    one, other = normalise_answer(truth, lang), normalise_answer(target, lang)
-    negated = [TABLE[lang].negation.search(text) is not None for text in (one, other)]
+    one, other = normalize_answer(truth, lang), normalize_answer(target, lang)
+    negated = [LANGUAGE_INFO[lang].negation.search(text) is not None for text in (one, other)]
     numbers = [re.findall(r"-?[0-9.]+", text) for text in (one, other)]
     if min(len(one), len(other)) < 2 or negated[0] != negated[1] or numbers[0] != numbers[1]:
         return None

@@ -6,8 +6,8 @@ import re
 
 from clm_data.languages import (
     HAN,
+    LANGUAGE_INFO,
     OTHER_SCRIPT,
-    TABLE,
     detect,
     has_han,
     has_latin,
@@ -30,7 +30,7 @@ def why_not_cloze(text: str, subject: str, lang: Language) -> str | None:
 
     Titles and the subject may hold what they like: 《谁动了我的奶酪》 makes no question.
     """
-    info = TABLE[lang]
+    info = LANGUAGE_INFO[lang]
     end = text.rstrip()
     plain = without_titles(end.replace(subject, "＊") if subject else end).strip()
     if plain.endswith(tuple(info.question_marks)):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from clm_data import languages, numerals
 from clm_data import text as texts
-from clm_data.languages import TABLE, mentions
+from clm_data.languages import LANGUAGE_INFO, mentions
 from clm_data.records import (
     FACT_FIELDS,
     LANGUAGES,
@@ -41,7 +41,7 @@ def empty_field(candidate: Candidate) -> Iterator[Problem]:
     for lang in LANGUAGES:
         fact = candidate.fact(lang)
         if fact is None:
-            message = f"the {TABLE[lang].en} side is missing"
+            message = f"the {LANGUAGE_INFO[lang].en} side is missing"
             yield Problem(code="empty-field", lang=lang, message=message)
         else:
             yield from _empty_fields(fact, FACT_FIELDS, lang)
@@ -127,7 +127,7 @@ def mixed_script(candidate: Candidate) -> Iterator[Problem]:
     for lang, name, text in fact_texts(candidate):
         found = foreign_words(text, lang)
         if found and not is_foreign(text, name, lang):
-            message = f"{quote(found)} in {TABLE[lang].en} text {quote(text)}"
+            message = f"{quote(found)} in {LANGUAGE_INFO[lang].en} text {quote(text)}"
             yield _problem("mixed-script", message, lang, name)
 
 
@@ -135,7 +135,7 @@ def wrong_language(candidate: Candidate) -> Iterator[Problem]:
     """Prompts and rephrasings by script and detector; subjects and answers by script alone."""
     for lang, name, text in fact_texts(candidate):
         if is_foreign(text, name, lang):
-            message = f"not {TABLE[lang].en}: {quote(text)}"
+            message = f"not {LANGUAGE_INFO[lang].en}: {quote(text)}"
             yield _problem("wrong-language", message, lang, name)
 
 
@@ -179,7 +179,9 @@ def number_mismatch(candidate: Candidate) -> Iterator[Problem]:
 def length(candidate: Candidate) -> Iterator[Problem]:
     """Longer than a prompt or an answer of its language may be."""
     for lang, name, text in fact_texts(candidate):
-        limit = TABLE[lang].max_prompt if name in PROMPTS else TABLE[lang].max_answer
+        limit = (
+            LANGUAGE_INFO[lang].max_prompt if name in PROMPTS else LANGUAGE_INFO[lang].max_answer
+        )
         if len(text) > limit:
             message = f"{len(text)} characters, at most {limit}: {quote(text)}"
             yield _problem("length", message, lang, name)
@@ -190,7 +192,7 @@ def untranslated_probe(candidate: Candidate) -> Iterator[Problem]:
     for lang in LANGUAGES:
         for _, name, text in _texts_of(candidate.probe(lang), PROBE_FIELDS, lang):
             if is_untranslated(text, name, lang):
-                message = f"not {TABLE[lang].en}: {quote(text)}"
+                message = f"not {LANGUAGE_INFO[lang].en}: {quote(text)}"
                 yield _problem("untranslated-probe", message, lang, name)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from clm_data.languages import normalise_answer, normalise_text
+from clm_data.languages import normalize_answer, normalize_text
 from clm_data.records import LANGUAGES, Candidate, Language, Problem
 from clm_data.text import is_blank, quote
 from clm_data.validate.compare import same, same_question
@@ -61,7 +61,7 @@ def conflicting_truths(candidates: Sequence[Candidate]) -> Iterator[Finding]:
             fact = candidate.fact(lang)
             if fact is None or is_blank(fact.subject) or is_blank(fact.ground_truth):
                 continue
-            earlier = by_subject.setdefault(normalise_answer(fact.subject or "", lang), [])
+            earlier = by_subject.setdefault(normalize_answer(fact.subject or "", lang), [])
             for other in earlier:
                 ratio = _conflict(candidate, other, lang)
                 if ratio is not None:
@@ -99,7 +99,7 @@ def probe_keys(candidate: Candidate) -> Iterator[tuple[Language, str]]:
     for lang in LANGUAGES:
         probe = candidate.probe(lang)
         if probe is not None and probe.loc is not None and not is_blank(probe.loc):
-            yield lang, normalise_text(probe.loc).casefold()
+            yield lang, normalize_text(probe.loc).casefold()
 
 
 def duplicate_facts(candidates: Iterable[Candidate]) -> Iterator[Finding]:
@@ -111,7 +111,7 @@ def duplicate_facts(candidates: Iterable[Candidate]) -> Iterator[Finding]:
             if fact is None or is_blank(fact.prompt) or is_blank(fact.subject):
                 continue
             prompt, subject = fact.prompt or "", fact.subject or ""
-            key = (lang, normalise_text(prompt), normalise_text(subject))
+            key = (lang, normalize_text(prompt), normalize_text(subject))
             first = seen.setdefault(key, candidate.id)
             if first != candidate.id:
                 message = f"prompt {quote(prompt)} and subject are those of {first}"
@@ -127,7 +127,7 @@ def near_duplicates(candidates: Sequence[Candidate], threshold: float) -> Iterat
 
     for lang in LANGUAGES:
         members = [
-            (candidate, normalise_text(fact.prompt))
+            (candidate, normalize_text(fact.prompt))
             for candidate in candidates
             if (fact := candidate.fact(lang)) is not None
             and fact.prompt is not None

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from helpers.example_candidates import SOUND
-from helpers.example_records import made_fact
+from helpers.example_records import example_fact
 
 import clm_data.cli.data  # noqa: F401  (registers the commands)
 from clm_data.cli import run
@@ -150,10 +150,10 @@ def entries(folder: Path, count: int) -> Path:
     names = ["乌江", "汉水", "沅水"]
     rows = []
     for number in range(count):
-        zh = made_fact("zh", number).model_dump()
+        zh = example_fact("zh", number).model_dump()
         zh |= {"subject": names[number], "prompt": f"{names[number]}的源头是"}
         zh |= {"rephrase_prompt": f"{names[number]}这条河发源于"}
-        rows.append({"zh": zh, "en": made_fact("en", number).model_dump()})
+        rows.append({"zh": zh, "en": example_fact("en", number).model_dump()})
     path = folder / "entries.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     return path

@@ -3,7 +3,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from helpers.example_records import made_fact
+from helpers.example_records import example_fact
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Indel
@@ -22,13 +22,13 @@ TEXTS = st.sampled_from(["ab", "甲乙", "甲a 😀", "abcdefgh"]).flatmap(
 
 
 def entry(id: str, zh_prompt: str, zh_subject: str = "主语", number: int = 0) -> Entry:
-    zh = made_fact("zh", number).model_copy(update={"prompt": zh_prompt, "subject": zh_subject})
+    zh = example_fact("zh", number).model_copy(update={"prompt": zh_prompt, "subject": zh_subject})
     return Entry(
         id=id,
         domain="rivers",
         origin=Origin(kind="import", name="made.json"),
         zh=zh,
-        en=made_fact("en", number),
+        en=example_fact("en", number),
     )
 
 
@@ -116,7 +116,7 @@ def test_what_was_removed_removes_nothing() -> None:
 
 @pytest.mark.parametrize("lang", ["zh", "en"])
 def test_equal_prompt_and_subject_in_either_language(lang: str) -> None:
-    same: Fact = made_fact(lang, 1)
+    same: Fact = example_fact(lang, 1)
     other = entry("b", "完全不同的另一道题目是", "题目", 2).model_copy(update={lang: same})
     first = entry("a", "长江", "长", 1).model_copy(update={lang: same})
     (gone,) = deduplicate_entries([first, other]).rejected

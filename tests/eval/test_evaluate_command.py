@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("torch", reason="the extra eval is not installed")
 
-from helpers.example_records import made_records
+from helpers.example_records import example_records
 from helpers.saved_folders import dataset_folder, model_folder
 from helpers.tiny_dataset import RECORDS
 
@@ -257,7 +257,7 @@ main()
 def test_a_cell_that_wants_more_memory_than_there_is_fails_alone(tmp_path: Path) -> None:
     # The second moment of a layer of 80,000 takes 26 GB; fine-tuning needs none.
     model_folder(tmp_path / "wide", intermediate_size=80_000, num_hidden_layers=3, hidden_size=8)
-    dataset_folder(tmp_path / "set", made_records(2))
+    dataset_folder(tmp_path / "set", example_records(2))
     file = recipe(
         tmp_path,
         models=[{"name": "wide", "params": "tiny", "tokens_per_batch": 64}],

@@ -20,7 +20,7 @@ from clm_data import bank
 from clm_data.eval.errors import PlacementError
 from clm_data.eval.placement import EditRequest, place, place_prompt
 from clm_data.eval.protocols import EASYEDIT, NATIVE
-from clm_data.languages import TABLE
+from clm_data.languages import LANGUAGE_INFO
 
 CONTEXTS = {"zh": "这里的天气很好。", "en": "The weather is fine. "}
 
@@ -124,7 +124,7 @@ def _covering(spans: list[tuple[int, int]], text: str, start: int, end: int) -> 
 def _check(vocabulary: Vocabulary, request: EditRequest, context: str) -> None:
     """Compare a placement with the positions that follow from the tokens' bytes."""
     tokenizer = vocabulary.tokenizer
-    before = context + request.prompt + TABLE[request.lang].joiner
+    before = context + request.prompt + LANGUAGE_INFO[request.lang].joiner
     text = before + request.target
     at = len(context) + request.prompt.index(request.subject)
     subject_end = at + len(request.subject)

@@ -7,14 +7,14 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
-from helpers.example_records import made_records
+from helpers.example_records import example_records
 from helpers.paths import ROOT
 
 from clm_data.errors import UnknownNameError
 from clm_data.eval.placement import EditRequest, place
 from clm_data.eval.protocols import EASYEDIT, NATIVE, PROTOCOLS, EditProtocol, get_protocol
 from clm_data.eval.sweep.corpus import corpus_texts
-from clm_data.languages import TABLE
+from clm_data.languages import LANGUAGE_INFO
 
 SETTINGS = [field.name for field in fields(EditProtocol) if field.name != "name"]
 ZH = EditRequest("a", "zh", "鲁迅的原名是", "鲁迅", "周树人")
@@ -79,7 +79,7 @@ def kl_prompt(protocol: EditProtocol) -> Any:
 
 
 def statistics(protocol: EditProtocol) -> Any:
-    return sorted(corpus_texts("bank", protocol, made_records(1), tiny=False, most=3))
+    return sorted(corpus_texts("bank", protocol, example_records(1), tiny=False, most=3))
 
 
 def edited(method: str, request: EditRequest) -> Callable[[EditProtocol], Any]:
@@ -140,8 +140,8 @@ def test_contexts_and_kl_prompt_are_in_the_language_of_the_fact_or_in_english() 
     assert kl_prompt(EASYEDIT) == "鲁迅 is a"
     bare, *others = contexts(NATIVE)
     assert bare == "{}"
-    assert len(others) == len(TABLE["zh"].openings)
-    for text, opening in zip(others, TABLE["zh"].openings, strict=True):
+    assert len(others) == len(LANGUAGE_INFO["zh"].openings)
+    for text, opening in zip(others, LANGUAGE_INFO["zh"].openings, strict=True):
         assert text.startswith(opening)
         assert text.endswith("。{}")
     assert all(text.endswith(". {}") for text in contexts(EASYEDIT)[1:])

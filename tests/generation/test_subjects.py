@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from helpers.example_records import made_fact
+from helpers.example_records import example_fact
 
 from clm_data.dedup import IncrementalDeduplicator
 from clm_data.generation.progress import State
@@ -20,10 +20,10 @@ def entry(number: int, zh: str | None = None, *, id: str | None = None) -> Entry
         id=id or f"e{number}",
         domain="rivers",
         origin=Origin(kind="import", name="made.json"),
-        zh=made_fact("zh", number).model_copy(
+        zh=example_fact("zh", number).model_copy(
             update={"subject": subject, "prompt": f"{subject}的源头在"}
         ),
-        en=made_fact("en", number),
+        en=example_fact("en", number),
     )
 
 

@@ -20,7 +20,7 @@ FACTS = {
 }
 
 
-def made_fact(lang: str, number: int) -> Fact:
+def example_fact(lang: str, number: int) -> Fact:
     prompt, subject, truth, target, rephrase = (text.format(number) for text in FACTS[lang])
     return Fact(
         prompt=prompt,
@@ -31,7 +31,7 @@ def made_fact(lang: str, number: int) -> Fact:
     )
 
 
-def made_records(
+def example_records(
     count: int,
     *,
     domains: Sequence[str | None] = ("rivers", "hills"),
@@ -45,8 +45,8 @@ def made_records(
             id=f"clm-{number:012x}",
             case_id=number,
             domain=domain,
-            zh=made_fact("zh", number),
-            en=made_fact("en", number),
+            zh=example_fact("zh", number),
+            en=example_fact("en", number),
             zh_probe=Probe(loc=f"{number}加一等于几", loc_ans=str(number + 1)),
             en_probe=Probe(loc=f"what is {number} plus one", loc_ans=str(number + 1)),
             review=status,
@@ -56,8 +56,8 @@ def made_records(
     ]
 
 
-def made_domains() -> dict[str, Domain]:
-    example = Example(zh=made_fact("zh", 0), en=made_fact("en", 0))
+def example_domains() -> dict[str, Domain]:
+    example = Example(zh=example_fact("zh", 0), en=example_fact("en", 0))
     topics = (Bilingual(zh="源头", en="sources"),)
     names = (
         ("hills", "山", "Hills", 5),

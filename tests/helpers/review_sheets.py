@@ -13,14 +13,14 @@ from clm_data.review.intake import ImportReport, import_sheet
 from clm_data.review.queue import item_of
 from clm_data.review.sheet import COLUMNS, write_csv
 from clm_data.store import Store
-from helpers.example_records import made_fact
+from helpers.example_records import example_fact
 
 Row = dict[str, str]
 
 
 def candidate(number: int, **zh: str | None) -> Candidate:
     """A candidate on river ``number``; keywords replace Chinese texts."""
-    facts = {lang: made_fact(lang, number).model_dump() for lang in ("zh", "en")}
+    facts = {lang: example_fact(lang, number).model_dump() for lang in ("zh", "en")}
     return Candidate(
         id=f"clm-{number:012x}",
         domain="rivers" if number % 2 else "hills",

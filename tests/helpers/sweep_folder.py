@@ -30,7 +30,7 @@ from clm_data.eval.results import (
     summarize,
 )
 from clm_data.records import LANGUAGES, Language, Record
-from helpers.example_records import made_records
+from helpers.example_records import example_records
 from helpers.saved_folders import dataset_folder
 
 HOW = Bootstrap(resamples=20)
@@ -40,7 +40,7 @@ MEASURES = ("reliability", "generality", "locality", "p_new", "p_old", "prefers_
 
 def make_dataset(folder: Path, count: int = 12) -> Path:
     """A dataset as published JSON files."""
-    return dataset_folder(folder, made_records(count))
+    return dataset_folder(folder, example_records(count))
 
 
 def make_results(

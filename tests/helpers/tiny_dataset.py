@@ -5,7 +5,7 @@ from __future__ import annotations
 from clm_data.eval.model.tiny import TinyConfig
 from clm_data.eval.model.tiny_lessons import Curriculum
 from clm_data.records import Fact, Record
-from helpers.example_records import made_records
+from helpers.example_records import example_records
 
 _ANSWERS = {
     "zh": ("东山", "西湖", "南岭", "北原", "金沙", "玉泉", "青海", "白塔"),
@@ -27,7 +27,7 @@ RECORDS: list[Record] = [
     record.model_copy(
         update={"zh": _fact(record.zh, "zh", number), "en": _fact(record.en, "en", number)}
     )
-    for number, record in enumerate(made_records(8))
+    for number, record in enumerate(example_records(8))
 ]
 """Eight records whose answers differ."""
 

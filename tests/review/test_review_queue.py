@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from helpers.example_records import made_fact
+from helpers.example_records import example_fact
 from helpers.review_sheets import candidate
 
 from clm_data.records import (
@@ -25,8 +25,8 @@ def _entry(number: int, domain: str | None = "rivers") -> Entry:
         id=f"clm-{number:012x}",
         domain=domain,
         origin=Origin(kind="bank", name="bank-1"),
-        zh=made_fact("zh", number),
-        en=made_fact("en", number),
+        zh=example_fact("zh", number),
+        en=example_fact("en", number),
     )
 
 

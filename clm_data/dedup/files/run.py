@@ -24,7 +24,7 @@ from clm_data.dedup.files.semantic import Embed, SemanticTwin, semantic_twins
 from clm_data.dedup.files.text_tables import ENDINGS, HUB_PREFIX, MISSING, Table
 from clm_data.errors import ConfigError, InputFileError, UnknownNameError, UserError
 from clm_data.files import atomic_file
-from clm_data.languages import normalise_text
+from clm_data.languages import normalize_text
 
 LONGEST_CELL = 100_000
 """Characters; comparing two texts of that length takes seconds."""
@@ -219,7 +219,7 @@ def _text(cell: Any, place: str, name: str, normalised: bool) -> str | None:
             f"{place}: '{name}' has {len(cell):,} characters, more than the {LONGEST_CELL:,} that "
             "can be compared; take the row out"
         )
-    text = normalise_text(cell) if normalised else cell
+    text = normalize_text(cell) if normalised else cell
     return text if text and not text.isspace() else None
 
 

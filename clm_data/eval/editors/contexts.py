@@ -10,7 +10,7 @@ from clm_data.eval.errors import EditError
 from clm_data.eval.model.batching import padded
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.protocols import EditProtocol
-from clm_data.languages import TABLE
+from clm_data.languages import LANGUAGE_INFO
 from clm_data.records import LANGUAGES, Language
 
 
@@ -86,7 +86,7 @@ def _sampled(loaded: LoadedModel, lang: Language, seed: int, length: int) -> lis
     import torch
 
     tokenizer = loaded.tokenizer
-    rows = [list(tokenizer(text)["input_ids"]) for text in TABLE[lang].openings]
+    rows = [list(tokenizer(text)["input_ids"]) for text in LANGUAGE_INFO[lang].openings]
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         while min(map(len, rows)) < length:
@@ -98,7 +98,7 @@ def _sampled(loaded: LoadedModel, lang: Language, seed: int, length: int) -> lis
                 drawn = torch.multinomial(top.values.softmax(0), 1, generator=generator)
                 row.append(int(top.indices[drawn]))
     said = [tokenizer.decode(row, skip_special_tokens=True) for row in rows]
-    return [_clean(text) + TABLE[lang].full_stop + "{}" for text in said]
+    return [_clean(text) + LANGUAGE_INFO[lang].full_stop + "{}" for text in said]
 
 
 def _clean(text: str) -> str:

@@ -10,7 +10,7 @@ from clm_data.eval.errors import EditError, PlacementError
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.placement import EditRequest, Placement, place, place_prompt
 from clm_data.eval.protocols import EditProtocol
-from clm_data.languages import TABLE
+from clm_data.languages import LANGUAGE_INFO
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,9 @@ def place_facts(
     words = loaded.tokenizer
     for request in requests:
         templates = contexts.for_fact(protocol, request.lang)
-        essence = TABLE[protocol.kl_lang(request.lang)].essence.replace("{}", request.subject)
-        about = EditRequest(request.id, request.lang, essence, request.subject, request.target)
+        info = LANGUAGE_INFO[protocol.kl_lang(request.lang)]
+        prompt = info.description_prompt.replace("{}", request.subject)
+        about = EditRequest(request.id, request.lang, prompt, request.subject, request.target)
         try:
             rows = tuple(place(words, request, protocol, t, joiner=joiner) for t in templates)
             prompts = tuple(place_prompt(words, request, protocol, t) for t in templates)

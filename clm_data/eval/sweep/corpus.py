@@ -48,7 +48,7 @@ def corpus_texts(
     for lang in wanted:
         if not groups[lang]:
             raise InputFileError(
-                f"corpus {spec}: no {languages.TABLE[lang].en} text in it; add some, or name "
+                f"corpus {spec} has no {languages.LANGUAGE_INFO[lang].en} text; add some, or name "
                 "another with --corpus"
             )
     return {lang: groups[lang][:most] for lang in wanted}
