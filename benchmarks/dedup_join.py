@@ -42,14 +42,16 @@ def measure(kind: str, size: int) -> dict[str, float | str]:
     texts = prompts(size + (_ASKED if kind == "index" else 0))
     if kind == "index":
         return _index(texts)
-    from clm_data.dedup.join.all_pairs import join_codes
+    from clm_data.dedup.join.all_pairs import similarity_join
     from clm_data.dedup.join.exact import Limit, plain_pairs
 
     wall, cpu = time.perf_counter(), time.process_time()
     if kind == "plain":
         blocks = list(plain_pairs(texts, Limit.of(_THRESHOLD)))
     else:
-        blocks = list(join_codes(texts, _THRESHOLD, way="compiled" if kind == "compiled" else None))
+        blocks = list(
+            similarity_join(texts, _THRESHOLD, way="compiled" if kind == "compiled" else None)
+        )
     spent = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
     import numpy as np
 

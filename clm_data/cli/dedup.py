@@ -7,15 +7,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from clm_data.cli.app import app
 from clm_data.cli.common import JsonFlag, note, print_json, say
-
-if TYPE_CHECKING:
-    from clm_data.dedup.files.semantic import Embed
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -95,60 +92,43 @@ def dedup(
     from clm_data.errors import StoppedError, UserError
 
     try:
-        from clm_data.dedup.files.report import Settings
-        from clm_data.dedup.files.run import Outputs, check, deduplicate_table
-        from clm_data.dedup.files.text_tables import open_table
+        from clm_data.dedup.files.run import deduplicate
 
-        settings = Settings(
-            file=file,
-            fields=tuple(field),
-            threshold=threshold,
-            policy=policy,
-            each_field=each_field,
-            normalised=normalize,
-            score=score,
-            subject=subject,
-            semantic=semantic,
-            semantic_threshold=semantic_threshold if semantic else None,
-        )
-        check(settings)
-        embed = _embedder(semantic, provider, base_url)
-        table = open_table(file, format, split)
-        outputs = Outputs(out, Path(report) if report not in (None, "-") else None, force)
         with _progress() as progress:
-            done = deduplicate_table(table, settings, outputs, embed=embed, progress=progress)
+            found = deduplicate(
+                file,
+                field,
+                threshold=threshold,
+                policy=policy,
+                score=score,
+                subject=subject,
+                each_field=each_field,
+                normalize=normalize,
+                out=out,
+                report=report if report != "-" else None,
+                force=force,
+                format=format,
+                split=split,
+                semantic=semantic,
+                semantic_threshold=semantic_threshold,
+                provider=provider,
+                base_url=base_url,
+                progress=progress,
+            )
     except KeyboardInterrupt as error:
         raise StoppedError("nothing was written; run the command again") from error
     try:
         if report == "-":
-            done.write_to(sys.stdout, "json" if json else "table")
+            found.write(sys.stdout, "json" if json else "table")
             sys.stdout.flush()
         elif json:
-            print_json(done.summary())
+            print_json(found.summary())
         else:
-            say(f"{out}: {done.in_words()}")
+            say(f"{out}: {found}")
     except BrokenPipeError:
         raise  # whoever reads has seen enough
     except OSError as error:
         raise UserError(f"{out} is complete, but stdout takes no more: {error.strerror}") from error
-
-
-def _embedder(model: str | None, provider: str | None, base_url: str | None) -> Embed | None:
-    from clm_data.errors import ConfigError
-
-    if model is None:
-        if provider is not None or base_url is not None:
-            raise ConfigError("--provider and --base-url go with --semantic MODEL")
-        return None
-    from clm_data.dedup.files.semantic import local_embedder, remote_embedder
-
-    if provider is None and base_url is None:
-        return local_embedder(model)
-    from clm_data.config import Settings
-    from clm_data.llm import endpoint
-
-    given = Settings(provider=provider or "custom", base_url=base_url)
-    return remote_embedder(model, endpoint(given))
 
 
 @contextmanager

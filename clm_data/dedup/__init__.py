@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from clm_data.dedup.join.all_pairs import join_codes
+from clm_data.dedup.join.all_pairs import similarity_join
 from clm_data.dedup.join.index import SimilarityIndex
 from clm_data.languages import normalize_text
 from clm_data.records import LANGUAGES, Entry, Language, Problem, Rejection, StageResult
@@ -37,7 +37,7 @@ def similar_pairs(texts: Sequence[str], threshold: float) -> list[Pair]:
     """
     found = [
         Pair(left, right, _ratio(len(texts[left]) + len(texts[right]), distance))
-        for block in join_codes(texts, threshold)
+        for block in similarity_join(texts, threshold)
         for left, right, distance in zip(
             block.left.tolist(), block.right.tolist(), block.distance.tolist(), strict=True
         )

@@ -1,1 +1,4 @@
-"""`clm-data dedup`: near-duplicates in JSONL, CSV, Parquet and Hub tables."""
+"""Near-duplicates in rows of any source: JSONL, CSV and Parquet files, Hub datasets, lists.
+
+:func:`clm_data.dedup.files.run.deduplicate` is the entry point.
+"""

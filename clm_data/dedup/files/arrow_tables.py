@@ -1,51 +1,53 @@
-"""Tables that Arrow reads: parquet files, and datasets on the Hub."""
+"""Arrow data: Parquet files, Hub datasets and `datasets.Dataset` objects."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from clm_data.dedup.files.text_tables import HUB_PREFIX, Advance, lookup
+from clm_data.dedup.files.tables import HUB_PREFIX, lookup
+from clm_data.dedup.join.all_pairs import Progress
 from clm_data.errors import InputFileError, UnknownNameError
 
-_BATCH = 16_384
-"""Rows decoded at a time; no row group that is written has more."""
+_BATCH_ROWS = 16_384
+"""Rows decoded at a time, and the largest row group written."""
 _HUB_TIMEOUT = 15.0
 
 
-class ArrowTable:
-    """Rows with a schema, read in batches.
+class ArrowTable(ABC):
+    """Rows with an Arrow schema, read in batches.
 
     Args:
-        name: As the user gave it.
+        name: How messages and reports refer to the source.
         schema: Arrow schema of the rows.
-        rows: How many there are.
-        batches: Gives Arrow tables or batches of the named columns (None: all), from the start.
-        compression: Of parquet files that are written.
+        rows: Number of rows.
+        compression: Compression of the Parquet files that :meth:`write` produces.
     """
 
     format = "parquet"
+    path: Path | None = None
 
-    def __init__(
-        self,
-        name: str,
-        schema: Any,
-        rows: int,
-        batches: Callable[[list[str] | None], Iterator[Any]],
-        compression: str,
-    ) -> None:
+    def __init__(self, name: str, schema: Any, rows: int, compression: str) -> None:
         self.name = name
         self._schema = schema
         self._rows = rows
-        self._batches = batches
         self._compression = compression
 
+    @abstractmethod
+    def _batches(self, columns: list[str] | None) -> Iterator[Any]:
+        """Arrow tables or record batches of the named columns (None: all), from the start."""
+
+    @abstractmethod
+    def select(self, keep: Sequence[int]) -> Sequence[dict[str, Any]]:
+        """The selected rows in their original order."""
+
     def read(
-        self, fields: Sequence[str], advance: Advance
+        self, fields: Sequence[str], progress: Progress
     ) -> Iterator[tuple[str, tuple[Any, ...]]]:
-        """The cells of every row; a field that the schema does not have is refused."""
+        """Yield the location and cells of every row; see ``Table.read``."""
         roots = list(dict.fromkeys(self._root(field) for field in fields))
         number = 0
         for batch in self._batches(roots):
@@ -54,24 +56,34 @@ class ArrowTable:
                 number += 1
                 row = dict(zip(roots, cells, strict=True))
                 yield f"{self.name}, row {number}", tuple(lookup(row, field) for field in fields)
-            advance(number, self._rows)
+            progress(number, self._rows)
 
-    def write(self, stays: Sequence[int], out: Path, advance: Advance) -> None:
-        """Write the rows that stay as parquet, with the schema as it is."""
-        pa, pq = _arrow()
-        done = 0
-        if self._rows != len(stays):
-            raise InputFileError(f"{self.name} has changed since it was read")
+    def write(self, keep: Sequence[int], out: Path, progress: Progress) -> None:
+        """Write the selected rows as Parquet with the schema of the source."""
+        _, pq = _arrow()
         with pq.ParquetWriter(out, self._schema, compression=self._compression) as writer:
-            for batch in self._batches(None):
-                mask = pa.array([bool(stay) for stay in stays[done : done + batch.num_rows]])
-                done += batch.num_rows
-                rows = batch.filter(mask)
-                if rows.num_rows:
-                    writer.write(rows)
-                advance(done, self._rows)
+            for done, batch in self._selected(keep):
+                if batch.num_rows:
+                    writer.write(batch)
+                progress(done, self._rows)
+
+    def _selected(self, keep: Sequence[int]) -> Iterator[tuple[int, Any]]:
+        """For each batch, the number of rows read so far and its selected rows."""
+        pa, _ = _arrow()
+        if self._rows != len(keep):
+            raise InputFileError(f"{self.name} has changed since it was read; run again")
+        done = 0
+        for batch in self._batches(None):
+            mask = pa.array([bool(value) for value in keep[done : done + batch.num_rows]])
+            done += batch.num_rows
+            yield done, batch.filter(mask)
 
     def _root(self, field: str) -> str:
+        """The column to read for a field.
+
+        Raises:
+            UnknownNameError: The schema has no such field.
+        """
         names = list(self._schema.names)
         if names.count(field) == 1:
             return field
@@ -87,48 +99,70 @@ class ArrowTable:
         return root
 
 
-def open_parquet(path: Path) -> ArrowTable:
-    """A parquet file.
+class ParquetTable(ArrowTable):
+    """A Parquet file.
 
     Raises:
-        InputFileError: Not there, or not parquet.
+        InputFileError: It does not exist or is not Parquet.
     """
-    _, pq = _arrow()
-    with _readable(str(path)), pq.ParquetFile(path) as file:
-        schema, rows = file.schema_arrow, file.metadata.num_rows
-        first = file.metadata.row_group(0) if file.metadata.num_row_groups else None
-        compression = first.column(0).compression if first and first.num_columns else "SNAPPY"
 
-    def batches(columns: list[str] | None) -> Iterator[Any]:
+    def __init__(self, path: Path) -> None:
+        _, pq = _arrow()
         with _readable(str(path)), pq.ParquetFile(path) as file:
-            yield from file.iter_batches(batch_size=_BATCH, columns=columns)
+            schema, rows = file.schema_arrow, file.metadata.num_rows
+            first = file.metadata.row_group(0) if file.metadata.num_row_groups else None
+            compression = first.column(0).compression if first and first.num_columns else "SNAPPY"
+        super().__init__(
+            str(path), schema, rows, "NONE" if compression == "UNCOMPRESSED" else compression
+        )
+        self.path: Path = path
 
-    return ArrowTable(
-        str(path), schema, rows, batches, "NONE" if compression == "UNCOMPRESSED" else compression
-    )
+    def select(self, keep: Sequence[int]) -> list[dict[str, Any]]:
+        """Read the selected rows from the file."""
+        return [row for _, batch in self._selected(keep) for row in batch.to_pylist()]
+
+    def _batches(self, columns: list[str] | None) -> Iterator[Any]:
+        _, pq = _arrow()
+        with _readable(self.name), pq.ParquetFile(self.path) as file:
+            yield from file.iter_batches(batch_size=_BATCH_ROWS, columns=columns)
 
 
-def open_hub(name: str, split: str | None) -> ArrowTable:
-    """A dataset on the Hub: ``hub:ID`` or ``hub:ID/CONFIG``; its files stay in the Hub's cache.
+class DatasetTable(ArrowTable):
+    """A `datasets.Dataset`."""
+
+    def __init__(self, name: str, dataset: Any) -> None:
+        super().__init__(name, dataset.features.arrow_schema, dataset.num_rows, "SNAPPY")
+        self._dataset = dataset
+
+    def select(self, keep: Sequence[int]) -> Any:
+        """The Dataset with the selected rows only."""
+        return self._dataset.select([row for row, wanted in enumerate(keep) if wanted])
+
+    def _batches(self, columns: list[str] | None) -> Iterator[Any]:
+        data = self._dataset.with_format("arrow")
+        chosen = data if columns is None else data.select_columns(columns)
+        yield from chosen.iter(batch_size=_BATCH_ROWS)
+
+
+def open_hub(name: str, split: str | None) -> DatasetTable:
+    """Load a dataset from the Hub into the cache of `datasets`.
+
+    Args:
+        name: ``hub:ID`` or ``hub:ID/CONFIG``.
+        split: Required if the dataset has more than one split.
 
     Raises:
-        InputFileError: It cannot be loaded, or has several splits and none is named.
+        InputFileError: It cannot be loaded, or has several splits and ``split`` is None.
         UnknownNameError: No such split.
     """
     parts = name.removeprefix(HUB_PREFIX).split("/")
     repository, config = "/".join(parts[:2]), "/".join(parts[2:]) or None
     splits = _load(name, repository, config)
     if split is None and len(splits) > 1:
-        raise InputFileError(f"{name} has the splits {', '.join(splits)}; name one with --split")
+        raise InputFileError(f"{name} has the splits {', '.join(splits)}; choose one with --split")
     if split is not None and split not in splits:
         raise UnknownNameError(f"split of {name}", split, splits)
-    data = splits[split or next(iter(splits))].with_format("arrow")
-
-    def batches(columns: list[str] | None) -> Iterator[Any]:
-        chosen = data if columns is None else data.select_columns(columns)
-        yield from chosen.iter(batch_size=_BATCH)
-
-    return ArrowTable(name, data.features.arrow_schema, data.num_rows, batches, "SNAPPY")
+    return DatasetTable(name, splits[split or next(iter(splits))])
 
 
 def _load(name: str, repository: str, config: str | None) -> Any:
@@ -136,14 +170,14 @@ def _load(name: str, repository: str, config: str | None) -> Any:
     from huggingface_hub import HfApi, constants
 
     try:
-        if not constants.HF_HUB_OFFLINE:  # fails at once where the loader would try for long
+        if not constants.HF_HUB_OFFLINE:  # fails fast, unlike the retries of load_dataset
             HfApi(library_name="clm-data").dataset_info(repository, timeout=_HUB_TIMEOUT)
         return load_dataset(repository, config)
-    except Exception as error:  # the library raises what its dozen back ends raise
+    except Exception as error:  # datasets passes on the exceptions of all its back ends
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputFileError(
-            f"{name} cannot be read ({reason}); check the id and the network "
-            "(HF_TOKEN for a private dataset), or name a file"
+            f"{name} cannot be loaded ({reason}); check the id and the network "
+            "(set HF_TOKEN for a private dataset), or use a local file"
         ) from error
 
 
@@ -151,16 +185,18 @@ def _is_struct(kind: Any) -> bool:
     return kind is not None and _arrow()[0].types.is_struct(kind)
 
 
-def _leaves(fields: Any, before: str = "") -> Iterator[str]:
+def _leaves(fields: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all fields, nested ones included."""
     for field in fields:
-        yield f"{before}{field.name}"
+        yield f"{prefix}{field.name}"
         if _is_struct(field.type):
             inner = [field.type.field(at) for at in range(field.type.num_fields)]
-            yield from _leaves(inner, f"{before}{field.name}.")
+            yield from _leaves(inner, f"{prefix}{field.name}.")
 
 
 @contextmanager
 def _readable(name: str) -> Iterator[None]:
+    """Turn errors of pyarrow into InputFileError."""
     pa, _ = _arrow()
     try:
         yield
@@ -169,11 +205,11 @@ def _readable(name: str) -> Iterator[None]:
     except OSError as error:
         raise InputFileError(f"{name}: cannot be read: {error.strerror or error}") from error
     except pa.ArrowException as error:
-        raise InputFileError(f"{name}: not a parquet file that can be read: {error}") from error
+        raise InputFileError(f"{name}: not a readable Parquet file: {error}") from error
 
 
 def _arrow() -> tuple[Any, Any]:
-    """The library and its parquet module, which have no types."""
+    """Pyarrow and pyarrow.parquet, which have no type annotations."""
     import pyarrow
     import pyarrow.parquet
 

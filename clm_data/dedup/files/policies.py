@@ -1,21 +1,21 @@
-"""Which rows stay: what a policy makes of the pairs that the join finds.
+"""Choose which rows to keep, given the pairs of near-duplicates.
 
-Rows are looked at in an order of precedence: that of the file, or the better score first. A row is
-removed when a row that *stays* comes before it and is its twin; so a removed row takes no other
-with it. With subjects, only twins that have the same one are removed for each other; a row whose
-twin has another subject stays and is flagged for review: «世界上最大的海湾是» and
-«世界上最大的海峡是» are two facts.
+Rows are visited in order of precedence: source order, or the highest score first. A row is removed
+if it is a near-duplicate of a row *kept* before it, so a removed row never causes the removal of
+another. With subjects, a row is removed only for a near-duplicate with the same subject; a row
+whose near-duplicates have other subjects is kept and flagged for review: "世界上最大的海湾是" and
+"世界上最大的海峡是" are two facts.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from clm_data.dedup.join.all_pairs import join_codes
+from clm_data.dedup.join.all_pairs import Progress, similarity_join
 from clm_data.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,262 +27,265 @@ KEEP_BEST = "keep-best"
 BY_SUBJECT = "by-subject"
 POLICIES = (KEEP_FIRST, KEEP_BEST, BY_SUBJECT)
 
-MOST_PAIRS = 20_000_000
-"""Pairs of different texts that are held at most: 64 bytes each."""
-CLOSEST = 10
-"""How many of the twins of a flagged row are named."""
-UNKNOWN = -1
-"""Of a text: nothing to compare. Of a subject: not given, so equal to no other."""
+MAX_PAIRS = 20_000_000
+"""Limit on the number of pairs of distinct texts, which take 64 bytes each."""
+MAX_CLOSEST = 10
+"""How many near-duplicates of a flagged row are listed."""
+NO_ID = -1
+"""Id of a missing text, which is not compared, or a missing subject, which equals no other."""
 
-Progress = Callable[[int, int], None]
 _Kept = dict[int, dict[int, tuple[int, int]]]
-"""(rank, row) by text and subject, in order of rank; an unknown subject is a key of its own."""
+"""(rank, row) by text id and subject id, in order of rank.
+
+Rows without a subject get a subject id of their own.
+"""
 
 
 class NearDuplicate(NamedTuple):
-    """A row that another one is too similar to.
+    """A row that another row is too similar to.
 
     Attributes:
         row: Its position.
         ratio: Similarity, 0 to 1.
-        view: In which of the views.
+        column: The compared column in which they are similar.
     """
 
     row: int
     ratio: float
-    view: int
+    column: int
 
 
 class Removal(NamedTuple):
-    """A row that does not stay, and the closest of the rows that stay and come before it."""
+    """A removed row, and the most similar of the rows kept before it."""
 
     row: int
-    twin: NearDuplicate
+    duplicate_of: NearDuplicate
 
 
-class Review(NamedTuple):
-    """A row that stays although it has twins before it: their subjects differ, or are not known.
+class FlaggedRow(NamedTuple):
+    """A kept row with near-duplicates whose subjects differ from its own or are missing.
 
     Attributes:
         row: Its position.
-        twins: How many rows that stay and come before it are its twins; one that is so in two views
-            counts twice.
-        closest: The closest of them, at most :data:`CLOSEST`.
+        near_duplicates: How many of the rows kept before it are near-duplicates; a row that is
+            similar in two columns counts twice.
+        closest: The most similar of them, at most :data:`MAX_CLOSEST`.
     """
 
     row: int
-    twins: int
+    near_duplicates: int
     closest: tuple[NearDuplicate, ...]
 
 
 class Cluster(NamedTuple):
-    """A row that stays and all that were removed for it, in the order of the file."""
+    """A kept row and the rows removed as its near-duplicates, in source order."""
 
     representative: int
     removed: tuple[Removal, ...]
 
 
 @dataclass
-class View:
-    """One text of every row: a field, or several joined. Equal texts are held once.
+class TextColumn:
+    """One text per row; equal texts are stored once.
 
     Attributes:
-        texts: The different ones, in the order of their first row.
-        units: For each row the position of its text, or :data:`UNKNOWN`.
+        texts: The distinct texts, in order of first occurrence.
+        ids: For each row the position of its text in ``texts``, or :data:`NO_ID`.
     """
 
     texts: list[str] = field(default_factory=list)
-    units: array[int] = field(default_factory=lambda: array("q"))
-    _known: dict[str, int] = field(default_factory=dict)
+    ids: array[int] = field(default_factory=lambda: array("q"))
+    _positions: dict[str, int] = field(default_factory=dict)
 
     def add(self, text: str | None) -> None:
-        """The text of the next row; None: it has none, and is compared with no other."""
+        """Append the text of the next row; a row with None is not compared."""
         if text is None:
-            self.units.append(UNKNOWN)
+            self.ids.append(NO_ID)
             return
-        unit = self._known.setdefault(text, len(self.texts))
-        if unit == len(self.texts):
+        text_id = self._positions.setdefault(text, len(self.texts))
+        if text_id == len(self.texts):
             self.texts.append(text)
-        self.units.append(unit)
+        self.ids.append(text_id)
 
     def text(self, row: int) -> str:
-        """The text of a row; empty where it has none."""
-        unit = self.units[row]
-        return "" if unit == UNKNOWN else self.texts[unit]
+        """The text of a row; empty if it has none."""
+        text_id = self.ids[row]
+        return "" if text_id == NO_ID else self.texts[text_id]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What is to become of the rows.
+class Selection:
+    """Which rows are kept, removed and flagged.
 
     Attributes:
-        stays: For each row 1 or 0.
-        removed: In the order of the file.
-        review: In the order of the file.
+        keep: For each row 1 if it is kept, else 0.
+        removed: In source order.
+        flagged: In source order.
     """
 
-    stays: bytearray
+    keep: bytearray
     removed: tuple[Removal, ...]
-    review: tuple[Review, ...]
+    flagged: tuple[FlaggedRow, ...]
 
     @property
-    def pairs_to_review(self) -> int:
-        """How many pairs of rows are flagged."""
-        return sum(review.twins for review in self.review)
+    def flagged_pairs(self) -> int:
+        """Number of pairs of rows that are flagged."""
+        return sum(flagged.near_duplicates for flagged in self.flagged)
 
     def clusters(self) -> Iterator[Cluster]:
-        """Every row for which others were removed, in the order of the file."""
+        """The kept rows that have removed near-duplicates, in source order."""
         members: dict[int, list[Removal]] = {}
         for removal in self.removed:
-            members.setdefault(removal.twin.row, []).append(removal)
+            members.setdefault(removal.duplicate_of.row, []).append(removal)
         for representative in sorted(members):
             yield Cluster(representative, tuple(members[representative]))
 
 
-def decide(
-    views: Sequence[View],
+def select_rows(
+    columns: Sequence[TextColumn],
     threshold: float,
     *,
     scores: Sequence[float] | None = None,
     subjects: Sequence[int] | None = None,
     progress: Progress | None = None,
-) -> Outcome:
-    """Which rows stay, and for which rows the others go.
+) -> Selection:
+    """Choose the rows to keep.
 
-    Two rows are twins when they are equal or more similar than the threshold in one view.
+    Two rows are near-duplicates if in some column their texts are equal or their similarity is
+    above the threshold.
 
     Args:
-        views: Of the same rows, at least one.
-        threshold: 0 to 1, without 1; a pair must be strictly over it.
-        scores: Of each row: the higher goes before the lower; equal ones in the order of the file.
-        subjects: Of each row, as a number; equal ones are equal, :data:`UNKNOWN` equals none.
-        progress: Told how many of how many different texts of a view have met their partners.
+        columns: At least one, all of the same rows.
+        threshold: In [0, 1); the comparison is strict.
+        scores: Score of each row. Higher scores take precedence, ties are in source order.
+        subjects: Subject id of each row; :data:`NO_ID` equals no other.
+        progress: Called with the number of distinct texts of a column compared so far, and in all.
 
     Raises:
-        UserError: There are more than :data:`MOST_PAIRS` pairs.
+        UserError: There are more than :data:`MAX_PAIRS` pairs.
     """
     if not 0 <= threshold < 1:
-        raise ValueError(f"threshold {threshold} is not from 0 to below 1")
-    search = _Search([_Neighbours(view.texts, threshold, progress) for view in views], views)
-    rows = len(views[0].units)
-    stays = bytearray(b"\1") * rows
+        raise ValueError(f"threshold {threshold} is not in [0, 1)")
+    kept = _KeptRows([_Neighbors(each.texts, threshold, progress) for each in columns], columns)
+    rows = len(columns[0].ids)
+    keep = bytearray(b"\1") * rows
     removed = []
-    review = []
+    flagged = []
     for rank, row in enumerate(_precedence(rows, scores)):
         subject = 0 if subjects is None else subjects[row]
-        twin = search.twin(row, subject)
-        if twin is not None:
-            stays[row] = 0
-            removed.append(Removal(row, twin))
+        duplicate_of = kept.closest(row, subject)
+        if duplicate_of is not None:
+            keep[row] = 0
+            removed.append(Removal(row, duplicate_of))
             continue
-        if subjects is not None and (flagged := search.others(row)):
-            review.append(flagged)
-        search.keep(row, rank, subject)
-    return Outcome(stays, tuple(sorted(removed)), tuple(sorted(review)))
+        if subjects is not None and (flag := kept.of_any_subject(row)):
+            flagged.append(flag)
+        kept.add(row, rank, subject)
+    return Selection(keep, tuple(sorted(removed)), tuple(sorted(flagged)))
 
 
-class _Neighbours:
-    """For each of some different texts the texts that it makes a pair with, and how similar."""
+class _Neighbors:
+    """The texts similar to each text, with their similarity."""
 
     def __init__(self, texts: Sequence[str], threshold: float, progress: Progress | None) -> None:
         import numpy as np
 
-        left, right, apart = _held(texts, threshold, progress)
-        sizes = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
-        whole = sizes[left] + sizes[right]
-        ratio = (whole - apart) / np.maximum(whole, 1)
-        units = np.concatenate([left, right])
-        order = np.argsort(units, kind="stable")
-        self._partners = np.concatenate([right, left])[order]
-        self._ratios = np.concatenate([ratio, ratio])[order]
-        counts = np.bincount(units, minlength=len(texts))
+        left, right, distances = _all_pairs(texts, threshold, progress)
+        lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+        totals = lengths[left] + lengths[right]
+        ratios = (totals - distances) / np.maximum(totals, 1)
+        ids = np.concatenate([left, right])
+        order = np.argsort(ids, kind="stable")
+        self._neighbors = np.concatenate([right, left])[order]
+        self._ratios = np.concatenate([ratios, ratios])[order]
+        counts = np.bincount(ids, minlength=len(texts))
         self._ends = array("q", np.cumsum(counts).astype(np.int64).tobytes())
 
-    def of(self, unit: int) -> Iterator[tuple[int, float]]:
-        """The text itself, then the others."""
-        yield unit, 1.0
-        begin, end = self._ends[unit - 1] if unit else 0, self._ends[unit]
+    def of(self, text_id: int) -> Iterator[tuple[int, float]]:
+        """(text id, similarity): the text itself, then its neighbors."""
+        yield text_id, 1.0
+        begin, end = self._ends[text_id - 1] if text_id else 0, self._ends[text_id]
         if begin < end:
-            partners, ratios = self._partners[begin:end], self._ratios[begin:end]
-            yield from zip(partners.tolist(), ratios.tolist(), strict=True)
+            neighbors, ratios = self._neighbors[begin:end], self._ratios[begin:end]
+            yield from zip(neighbors.tolist(), ratios.tolist(), strict=True)
 
 
 @dataclass
-class _Search:
-    """The rows that stay, by view, text and subject: at most one row for each three of these."""
+class _KeptRows:
+    """The rows kept so far, at most one for each column, text and subject."""
 
-    neighbours: Sequence[_Neighbours]
-    views: Sequence[View]
+    neighbors: Sequence[_Neighbors]
+    columns: Sequence[TextColumn]
     kept: list[_Kept] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.kept = [{} for _ in self.views]
+        self.kept = [{} for _ in self.columns]
 
-    def keep(self, row: int, rank: int, subject: int) -> None:
-        key = -2 - row if subject == UNKNOWN else subject
-        for view, kept in zip(self.views, self.kept, strict=True):
-            unit = view.units[row]
-            if unit != UNKNOWN:
-                kept.setdefault(unit, {})[key] = (rank, row)
+    def add(self, row: int, rank: int, subject: int) -> None:
+        key = -2 - row if subject == NO_ID else subject
+        for column, kept in zip(self.columns, self.kept, strict=True):
+            text_id = column.ids[row]
+            if text_id != NO_ID:
+                kept.setdefault(text_id, {})[key] = (rank, row)
 
-    def twin(self, row: int, subject: int) -> NearDuplicate | None:
-        """The closest row that stays and has the same subject; of equally close ones the first."""
-        if subject == UNKNOWN:
+    def closest(self, row: int, subject: int) -> NearDuplicate | None:
+        """The most similar kept row with the same subject; of ties the first."""
+        if subject == NO_ID:
             return None
         best: tuple[float, int, NearDuplicate] | None = None
-        for number, kept, unit, ratio in self._near(row):
-            if (found := kept[unit].get(subject)) is not None:
-                at = (-ratio, found[0], NearDuplicate(found[1], ratio, number))
-                best = at if best is None else min(best, at)
+        for column, kept, text_id, ratio in self._similar(row):
+            if (found := kept[text_id].get(subject)) is not None:
+                candidate = (-ratio, found[0], NearDuplicate(found[1], ratio, column))
+                best = candidate if best is None else min(best, candidate)
         return best[2] if best else None
 
-    def others(self, row: int) -> Review | None:
-        """The rows that stay and are its twins, whatever their subject."""
-        near = sorted(self._near(row), key=lambda each: -each[3])
-        count = sum(len(kept[unit]) for _, kept, unit, _ in near)
+    def of_any_subject(self, row: int) -> FlaggedRow | None:
+        """The near-duplicates of a row among the kept rows, whatever their subject."""
+        similar = sorted(self._similar(row), key=lambda each: -each[3])
+        count = sum(len(kept[text_id]) for _, kept, text_id, _ in similar)
         if not count:
             return None
-        twins = (
-            (-ratio, rank, NearDuplicate(other, ratio, number))
-            for number, kept, unit, ratio in near[: CLOSEST * len(self.views)]
-            for rank, other in islice(kept[unit].values(), CLOSEST)
+        ranked = (
+            (-ratio, rank, NearDuplicate(other, ratio, column))
+            for column, kept, text_id, ratio in similar[: MAX_CLOSEST * len(self.columns)]
+            for rank, other in islice(kept[text_id].values(), MAX_CLOSEST)
         )
         closest: dict[int, NearDuplicate] = {}
-        for _, _, twin in sorted(twins):
-            closest.setdefault(twin.row, twin)
-        return Review(row, count, tuple(islice(closest.values(), CLOSEST)))
+        for _, _, duplicate in sorted(ranked):
+            closest.setdefault(duplicate.row, duplicate)
+        return FlaggedRow(row, count, tuple(islice(closest.values(), MAX_CLOSEST)))
 
-    def _near(self, row: int) -> Iterator[tuple[int, _Kept, int, float]]:
-        """(view, what it keeps, text, ratio) of all texts close to the row's with a row kept."""
-        for number, (view, kept) in enumerate(zip(self.views, self.kept, strict=True)):
-            unit = view.units[row]
-            if unit != UNKNOWN:
-                for other, ratio in self.neighbours[number].of(unit):
+    def _similar(self, row: int) -> Iterator[tuple[int, _Kept, int, float]]:
+        """(column, its kept rows, text id, ratio) of each similar text of which a row is kept."""
+        for number, (column, kept) in enumerate(zip(self.columns, self.kept, strict=True)):
+            text_id = column.ids[row]
+            if text_id != NO_ID:
+                for other, ratio in self.neighbors[number].of(text_id):
                     if other in kept:
                         yield number, kept, other, ratio
 
 
-def _held(
+def _all_pairs(
     texts: Sequence[str], threshold: float, progress: Progress | None
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-    """(left, right, distance) of all pairs of different texts."""
+    """(left, right, distance) of all pairs of distinct texts."""
     import numpy as np
 
     blocks: list[tuple[NDArray[np.int32], ...]] = []
     count = 0
-    for block in join_codes(texts, threshold, progress=progress):
+    for block in similarity_join(texts, threshold, progress=progress):
         count += block.left.size
-        if count > MOST_PAIRS:
+        if count > MAX_PAIRS:
             raise UserError(
-                f"more than {MOST_PAIRS:,} pairs of different texts are over {threshold:g}; "
-                "raise --threshold, or compare another field"
+                f"more than {MAX_PAIRS:,} pairs of distinct texts have a similarity above "
+                f"{threshold:g}; raise --threshold, or compare another field"
             )
         blocks.append(tuple(part.astype(np.int32) for part in block))
     if not blocks:
         none = np.zeros(0, np.int32)
         return none, none, none
-    left, right, apart = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-    return left, right, apart
+    left, right, distances = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    return left, right, distances
 
 
 def _precedence(rows: int, scores: Sequence[float] | None) -> Sequence[int]:

@@ -1,7 +1,7 @@
-"""Semantic twins: rows of one subject that ask the same in other words, by an embedding model.
+"""Semantic duplicates: rows of one subject with similar meaning, according to an embedding model.
 
-Found among the rows that stay, and only reported: a model's nearness is an opinion, not a reason to
-remove. Rows of different subjects are never compared.
+They are searched among the kept rows and only reported, never removed. Rows of different subjects
+are not compared.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from clm_data.errors import CredentialsError, UserError
+from clm_data.dedup.join.all_pairs import Progress
+from clm_data.errors import ConfigError, CredentialsError, UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,22 +20,23 @@ if TYPE_CHECKING:
     from clm_data.llm import Endpoint
 
 Embed = Callable[[Sequence[str]], "NDArray[np.float32]"]
-"""Texts to a row of numbers each."""
-AT_ONCE = 64
-"""Texts in one request."""
-MOST_OF_A_SUBJECT = 2_000
-"""Rows of one subject that are compared at most; a commoner subject tells nothing."""
+"""Maps n texts to an array of n vectors, one per row."""
+BATCH_SIZE = 64
+"""Texts per call of the embedding model."""
+MAX_ROWS_PER_SUBJECT = 2_000
+"""Subjects with more rows are skipped: such a subject is not specific, and cost is quadratic."""
 _TIMEOUT = 120.0
-_SHOWN = 200
+_MAX_REASON = 200
+"""Characters of another library's error shown in ours."""
 
 
-class SemanticTwin(NamedTuple):
-    """Two rows that stay, of one subject; ``left < right``.
+class SemanticDuplicate(NamedTuple):
+    """Two kept rows of one subject with similar meaning; ``left < right``.
 
     Attributes:
-        left: Position of the earlier.
-        right: Position of the later.
-        cosine: Of the angle between their embeddings, -1 to 1.
+        left: Position of the earlier row.
+        right: Position of the later row.
+        cosine: Cosine of their embeddings, -1 to 1.
     """
 
     left: int
@@ -42,140 +44,174 @@ class SemanticTwin(NamedTuple):
     cosine: float
 
 
-def semantic_twins(
-    texts: Sequence[tuple[int, int, str]],
+def find_semantic_duplicates(
+    rows: Sequence[tuple[int, int, str]],
     embed: Embed,
     threshold: float,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[list[SemanticTwin], int]:
-    """Pairs of rows of one subject whose embeddings are at least so close.
+    progress: Progress | None = None,
+) -> tuple[list[SemanticDuplicate], int]:
+    """Pairs of rows of one subject whose embeddings have at least a given cosine.
 
-    A subject that one row alone has costs nothing. One of more than :data:`MOST_OF_A_SUBJECT` rows
-    is left out.
+    Subjects with one row, or more than :data:`MAX_ROWS_PER_SUBJECT`, are not embedded.
 
     Args:
-        texts: (row, subject, text) of each row to look at, in the order of the file.
-        embed: Called with at most :data:`AT_ONCE` different texts.
-        threshold: Cosine, itself included.
-        progress: Told how many of how many texts are embedded.
+        rows: (position, subject id, text) of each row, in source order.
+        embed: Called with at most :data:`BATCH_SIZE` distinct texts.
+        threshold: Minimum cosine, inclusive.
+        progress: Called with the number of texts embedded so far, and in all.
 
     Returns:
-        The pairs, and how many subjects were left out.
+        The pairs, and the number of subjects with more than :data:`MAX_ROWS_PER_SUBJECT` rows.
     """
     groups: dict[int, list[tuple[int, str]]] = {}
-    for row, subject, text in texts:
+    for row, subject, text in rows:
         groups.setdefault(subject, []).append((row, text))
-    compared = [rows for rows in groups.values() if 1 < len(rows) <= MOST_OF_A_SUBJECT]
-    left_out = sum(len(rows) > MOST_OF_A_SUBJECT for rows in groups.values())
-    wanted = list(dict.fromkeys(text for rows in compared for _, text in rows))
-    if not wanted:
+    compared = [group for group in groups.values() if 1 < len(group) <= MAX_ROWS_PER_SUBJECT]
+    left_out = sum(len(group) > MAX_ROWS_PER_SUBJECT for group in groups.values())
+    texts = list(dict.fromkeys(text for group in compared for _, text in group))
+    if not texts:
         return [], left_out
-    vectors = _embedded(wanted, embed, progress)
-    place = {text: index for index, text in enumerate(wanted)}
-    found: list[SemanticTwin] = []
-    for rows in compared:
-        own = vectors[[place[text] for _, text in rows]]
-        found.extend(_close(rows, own @ own.T, threshold))
+    vectors = _unit_vectors(texts, embed, progress)
+    position = {text: index for index, text in enumerate(texts)}
+    found: list[SemanticDuplicate] = []
+    for group in compared:
+        members = vectors[[position[text] for _, text in group]]
+        found.extend(_close_pairs(group, members @ members.T, threshold))
     return sorted(found), left_out
 
 
-def _close(
-    rows: Sequence[tuple[int, str]], cosines: NDArray[np.float32], threshold: float
-) -> Iterator[SemanticTwin]:
+def _close_pairs(
+    group: Sequence[tuple[int, str]], cosines: NDArray[np.float32], threshold: float
+) -> Iterator[SemanticDuplicate]:
     import numpy as np
 
     for left, right in np.argwhere(np.triu(cosines >= threshold, 1)).tolist():
-        yield SemanticTwin(rows[left][0], rows[right][0], float(cosines[left, right]))
+        yield SemanticDuplicate(group[left][0], group[right][0], float(cosines[left, right]))
 
 
-def _embedded(
-    texts: Sequence[str], embed: Embed, progress: Callable[[int, int], None] | None
+def _unit_vectors(
+    texts: Sequence[str], embed: Embed, progress: Progress | None
 ) -> NDArray[np.float32]:
-    """A row of length 1 for each text."""
+    """One embedding per text, scaled to length 1."""
     import numpy as np
 
-    parts = []
-    for top in range(0, len(texts), AT_ONCE):
-        parts.append(embed(texts[top : top + AT_ONCE]))
+    batches = []
+    for start in range(0, len(texts), BATCH_SIZE):
+        batches.append(embed(texts[start : start + BATCH_SIZE]))
         if progress:
-            progress(min(top + AT_ONCE, len(texts)), len(texts))
-    if len({part.shape[1] for part in parts}) > 1:
-        raise UserError("the embedding model gave vectors of several sizes; name another one")
-    vectors = np.concatenate(parts)
+            progress(min(start + BATCH_SIZE, len(texts)), len(texts))
+    if len({batch.shape[1] for batch in batches}) > 1:
+        raise UserError("the embedding model returned vectors of different sizes; use another one")
+    vectors = np.concatenate(batches)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.maximum(norms, 1e-12), dtype=np.float32)
 
 
-def local_embedder(model: str) -> Embed:
-    """A model that sentence-transformers runs here.
+def open_embedder(model: str | None, provider: str | None, base_url: str | None) -> Embed | None:
+    """The embedding model of a provider or endpoint, or a local one if neither is given.
+
+    Args:
+        model: Name of the model; None for no model.
+        provider: A provider of :mod:`clm_data.llm`.
+        base_url: Address of an OpenAI-compatible endpoint.
 
     Raises:
-        UserError: It is not installed, or cannot load the model.
+        UserError: The model cannot be loaded, or a provider is given without a model.
+    """
+    if model is None:
+        if provider is not None or base_url is not None:
+            raise ConfigError("--provider and --base-url require --semantic MODEL")
+        return None
+    if provider is None and base_url is None:
+        return local_embedder(model)
+    from clm_data.config import Settings
+    from clm_data.llm import endpoint
+
+    return remote_embedder(
+        model, endpoint(Settings(provider=provider or "custom", base_url=base_url))
+    )
+
+
+def local_embedder(model: str) -> Embed:
+    """A model run by sentence-transformers on this machine.
+
+    Raises:
+        UserError: The package is not installed, or the model cannot be loaded.
     """
     try:
-        encoders: Any = import_module("sentence_transformers")
+        sentence_transformers: Any = import_module("sentence_transformers")
     except ImportError as error:
         raise UserError(
             "sentence-transformers is not installed; run: pip install sentence-transformers, "
-            "or name an endpoint with --provider or --base-url"
+            "or use an endpoint with --provider or --base-url"
         ) from error
     try:
-        encoder = encoders.SentenceTransformer(model)
-    except Exception as error:  # the library raises what its back ends raise
-        reason = " ".join(str(error).split())[:_SHOWN]
+        encoder = sentence_transformers.SentenceTransformer(model)
+    except Exception as error:  # sentence-transformers passes on the exceptions of its back ends
+        reason = " ".join(str(error).split())[:_MAX_REASON]
         raise UserError(f"the embedding model '{model}' cannot be loaded: {reason}") from error
 
     def embed(texts: Sequence[str]) -> NDArray[np.float32]:
         import numpy as np
 
-        found = encoder.encode(list(texts), convert_to_numpy=True, show_progress_bar=False)
-        return np.asarray(found, dtype=np.float32)
+        vectors = encoder.encode(list(texts), convert_to_numpy=True, show_progress_bar=False)
+        return np.asarray(vectors, dtype=np.float32)
 
     return embed
 
 
-def remote_embedder(model: str, at: Endpoint) -> Embed:
-    """A model behind an endpoint that speaks OpenAI's embeddings protocol.
+def remote_embedder(model: str, endpoint: Endpoint) -> Embed:
+    """A model behind an endpoint with OpenAI's embeddings API.
 
-    What it returns raises UserError for what the endpoint refuses, and CredentialsError for a key.
+    The returned function raises CredentialsError if access is refused, and UserError for other
+    failures of a request.
     """
     from openai import OpenAI, OpenAIError
 
-    client = OpenAI(api_key=at.key or "none", base_url=at.base_url, timeout=_TIMEOUT, max_retries=4)
-    # The SDK reads these from variables meant for another service.
+    client = OpenAI(
+        api_key=endpoint.key or "none",
+        base_url=endpoint.base_url,
+        timeout=_TIMEOUT,
+        max_retries=4,
+    )
+    # The SDK reads these from environment variables that are meant for another service.
     client.organization = None
     client.project = None
 
     def embed(texts: Sequence[str]) -> NDArray[np.float32]:
         body = {"model": model, "input": list(texts), "encoding_format": "float"}
         try:
-            answer = client.post("/embeddings", cast_to=object, body=body)
+            response = client.post("/embeddings", cast_to=object, body=body)
         except (OpenAIError, ValueError) as error:
-            raise _refusal(error, at) from error
-        return _vectors(answer, len(texts), at)
+            raise _request_error(error, endpoint) from error
+        return _vectors(response, len(texts), endpoint)
 
     return embed
 
 
-def _vectors(answer: Any, count: int, at: Endpoint) -> NDArray[np.float32]:
+def _vectors(response: Any, count: int, endpoint: Endpoint) -> NDArray[np.float32]:
+    """The vectors of a response, in the order of the texts."""
     import numpy as np
 
+    url = endpoint.base_url
     try:
-        rows = sorted(answer["data"], key=lambda row: row["index"])
+        rows = sorted(response["data"], key=lambda row: row["index"])
         vectors = np.array([row["embedding"] for row in rows], dtype=np.float32)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{at.base_url} did not answer with embeddings; check the model") from error
+        raise UserError(f"{url} did not return embeddings; check the model") from error
     if vectors.ndim != 2 or len(vectors) != count or not np.isfinite(vectors).all():
-        raise UserError(f"{at.base_url} did not answer with an embedding for each text")
+        raise UserError(f"{url} did not return one embedding per text; check the model")
     return vectors
 
 
-def _refusal(error: Exception, at: Endpoint) -> UserError:
+def _request_error(error: Exception, endpoint: Endpoint) -> UserError:
     status = getattr(error, "status_code", None)
     if status in (401, 403):
-        mend = f"check {at.key_variable}" if at.key_variable else "it wants a key"
-        return CredentialsError(f"{at.base_url} refused access (HTTP {status}); {mend}")
+        fix = f"check {endpoint.key_variable}" if endpoint.key_variable else "it requires a key"
+        return CredentialsError(f"{endpoint.base_url} refused access (HTTP {status}); {fix}")
     reason = " ".join(str(error).split())
-    if at.key:
-        reason = reason.replace(at.key, "***")
-    return UserError(f"{at.base_url}: no embeddings: {reason[:_SHOWN]}; nothing was written")
+    if endpoint.key:
+        reason = reason.replace(endpoint.key, "***")
+    return UserError(
+        f"{endpoint.base_url}: no embeddings: {reason[:_MAX_REASON]}; nothing was written"
+    )

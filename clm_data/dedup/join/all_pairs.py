@@ -46,7 +46,7 @@ class Distinct:
     group: NDArray[np.int64]
 
 
-def join_codes(
+def similarity_join(
     texts: Sequence[str],
     threshold: Fraction | float,
     *,
@@ -109,7 +109,7 @@ def distinct_pairs(
     way: Way | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Pairs]:
-    """:func:`join_codes` of texts of which no two are equal."""
+    """:func:`similarity_join` of texts of which no two are equal."""
     chosen = way or _way(texts)
     if chosen == "plain" or not texts:
         yield from plain_pairs(texts, limit)

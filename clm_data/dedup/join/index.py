@@ -65,7 +65,7 @@ class SimilarityIndex:
     """Known texts that can be asked for the twins of a new one.
 
     Equal to the join: asking for each text before adding it gives the pairs that
-    :func:`clm_data.dedup.join.signatures.join_codes` finds among them.
+    :func:`clm_data.dedup.join.all_pairs.similarity_join` finds among them.
 
     Args:
         threshold: 0 to 1; a pair must be strictly over it.

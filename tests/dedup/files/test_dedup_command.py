@@ -21,9 +21,8 @@ import pytest
 from helpers.hub_server import Repo, running_hub
 
 from clm_data.cli import run
-from clm_data.dedup.files.report import Settings
-from clm_data.dedup.files.run import LONGEST_CELL, Outputs, deduplicate_table
-from clm_data.dedup.files.text_tables import open_table
+from clm_data.dedup.files.run import deduplicate
+from clm_data.dedup.files.texts import MAX_CELL_LENGTH
 
 ROWS: list[dict[str, Any]] = [
     {"zh": {"prompt": "世界上最大的海湾是", "subject": "海湾"}, "score": 1},
@@ -112,7 +111,7 @@ def test_the_report_goes_where_it_is_asked_for(
     out, page = file.with_name("out.jsonl"), file.with_name("r.html")
     command = ["dedup", str(file), *FIELD, "--out", str(out), "--force"]
     assert run([*command, "--report", str(page)]) == 0
-    assert "7 rows: 4 kept, 3 removed; 2 without text" in capsys.readouterr().out
+    assert "7 rows: 4 kept, 3 removed; 2 without text kept" in capsys.readouterr().out
     assert "<del>" in page.read_text("utf-8")
     assert run([*command, "--report", "-"]) == 0
     assert "kept row" in capsys.readouterr().out
@@ -126,19 +125,19 @@ def test_the_report_goes_where_it_is_asked_for(
     ("content", "options", "says"),
     [
         ('{"q": "x"}\n', [], "no row has the column 'p'"),
-        ('{"p": "x"}\n{"p": 7}\n', [], "rows.jsonl:2: 'p' is a number, not a text"),
+        ('{"p": "x"}\n{"p": 7}\n', [], "rows.jsonl:2: 'p' is a number, not text"),
         ('{"p": "x"}\n{"p": ["x"]}\n', [], "rows.jsonl:2: 'p' is a list"),
         (
             '{"p": {"zh": "x"}}\n',
             [],
-            "rows.jsonl:1: 'p' is an object, not a text; reach into it: p.zh",
+            "rows.jsonl:1: 'p' is an object, not text; select a field of it, such as p.zh",
         ),
         ('{"p": "x", "s": "best"}\n', ["--policy", "keep-best", "--score", "s"], "not a number"),
         ('{"p": "x", "s": true}\n', ["--policy", "keep-best", "--score", "s"], "true or false"),
         ('{"p": "x"}\n', ["--policy", "keep-best", "--score", "s"], "no row has the column 's'"),
         ('{"p": "x", "s": 1}\n', ["--policy", "by-subject", "--subject", "s"], "is a number"),
-        ("", [], "holds no rows"),
-        (f'{{"p": "{"x" * (LONGEST_CELL + 1)}"}}\n', [], "take the row out"),
+        ("", [], "has no rows"),
+        (f'{{"p": "{"x" * (MAX_CELL_LENGTH + 1)}"}}\n', [], "remove the row"),
         ('{"p": "x"}\n', ["--policy", "keep-last"], "did you mean keep-"),
         ('{"p": "x"}\n', ["--policy", "keep-best"], "--score"),
         ('{"p": "x"}\n', ["--score", "s"], "keep-best"),
@@ -184,7 +183,7 @@ def test_what_a_user_can_mend_is_one_line_and_leaves_nothing(
         ("there.jsonl", "--force"),
         ("folder", "not a regular file"),
         ("folder/none/out.jsonl", "No such file"),
-        ("out.csv", "name it *.jsonl"),
+        ("out.csv", "name the file *.jsonl"),
         ("x" * 300, "too long"),
         ("/dev/full", "not a regular file"),
         ("/proc/out.jsonl", "cannot be written"),
@@ -297,12 +296,13 @@ def test_an_interruption_at_any_step_leaves_nothing(tmp_path: Path, step: str) -
         if at == step:
             raise KeyboardInterrupt
 
-    settings = Settings(file=str(path), fields=("p",), threshold=0.999, policy="keep-first")
     with pytest.raises(KeyboardInterrupt):
-        deduplicate_table(
-            open_table(str(path)),
-            settings,
-            Outputs(out, tmp_path / "report.json"),
+        deduplicate(
+            path,
+            "p",
+            threshold=0.999,
+            out=out,
+            report=tmp_path / "report.json",
             progress=interrupt,
         )
     assert list(tmp_path.iterdir()) == [path]
@@ -409,7 +409,7 @@ def test_semantic_twins_are_reported_and_stay(
         assert out.read_bytes() == path.read_bytes()
         out.unlink()
         assert run([*words, "--semantic", "another"]) == 2
-        assert "did not answer with" in capfd.readouterr().err
+        assert "did not return" in capfd.readouterr().err
         monkeypatch.setenv("CLM_DATA_API_KEY", "wrong")
         assert run([*words, "--semantic", "m"]) == 2
         err = capfd.readouterr().err
@@ -469,6 +469,6 @@ def test_a_dataset_on_the_hub_comes_out_as_parquet(tmp_path: Path) -> None:
             for more in ([], ["--split", "test"])
         )
     assert several.returncode == 2
-    assert "the splits train, test; name one with --split" in several.stderr
+    assert "the splits train, test; choose one with --split" in several.stderr
     assert done.returncode == 0, done.stderr
     assert [row["n"] for row in pq.read_table(out).to_pylist()] == [0, 2]

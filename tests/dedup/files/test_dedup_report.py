@@ -11,10 +11,13 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clm_data.dedup.files import report as reports
-from clm_data.dedup.files.policies import View, decide
-from clm_data.dedup.files.report import SEPARATOR, Report, Settings, differences
-from clm_data.dedup.files.semantic import SemanticTwin
+from clm_data.dedup.files.options import DedupOptions
+from clm_data.dedup.files.policies import TextColumn, select_rows
+from clm_data.dedup.files.render import MAX_SHOWN, differences
+from clm_data.dedup.files.report import DedupReport
+from clm_data.dedup.files.row_table import RowTable
+from clm_data.dedup.files.semantic import SemanticDuplicate
+from clm_data.dedup.files.texts import SEPARATOR
 
 
 def report_of(
@@ -22,14 +25,14 @@ def report_of(
     *,
     threshold: float = 0.8,
     subjects: list[int] | None = None,
-    semantic: tuple[SemanticTwin, ...] = (),
+    semantic: tuple[SemanticDuplicate, ...] = (),
     fields: tuple[str, ...] = ("prompt",),
-) -> Report:
-    view = View()
+) -> DedupReport:
+    column = TextColumn()
     for text in texts:
-        view.add(text)
-    settings = Settings(
-        file="made.jsonl",
+        column.add(text)
+    options = DedupOptions(
+        source="made.jsonl",
         fields=fields,
         threshold=threshold,
         policy="keep-first" if subjects is None else "by-subject",
@@ -37,12 +40,13 @@ def report_of(
         semantic="some-model" if semantic else None,
         semantic_threshold=0.8 if semantic else None,
     )
-    return Report(settings, (view,), decide([view], threshold, subjects=subjects), semantic)
+    selection = select_rows([column], threshold, subjects=subjects)
+    return DedupReport(options, RowTable([]), (column,), selection, semantic)
 
 
-def text_of(report: Report, form: str) -> str:
+def text_of(report: DedupReport, form: str) -> str:
     into = io.StringIO()
-    report.write_to(into, form)
+    report.write(into, form)
     return into.getvalue()
 
 
@@ -126,21 +130,21 @@ def test_markup_in_texts_is_text() -> None:
 
 
 def test_table_and_page_show_the_first_and_say_how_many_there_are() -> None:
-    count = reports.SHOWN + 5
+    count = MAX_SHOWN + 5
     texts: list[str | None] = [f"{number:08x}" for number in range(count)] * 2
     report = report_of(texts, threshold=0.99)
-    assert f"the first {reports.SHOWN} of {count}" in text_of(report, "table")
-    assert f"The first {reports.SHOWN} clusters are shown" in text_of(report, "html")
+    assert f"showing the first {MAX_SHOWN} of {count}" in text_of(report, "table")
+    assert f"The first {MAX_SHOWN} clusters are shown" in text_of(report, "html")
     assert len(json.loads(text_of(report, "json"))["clusters"]) == count
 
 
 def test_semantic_twins_are_in_every_form() -> None:
-    report = report_of(["甲的首都是", "哪座城是首都"], semantic=(SemanticTwin(0, 1, 0.91),))
+    report = report_of(["甲的首都是", "哪座城是首都"], semantic=(SemanticDuplicate(0, 1, 0.91),))
     assert report.summary()["removed"] == 0
     found = json.loads(text_of(report, "json"))
     assert [row["row"] for row in found["semantic"][0]["rows"]] == [1, 2]
     assert "0.9100" in text_of(report, "html")
-    assert "semantic twin" in text_of(report, "table")
+    assert "semantic duplicate" in text_of(report, "table")
 
 
 @given(st.text("ab中 ", max_size=30), st.text("ab中 ", max_size=30))

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from rapidfuzz.distance import Indel
 
 from clm_data.dedup.files import policies
-from clm_data.dedup.files.policies import UNKNOWN, Outcome, View, decide
+from clm_data.dedup.files.policies import NO_ID, Selection, TextColumn, select_rows
 from clm_data.errors import UserError
 
 
-def view_of(texts: list[str | None]) -> View:
-    view = View()
+def view_of(texts: list[str | None]) -> TextColumn:
+    view = TextColumn()
     for text in texts:
         view.add(text)
     return view
@@ -55,7 +55,7 @@ def by_definition(
         same = [
             twin
             for twin in twins
-            if subjects is None or (subjects[row] == subjects[twin[2]] and subjects[row] != UNKNOWN)
+            if subjects is None or (subjects[row] == subjects[twin[2]] and subjects[row] != NO_ID)
         ]
         if same:
             near, _, other = max(same)
@@ -67,9 +67,11 @@ def by_definition(
     return removed, flagged
 
 
-def as_plain(outcome: Outcome) -> tuple[Removed, Flagged]:
-    removed = {each.row: (each.twin.row, each.twin.ratio) for each in outcome.removed}
-    return removed, {each.row: each.twins for each in outcome.review}
+def as_plain(outcome: Selection) -> tuple[Removed, Flagged]:
+    removed = {
+        each.row: (each.duplicate_of.row, each.duplicate_of.ratio) for each in outcome.removed
+    }
+    return removed, {each.row: each.near_duplicates for each in outcome.flagged}
 
 
 words = st.one_of(st.none(), st.text("ab中", min_size=1, max_size=12))
@@ -83,7 +85,7 @@ def tables(draw: st.DrawFn) -> tuple[list[list[str | None]], list[float], list[i
         for _ in range(draw(st.integers(1, 2)))
     ]
     scores = draw(st.lists(st.sampled_from([0.0, 1.0, 2.5]), min_size=count, max_size=count))
-    subjects = draw(st.lists(st.integers(UNKNOWN, 2), min_size=count, max_size=count))
+    subjects = draw(st.lists(st.integers(NO_ID, 2), min_size=count, max_size=count))
     return columns, scores, subjects
 
 
@@ -97,7 +99,7 @@ def test_every_policy_does_what_its_definition_says(
     columns, scores, subjects = table
     given_scores = scores if best else None
     given_subjects = subjects if with_subjects else None
-    outcome = decide(
+    outcome = select_rows(
         [view_of(column) for column in columns],
         float(threshold),
         scores=given_scores,
@@ -109,19 +111,19 @@ def test_every_policy_does_what_its_definition_says(
     )
     assert removed == expected_removed
     assert flagged == (expected_flagged if with_subjects else {})
-    assert list(outcome.stays) == [row not in removed for row in range(len(columns[0]))]
+    assert list(outcome.keep) == [row not in removed for row in range(len(columns[0]))]
 
 
 def test_a_removed_row_takes_no_other_with_it() -> None:
     chain = ["aaaaaaaaaa", "aaaaaaaaab", "aaaaaaaabb"]  # 0-1 and 1-2 are 0.9 alike, 0-2 is 0.8
-    outcome = decide([view_of([*chain])], 0.85)
+    outcome = select_rows([view_of([*chain])], 0.85)
     assert [each.row for each in outcome.removed] == [1]
 
 
 def test_exactly_the_threshold_stays() -> None:
     texts: list[str | None] = ["aaaaaaaaaa", "aaaaaaaaab"]
-    assert not decide([view_of(texts)], 0.9).removed
-    assert decide([view_of(texts)], 0.8999).removed
+    assert not select_rows([view_of(texts)], 0.9).removed
+    assert select_rows([view_of(texts)], 0.8999).removed
 
 
 def test_the_gulf_and_the_strait_are_two_facts() -> None:
@@ -130,29 +132,29 @@ def test_the_gulf_and_the_strait_are_two_facts() -> None:
         "世界上最大的海峡是",
         "世界上最大的海湾是",
     ]
-    outcome = decide([view_of(texts)], 0.8, subjects=[0, 1, 0])
+    outcome = select_rows([view_of(texts)], 0.8, subjects=[0, 1, 0])
     assert [each.row for each in outcome.removed] == [2]
-    assert [(each.row, each.closest[0].row) for each in outcome.review] == [(1, 0)]
-    assert outcome.pairs_to_review == 1
+    assert [(each.row, each.closest[0].row) for each in outcome.flagged] == [(1, 0)]
+    assert outcome.flagged_pairs == 1
 
 
 def test_of_equal_texts_without_text_none_goes() -> None:
-    outcome = decide([view_of([None, None, "x", None])], 0.9)
-    assert bytes(outcome.stays) == b"\1\1\1\1"
+    outcome = select_rows([view_of([None, None, "x", None])], 0.9)
+    assert bytes(outcome.keep) == b"\1\1\1\1"
 
 
 def test_many_equal_rows_of_different_subjects_are_counted_and_ten_named() -> None:
     count = 3_000  # as pairs four and a half million
-    outcome = decide([view_of(["它的首都是"] * count)], 0.9, subjects=list(range(count)))
+    outcome = select_rows([view_of(["它的首都是"] * count)], 0.9, subjects=list(range(count)))
     assert not outcome.removed
-    last = outcome.review[-1]
-    assert (last.row, last.twins) == (count - 1, count - 1)
-    assert [twin.row for twin in last.closest] == list(range(policies.CLOSEST))
+    last = outcome.flagged[-1]
+    assert (last.row, last.near_duplicates) == (count - 1, count - 1)
+    assert [twin.row for twin in last.closest] == list(range(policies.MAX_CLOSEST))
 
 
 def test_clusters_are_the_rows_that_stay_with_what_went_for_them() -> None:
     texts: list[str | None] = ["bbbb", "aaaa", "bbbb", "aaaa", "cccc", "bbbb"]
-    clusters = list(decide([view_of(texts)], 0.9).clusters())
+    clusters = list(select_rows([view_of(texts)], 0.9).clusters())
     assert [(c.representative, [r.row for r in c.removed]) for c in clusters] == [
         (0, [2, 5]),
         (1, [3]),
@@ -160,8 +162,8 @@ def test_clusters_are_the_rows_that_stay_with_what_went_for_them() -> None:
 
 
 def test_too_many_pairs_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policies, "MOST_PAIRS", 5)
+    monkeypatch.setattr(policies, "MAX_PAIRS", 5)
     texts: list[str | None] = [f"{'长' * 40}{number}" for number in range(10)]
     with pytest.raises(UserError, match="raise --threshold") as caught:
-        decide([view_of(texts)], 0.8)
+        select_rows([view_of(texts)], 0.8)
     assert "\n" not in str(caught.value)

@@ -13,7 +13,12 @@ import pytest
 from numpy.typing import NDArray
 
 from clm_data.cli import run
-from clm_data.dedup.files.semantic import AT_ONCE, MOST_OF_A_SUBJECT, SemanticTwin, semantic_twins
+from clm_data.dedup.files.semantic import (
+    BATCH_SIZE,
+    MAX_ROWS_PER_SUBJECT,
+    SemanticDuplicate,
+    find_semantic_duplicates,
+)
 from clm_data.errors import UserError
 
 ROWS = [
@@ -39,7 +44,7 @@ class Letters:
 def test_only_rows_of_one_subject_are_compared() -> None:
     embed = Letters("ab")
     rows = [(0, 7, "ab"), (2, 8, "ab"), (3, 7, "aabb"), (5, 7, "a"), (9, 4, "b")]
-    found, left_out = semantic_twins(rows, embed, 0.9)
+    found, left_out = find_semantic_duplicates(rows, embed, 0.9)
     assert [(twin.left, twin.right) for twin in found] == [(0, 3)]
     assert found[0].cosine == pytest.approx(1)
     assert left_out == 0
@@ -49,42 +54,45 @@ def test_only_rows_of_one_subject_are_compared() -> None:
 def test_the_threshold_itself_counts() -> None:
     rows = [(0, 1, "a"), (1, 1, "aaab")]
     cosine = 3 / 10**0.5
-    found = [semantic_twins(rows, Letters("ab"), at)[0] for at in (cosine - 1e-6, cosine + 1e-6)]
-    assert found == [[SemanticTwin(0, 1, pytest.approx(cosine))], []]
+    found = [
+        find_semantic_duplicates(rows, Letters("ab"), at)[0]
+        for at in (cosine - 1e-6, cosine + 1e-6)
+    ]
+    assert found == [[SemanticDuplicate(0, 1, pytest.approx(cosine))], []]
 
 
 def test_texts_are_embedded_once_and_so_many_at_a_time() -> None:
     embed = Letters("ab")
     told: list[tuple[int, int]] = []
-    rows = [(n, n // 2, f"a{n // 4}") for n in range(6 * AT_ONCE)]
-    found, _ = semantic_twins(rows, embed, 0.5, lambda *now: told.append(now))
-    wanted = 6 * AT_ONCE // 4
+    rows = [(n, n // 2, f"a{n // 4}") for n in range(6 * BATCH_SIZE)]
+    found, _ = find_semantic_duplicates(rows, embed, 0.5, lambda *now: told.append(now))
+    wanted = 6 * BATCH_SIZE // 4
     assert sum(map(len, embed.batches)) == wanted
-    assert max(map(len, embed.batches)) == AT_ONCE
+    assert max(map(len, embed.batches)) == BATCH_SIZE
     assert told[-1] == (wanted, wanted)
-    assert len(found) == 3 * AT_ONCE
+    assert len(found) == 3 * BATCH_SIZE
 
 
 def test_nothing_to_compare_asks_no_model_and_a_common_subject_is_counted() -> None:
     embed = Letters("a")
-    assert semantic_twins([], embed, 0.5) == ([], 0)
-    assert semantic_twins([(0, 1, "a"), (1, 2, "a")], embed, 0.5) == ([], 0)
-    common = [(n, 1, "a") for n in range(MOST_OF_A_SUBJECT + 1)]
-    assert semantic_twins(common, embed, 0.5) == ([], 1)
+    assert find_semantic_duplicates([], embed, 0.5) == ([], 0)
+    assert find_semantic_duplicates([(0, 1, "a"), (1, 2, "a")], embed, 0.5) == ([], 0)
+    common = [(n, 1, "a") for n in range(MAX_ROWS_PER_SUBJECT + 1)]
+    assert find_semantic_duplicates(common, embed, 0.5) == ([], 1)
     assert embed.batches == []
 
 
 def test_a_text_without_direction_is_nobodys_twin() -> None:
-    assert semantic_twins([(0, 1, "x"), (1, 1, "y")], Letters("a"), 0.5) == ([], 0)
+    assert find_semantic_duplicates([(0, 1, "x"), (1, 1, "y")], Letters("a"), 0.5) == ([], 0)
 
 
 def test_vectors_of_several_sizes_are_refused() -> None:
     def embed(texts: Sequence[str]) -> NDArray[np.float32]:
         return np.ones((len(texts), len(texts)), dtype=np.float32)
 
-    rows = [(n, 1, str(n)) for n in range(AT_ONCE + 1)]
-    with pytest.raises(UserError, match="several sizes"):
-        semantic_twins(rows, embed, 0.5)
+    rows = [(n, 1, str(n)) for n in range(BATCH_SIZE + 1)]
+    with pytest.raises(UserError, match="different sizes"):
+        find_semantic_duplicates(rows, embed, 0.5)
 
 
 def words(folder: Path, model: str) -> list[str]:

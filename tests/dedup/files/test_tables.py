@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clm_data.dedup.files.text_tables import MISSING, Table, lookup, open_table
+from clm_data.dedup.files.open_table import open_table
+from clm_data.dedup.files.tables import MISSING, Table, lookup
 from clm_data.errors import InputFileError, UnknownNameError, UserError
 
 
@@ -171,10 +172,10 @@ def test_the_format_follows_from_ending_and_content(
         ("t.json", b"[3]", "row 1: a row must be an object"),
         ("t.json", b'"a"', "expected a JSON list"),
         ("t.csv", b'a,b\n"x\n', "t.csv:2: not valid CSV"),
-        ("t.csv", b"a,b\n1,2,3\n", "t.csv:2: 3 cells under 2 columns"),
-        ("t.csv", b"a,a\n1,2\n", "stands twice"),
+        ("t.csv", b"a,b\n1,2,3\n", "t.csv:2: 3 cells for 2 columns"),
+        ("t.csv", b"a,a\n1,2\n", "appears twice"),
         ("t.csv", b"a,b\n\xff\xff\xff\n", "neither UTF-8 nor GB18030"),
-        ("t.parquet", b"PAR1 no parquet", "not a parquet file"),
+        ("t.parquet", b"PAR1 no parquet", "not a readable Parquet file"),
     ],
 )
 def test_what_is_broken_is_said_in_one_line(

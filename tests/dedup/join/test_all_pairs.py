@@ -19,7 +19,7 @@ from rapidfuzz import process
 from rapidfuzz.distance import Indel
 
 from clm_data import bank
-from clm_data.dedup.join.all_pairs import COMPILED_FROM, SIGNED_FROM, Way, distinct, join_codes
+from clm_data.dedup.join.all_pairs import COMPILED_FROM, SIGNED_FROM, Way, distinct, similarity_join
 from clm_data.dedup.join.exact import Limit, Pairs
 
 WAYS: list[Way] = ["signed", "compiled"]
@@ -89,7 +89,7 @@ def test_equal_to_brute_force_on_families_of_random_texts(
     assert len(brute(texts, distances, 0.7)) > 800
     for threshold in THRESHOLDS:
         inclusive = threshold in {0.75, 0.85, 0.99}
-        found = table(join_codes(texts, threshold, inclusive=inclusive, way=way))
+        found = table(similarity_join(texts, threshold, inclusive=inclusive, way=way))
         expected = brute(texts, distances, threshold, inclusive)
         np.testing.assert_array_equal(found, expected)
 
@@ -101,7 +101,7 @@ def test_equal_to_brute_force_beyond_the_longest_marked_row(name: str, way: Way)
     assert sum(len(text) > 1024 for text in texts) > 10
     distances = everything(texts)
     for threshold in (0.8, 0.9, 0.95):
-        found = table(join_codes(texts, threshold, way=way))
+        found = table(similarity_join(texts, threshold, way=way))
         np.testing.assert_array_equal(found, brute(texts, distances, threshold))
 
 
@@ -115,37 +115,37 @@ def test_equal_to_brute_force_beyond_the_longest_marked_row(name: str, way: Way)
 def test_equal_to_brute_force_on_any_unicode(
     texts: list[str], threshold: float | Fraction, inclusive: bool, way: Way
 ) -> None:
-    found = table(join_codes(texts, threshold, inclusive=inclusive, way=way))
+    found = table(similarity_join(texts, threshold, inclusive=inclusive, way=way))
     np.testing.assert_array_equal(found, brute(texts, everything(texts), threshold, inclusive))
 
 
 @each_way
 def test_surrogates_are_characters_like_others(way: Way) -> None:
     texts = ["\ud800" + "字" * 12, "\udfff" + "字" * 12, "字" * 12]
-    found = table(join_codes(texts, 0.9, way=way))
+    found = table(similarity_join(texts, 0.9, way=way))
     assert found.tolist() == [[0, 1, 2], [0, 2, 1], [1, 2, 1]]
 
 
 @each_way
 def test_exactly_the_threshold_is_no_pair_unless_inclusive(way: Way) -> None:
     texts = ["abcdefghij", "abcdefghiX", "世界上最大的海湾是什么", "世界上最大的海峡是什么"]
-    assert table(join_codes(texts, 0.9, way=way)).tolist() == [[2, 3, 2]]
-    both = table(join_codes(texts, 0.9, inclusive=True, way=way))
+    assert table(similarity_join(texts, 0.9, way=way)).tolist() == [[2, 3, 2]]
+    both = table(similarity_join(texts, 0.9, inclusive=True, way=way))
     assert both.tolist() == [[0, 1, 2], [2, 3, 2]]
 
 
 @each_way
 def test_nothing_is_over_one_and_only_equal_texts_reach_it(way: Way) -> None:
     texts = ["a", "b", "a", "", "", "a"]
-    assert not list(join_codes(texts, 1.0, way=way))
-    found = table(join_codes(texts, 1.0, inclusive=True, way=way))
+    assert not list(similarity_join(texts, 1.0, way=way))
+    found = table(similarity_join(texts, 1.0, inclusive=True, way=way))
     assert found.tolist() == [[0, 2, 0], [0, 5, 0], [2, 5, 0], [3, 4, 0]]
 
 
 @each_way
 def test_many_equal_texts_come_in_blocks_of_bounded_size(way: Way) -> None:
     texts = ["same", "sames"] * 600
-    blocks = list(join_codes(texts, 0.8, way=way))
+    blocks = list(similarity_join(texts, 0.8, way=way))
     assert sum(block.left.size for block in blocks) == 1200 * 1199 // 2
     assert max(block.left.size for block in blocks) < 100_000
     assert len(blocks) > 5
@@ -181,7 +181,7 @@ def test_candidates_that_overflow_their_room_are_all_found(
     monkeypatch.setattr(f"clm_data.dedup.join.{MODULES[way]}._CANDIDATES", 100)
     # Texts of one histogram: nothing but the common subsequence tells them apart.
     texts = ["".join(text) for text in islice(permutations("abcdefgh"), 0, None, 20)]
-    found = table(join_codes(texts, 0.8, way=way))
+    found = table(similarity_join(texts, 0.8, way=way))
     expected = brute(texts, everything(texts), 0.8)
     assert len(expected) > 1_000
     np.testing.assert_array_equal(found, expected)
@@ -190,7 +190,7 @@ def test_candidates_that_overflow_their_room_are_all_found(
 @each_way
 def test_number_of_threads_changes_nothing(way: Way) -> None:
     texts = corpus(LETTERS["latin"], 60, seed=3, families=300)
-    one, three = (list(join_codes(texts, 0.85, threads=count, way=way)) for count in (1, 3))
+    one, three = (list(similarity_join(texts, 0.85, threads=count, way=way)) for count in (1, 3))
     assert len(one) == len(three) > 3
     for left, right in zip(one, three, strict=True):
         np.testing.assert_array_equal(np.stack(left), np.stack(right))
@@ -214,14 +214,14 @@ def test_equal_to_brute_force_on_the_bank(way: Way) -> None:
 
 def agree_with_brute_force(texts: list[str], way: Way) -> None:
     for threshold in (0.7, 0.8, 0.9):
-        found = table(join_codes(texts, threshold, way=way))
+        found = table(similarity_join(texts, threshold, way=way))
         np.testing.assert_array_equal(found, brute(texts, everything(texts), threshold))
 
 
 @each_way
 def test_a_join_that_is_not_read_to_its_end_stops(way: Way) -> None:
     texts = corpus(LETTERS["latin"], 60, seed=3, families=300)
-    blocks = join_codes(texts, 0.85, way=way)
+    blocks = similarity_join(texts, 0.85, way=way)
     assert next(blocks).left.size > 0
     blocks.close()  # type: ignore[attr-defined]
     assert not list(blocks)
@@ -231,7 +231,7 @@ def test_a_join_that_is_not_read_to_its_end_stops(way: Way) -> None:
 def test_progress_ends_with_all_texts(way: Way) -> None:
     texts = [f"{index:06}" for index in range(3000)]
     told: list[tuple[int, int]] = []
-    list(join_codes(texts, 0.9, way=way, progress=lambda *now: told.append(now)))
+    list(similarity_join(texts, 0.9, way=way, progress=lambda *now: told.append(now)))
     assert told == [(1024, 3000), (2048, 3000), (3000, 3000)]
 
 
@@ -255,7 +255,7 @@ def loaded(code: str) -> set[str]:
 def of_the_join(count: int, before: str = "pass") -> set[str]:
     """What a join of so many different texts loads, of the modules that tell its way."""
     code = f"from clm_data.dedup.join import all_pairs; {before}; "
-    code += f"list(all_pairs.join_codes([f'{{n:05}}' for n in range({count})], 0.9)); "
+    code += f"list(all_pairs.similarity_join([f'{{n:05}}' for n in range({count})], 0.9)); "
     modules = "signatures", "with_numpy", "with_numba", "kernels"
     code += f"print(*[m for m in {modules} if 'clm_data.dedup.join.' + m in sys.modules]"
     code += ", *[w for w in ('numba', 'rapidfuzz') if w in sys.modules])"
@@ -299,7 +299,7 @@ def test_a_text_too_long_for_a_sort_key_makes_the_join_plain(
     texts = [f"{number:05}" for number in range(SIGNED_FROM)]
     monkeypatch.setattr("clm_data.dedup.join.all_pairs.LONGEST", 4)
     monkeypatch.delattr(signatures, "prepare")
-    assert not list(join_codes(texts, 0.9))
+    assert not list(similarity_join(texts, 0.9))
 
 
 def test_signatures_that_exclude_little_are_no_reason_to_load_compiled_code(
@@ -309,7 +309,7 @@ def test_signatures_that_exclude_little_are_no_reason_to_load_compiled_code(
     monkeypatch.setattr("clm_data.dedup.join.all_pairs.COMPILED_FROM", 1)
     monkeypatch.delattr("clm_data.dedup.join.with_numba.Compiled")
     texts = corpus(LETTERS["latin"], 500, seed=6, families=15)
-    found = table(join_codes(texts, 0.7))
+    found = table(similarity_join(texts, 0.7))
     np.testing.assert_array_equal(found, brute(texts, everything(texts), 0.7))
     with pytest.raises(ImportError, match="Compiled"):
-        list(join_codes(corpus(LETTERS["five thousand"], 12, seed=6), 0.9))
+        list(similarity_join(corpus(LETTERS["five thousand"], 12, seed=6), 0.9))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clm_data.dedup.join.all_pairs import join_codes
+from clm_data.dedup.join.all_pairs import similarity_join
 from clm_data.dedup.join.index import Match, SimilarityIndex
 
 ANY = st.characters(exclude_categories=())
@@ -27,7 +27,7 @@ def one_by_one(
 
 
 def joined(texts: list[str], threshold: float | Fraction, inclusive: bool) -> set[tuple[int, int]]:
-    blocks = join_codes(texts, threshold, inclusive=inclusive)
+    blocks = similarity_join(texts, threshold, inclusive=inclusive)
     return {pair for b in blocks for pair in zip(b.left.tolist(), b.right.tolist(), strict=True)}
 
 
