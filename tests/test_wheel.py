@@ -54,8 +54,9 @@ def test_the_wheel_alone_runs_the_demo_with_the_same_result(
 
 def test_the_wheel_has_the_recipes_and_the_paper_s_figures(installed: Path, tmp_path: Path) -> None:
     script = (
-        "from clm_data.eval.paper import paper_rows; from clm_data.eval.recipe import bundled; "
-        "print(*bundled(), *paper_rows())"
+        "from clm_data.eval.paper import paper_rows\n"
+        "from clm_data.eval.recipe import bundled_recipes\n"
+        "print(*bundled_recipes(), *paper_rows())"
     )
     names = run(installed, tmp_path, "-c", script).split()
     assert {"cpu-miniature", "table1", "table2", "table3"} <= set(names)

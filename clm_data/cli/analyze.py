@@ -51,8 +51,8 @@ def analyze(
         raise MissingExtraError("torch", "eval") from error
     from clm_data.eval.analysis.run import analyse_folder
     from clm_data.eval.dataset import load_dataset
+    from clm_data.eval.environment import default_cache_folder
     from clm_data.eval.figures.draw import draw_figures
-    from clm_data.eval.sweep.runner import default_cache
 
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
@@ -63,7 +63,7 @@ def analyze(
         dataset=load_dataset(source) if source is not None else None,
         models=model or (),
         states=states,
-        cache=cache or default_cache(),
+        cache=cache or default_cache_folder(),
         log=note,
     )
     note("drawing the figures")

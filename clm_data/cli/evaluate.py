@@ -13,7 +13,7 @@ from clm_data.cli.common import JsonFlag, State, StrictFlag, note, print_json, s
 if TYPE_CHECKING:
     from clm_data.eval.recipe import Recipe
     from clm_data.eval.results import Results
-    from clm_data.eval.tables import Row
+    from clm_data.eval.tables import TableRow
 
 
 @app.command("eval-baselines")
@@ -98,7 +98,7 @@ def eval_baselines(
     except ImportError as error:
         raise MissingExtraError("torch", "eval") from error
     from clm_data.eval.dataset import load_dataset
-    from clm_data.eval.sweep import runner
+    from clm_data.eval.sweep.runner import run_sweep
 
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()  # what matters is an error of ours
@@ -125,8 +125,7 @@ def eval_baselines(
     read = load_dataset(dataset or str(state.workspace().path / "dataset"))
     if read.left_out:
         note(f"{read.left_out} rows without all texts in both languages are left out")
-    places = runner.Places(out, cache or runner.default_cache(), save_deltas)
-    results = runner.run(chosen, read, places, log=note)
+    results = run_sweep(chosen, read, out=out, cache=cache, save_deltas=save_deltas, log=note)
     if json:
         print_json(results.model_dump(mode="json", exclude={"cells": {"__all__": {"items"}}}))
     else:
@@ -205,7 +204,7 @@ def _page(folders: list[Path], html: Path, dataset: str | None, language: str, j
     say(f"{written.page}; tables in {written.tables}, figures in {written.figures}")
 
 
-def _compare(rows: list[Row], json: bool) -> None:
+def _compare(rows: list[TableRow], json: bool) -> None:
     from clm_data.eval import paper, tables
 
     pairs = paper.compare(rows)
@@ -250,7 +249,7 @@ def _recipe(
 ) -> Recipe:
     """The recipe that a file and the flags make; a flag wins."""
     from clm_data.errors import ConfigError
-    from clm_data.eval.recipe import as_recipe, read_recipe
+    from clm_data.eval.recipe import parse_recipe, read_recipe
 
     if name is None and not models:
         raise ConfigError("name a model with --model (`tiny` needs no download) or a --recipe")
@@ -260,7 +259,7 @@ def _recipe(
         base["models"] = [{"name": model} for model in models]
     changes = {field: value for field, value in machine.items() if value is not None}
     base["models"] = [{**model, **changes} for model in base["models"]]
-    return as_recipe(base, name or "eval-baselines")
+    return parse_recipe(base, name or "eval-baselines")
 
 
 def _words(text: str | None) -> list[str] | None:

@@ -54,15 +54,15 @@ def analyze(
     """
     from clm_data.eval.analysis.run import analyse_folder
     from clm_data.eval.dataset import load_dataset
+    from clm_data.eval.environment import default_cache_folder
     from clm_data.eval.figures.draw import draw_figures
-    from clm_data.eval.sweep.runner import default_cache
 
     done = analyse_folder(
         folder,
         dataset=load_dataset(dataset) if states and dataset is not None else None,
         models=models,
         states=states,
-        cache=cache or default_cache(),
+        cache=cache or default_cache_folder(),
         log=log,
     )
     log("drawing the figures")

@@ -1,11 +1,11 @@
-"""Reading the records to evaluate on: a built dataset, a file or a dataset on the Hub."""
+"""Loading the records to evaluate on: a built dataset, a file, a dataset on the Hub, or rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
@@ -23,8 +23,10 @@ from clm_data.records import (
     digest,
     unique_ids,
 )
+from clm_data.sources.files import RawFile, SourceFile
 
 _PARALLEL = Path("parallel") / "test.parquet"
+_IN_MEMORY = "in-memory dataset"
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class EvalSet:
 
     Attributes:
         name: The folder, file or repository they come from.
-        records: Whole in both languages, in the order of the source.
-        left_out: Rows that lack a text in one language.
+        records: Complete in both languages, in the order of the source.
+        left_out: Number of rows that lack a text in one of the languages.
     """
 
     name: str
@@ -43,51 +45,97 @@ class EvalSet:
 
     @property
     def key(self) -> str:
-        """sha256 of every text that bears on a result, and of the domains."""
+        """sha256 of ids, domains and all texts that affect a result."""
         return digest([_texts(record) for record in self.records])
 
     def first(self, count: int | None) -> EvalSet:
-        """The first records only; None keeps all.
+        """The first records; None keeps all.
 
         Raises:
-            InputFileError: There are fewer.
+            InputFileError: There are fewer than `count`.
         """
         if count is None:
             return self
         if count > len(self.records):
             raise InputFileError(
-                f"{self.name} has {len(self.records)} whole records, {count} are wanted; "
+                f"{self.name} has {len(self.records)} complete records, fewer than {count}; "
                 "lower --facts"
             )
         return EvalSet(self.name, self.records[:count], self.left_out)
 
 
-def load_dataset(source: str) -> EvalSet:
-    """Read a dataset.
+DatasetSource: TypeAlias = str | Path | EvalSet | Iterable[Record] | Iterable[Any]
+"""Where the records come from; see :func:`load_dataset`."""
+
+
+def load_dataset(source: DatasetSource) -> EvalSet:
+    """Load the records that are complete in both languages.
 
     Args:
-        source: A folder that `clm-data build` made or that holds the published JSON files, one
-            file in a format that `clm-data import` reads, or a dataset on the Hub, ``OWNER/NAME``.
+        source: One of
+
+            - a folder made by `clm-data build`, or with the published JSON files;
+            - a file in a format that `clm-data import` reads;
+            - a dataset on the Hub, `OWNER/NAME`;
+            - records, or rows (mappings) in the layout of such a file: a list, a
+              `datasets.Dataset`, or any other iterable;
+            - an :class:`EvalSet`, which is returned as it is.
 
     Raises:
-        InputFileError: Nothing there, unreadable, or without a record in both languages.
+        InputFileError: The source does not exist, cannot be read, or has no record that is complete
+            in both languages.
     """
+    if isinstance(source, EvalSet):
+        return source
+    loaded = _from_path(str(source)) if isinstance(source, (str, Path)) else _from_rows(source)
+    if not loaded.records:
+        raise InputFileError(
+            f"{loaded.name}: no record with prompt, subject, answers, rephrasing and probe in both "
+            "languages; give a dataset made by `clm-data build`"
+        )
+    return loaded
+
+
+def _from_path(source: str) -> EvalSet:
     path = Path(source)
     if not path.exists():
         path = _from_hub(source)
     if path.is_file():
-        read = _from_files([path], path.name)
-    elif (path / _PARALLEL).is_file():
-        read = _from_parquet(path / _PARALLEL, source)
-    else:
-        pair = [path / name for name in (layouts.ZH_FILE, layouts.EN_FILE)]
-        read = _from_files([file for file in pair if file.is_file()], source)
-    if not read.records:
-        raise InputFileError(
-            f"{source}: no record with prompt, subject, answers, rephrasing and probe in both "
-            "languages; give a folder made by `clm-data build`"
-        )
-    return read
+        return _from_files([path], path.name)
+    if (path / _PARALLEL).is_file():
+        return _from_parquet(path / _PARALLEL, source)
+    pair = [path / name for name in (layouts.ZH_FILE, layouts.EN_FILE)]
+    return _from_files([file for file in pair if file.is_file()], source)
+
+
+def _from_rows(source: Iterable[Any]) -> EvalSet:
+    rows = list(source)
+    if all(isinstance(row, Record) for row in rows):
+        return EvalSet(_IN_MEMORY, tuple(rows))
+    for row in rows:
+        if not isinstance(row, Mapping):
+            raise InputFileError(
+                f"{_IN_MEMORY}: expected records or mappings, found {type(row).__name__}; give the "
+                "rows of one split"
+            )
+    plain = [dict(row) for row in rows]
+    try:
+        if all(_is_parallel_row(row) for row in plain):
+            return EvalSet(_IN_MEMORY, tuple(_of_row(row) for row in plain))
+        if all(row.keys() == Record.model_fields.keys() for row in plain):
+            return EvalSet(_IN_MEMORY, tuple(Record.model_validate(row) for row in plain))
+    except ValidationError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputFileError(f"{_IN_MEMORY}: not the records of clm-data: {reason}") from error
+    raw = RawFile(_IN_MEMORY, digest(plain), plain, is_csv=False)
+    return _from_sources([sources.named_format(raw, None)], _IN_MEMORY)
+
+
+def _is_parallel_row(row: Mapping[str, Any]) -> bool:
+    """Whether a row is of the configuration `parallel` of a built dataset."""
+    sides = [row.get(lang) for lang in LANGUAGES]
+    complete = all(isinstance(side, Mapping) and "loc" in side for side in sides)
+    return complete and all(name in row for name in _ROW_FIELDS)
 
 
 def _from_hub(source: str) -> Path:
@@ -102,7 +150,7 @@ def _from_hub(source: str) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputFileError(
-            f"{source}: neither a folder here nor a readable dataset on the Hub: {reason}"
+            f"{source}: neither a local folder nor a readable dataset on the Hub: {reason}"
         ) from error
 
 
@@ -119,24 +167,30 @@ def _from_parquet(file: Path, name: str) -> EvalSet:
     except (OSError, ArrowException, KeyError, TypeError, ValidationError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputFileError(
-            f"{file}: not the parallel rows of clm-data build: {reason}"
+            f"{file}: not the parallel rows of a dataset made by `clm-data build`: {reason}"
         ) from error
 
 
-def _of_row(row: dict[str, Any]) -> Record:
+_ROW_FIELDS = ("id", "case_id", "domain", "review", "origin")
+
+
+def _of_row(row: Mapping[str, Any]) -> Record:
     texts: dict[str, Any] = {}
     for lang in LANGUAGES:
         texts[lang] = {name: row[lang][name] for name in FACT_FIELDS}
         texts[f"{lang}_probe"] = {name: row[lang][name] for name in PROBE_FIELDS}
-    about = {name: row[name] for name in ("id", "case_id", "domain", "review", "origin")}
+    about = {name: row[name] for name in _ROW_FIELDS}
     return Record.model_validate({**about, **texts})
 
 
 def _from_files(files: Sequence[Path], name: str) -> EvalSet:
     if not files:
-        raise InputFileError(f"{name}: no dataset in there; give a folder made by `clm-data build`")
-    candidates = unique_ids(sources.candidates_of([sources.read_file(f) for f in files]).kept)
-    return _of_candidates(name, candidates)
+        raise InputFileError(f"{name}: no dataset found; give a folder made by `clm-data build`")
+    return _from_sources([sources.read_file(file) for file in files], name)
+
+
+def _from_sources(files: Sequence[SourceFile], name: str) -> EvalSet:
+    return _of_candidates(name, unique_ids(sources.candidates_of(files).kept))
 
 
 def _of_candidates(name: str, candidates: Iterable[Candidate]) -> EvalSet:

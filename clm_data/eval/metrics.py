@@ -1,7 +1,7 @@
-"""What is measured, as plain functions on numbers; formulas: ``docs/reference/metrics.md``.
+"""Evaluation metrics as plain functions; `docs/reference/metrics.md` has the formulas.
 
-Nothing here knows of models or files: token ids, log-probabilities and texts come in, shares
-between 0 and 1 (or None, where nothing can be said) go out. Printed tables show percent.
+Inputs are token ids, log-probabilities and texts; outputs are shares between 0 and 1, or None if
+a metric is undefined. Printed tables show percent.
 """
 
 from __future__ import annotations
@@ -17,16 +17,19 @@ from clm_data.eval.intervals import Bootstrap, Interval, percentile_interval, re
 from clm_data.records import LANGUAGES, Language
 
 PARTS = ("reliability", "generality", "locality")
-"""The three parts of a language's score, in the paper's order."""
+"""The parts of a language's score, in the paper's order."""
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 
 
 def token_accuracy(predicted: Sequence[int], expected: Sequence[int]) -> float:
-    """Share of answer tokens that the model puts first, each given the answer before it.
+    """Share of an answer's tokens that the model predicts, under teacher forcing.
 
     Args:
-        predicted: The likeliest token at each answer position.
-        expected: The answer's tokens; as many, at least one.
+        predicted: The most likely token in the place of each token of the answer.
+        expected: The tokens of the answer.
+
+    Raises:
+        ValueError: The lengths differ, or the answer is empty.
     """
     if len(predicted) != len(expected) or not expected:
         raise ValueError(f"{len(predicted)} predictions for {len(expected)} answer tokens")
@@ -34,37 +37,37 @@ def token_accuracy(predicted: Sequence[int], expected: Sequence[int]) -> float:
 
 
 def agreement(before: Sequence[int], after: Sequence[int]) -> float:
-    """Locality of one probe: share of answer positions whose likeliest token the edit kept."""
+    """Locality of a probe: share of its answer's positions where the edit keeps the prediction."""
     return token_accuracy(after, before)
 
 
 def score(parts: Sequence[float]) -> float:
-    """``zh_score`` or ``en_score``: the mean of a language's reliability, generality, locality."""
+    """Score of a language: the mean of its reliability, generality and locality."""
     return sum(parts) / len(parts)
 
 
 def trans(zh_reliability: float, en_reliability: float) -> float | None:
-    """How much of an edit reaches both languages: the smaller reliability over the larger.
+    """The smaller of the two reliabilities divided by the larger, as in the paper.
 
-    1 where both languages answer alike; None where both reliabilities are 0.
+    1 if both languages have the same reliability; None if both are 0.
     """
     larger = max(zh_reliability, en_reliability)
     return min(zh_reliability, en_reliability) / larger if larger > 0 else None
 
 
 def exact_match(generated: str, answer: str, lang: Language) -> bool:
-    """Whether a freely generated continuation begins with the answer.
+    """Whether a generated continuation begins with the answer.
 
-    Both are compared in the form of :func:`clm_data.languages.normalize_answer`; the answer must
-    not end inside a word or a number of the continuation.
+    Both texts are normalized by :func:`clm_data.languages.normalize_answer`. The answer must not
+    end inside a word or number of the continuation.
     """
     wanted = languages.normalize_answer(answer, lang)
     if not wanted:
         return False
     first = re.split(r"[\n。！？；]|[.!?;](?=\s|$)", generated.strip(), maxsplit=1)[0]
     for text in (first, generated):
-        said = languages.normalize_answer(text, lang)
-        if said.startswith(wanted) and not _splits_word(said, len(wanted)):
+        continuation = languages.normalize_answer(text, lang)
+        if continuation.startswith(wanted) and not _splits_word(continuation, len(wanted)):
             return True
     return False
 
@@ -79,15 +82,15 @@ def _splits_word(text: str, at: int) -> bool:
 
 
 def answer_probability(log_probabilities: Sequence[float]) -> float:
-    """Probability of an answer per token: the geometric mean of its tokens' probabilities.
+    """Geometric mean of the probabilities of an answer's tokens.
 
-    Per token, so that answers of different length can be compared.
+    The mean per token makes answers of different length comparable.
     """
     return math.exp(sum(log_probabilities) / len(log_probabilities))
 
 
 def prefers_new(new: Sequence[float], old: Sequence[float]) -> bool:
-    """Whether the new answer is likelier per token than the old one; from log-probabilities."""
+    """Whether the new answer has the higher mean log-probability per token."""
     return sum(new) / len(new) > sum(old) / len(old)
 
 
@@ -112,11 +115,14 @@ def trans_interval(pairs: Sequence[tuple[float, float]], bootstrap: Bootstrap) -
 
 
 def derived(parts: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Scores and ``trans`` from a table row's parts, in the parts' own unit (``trans`` a share).
+    """Scores and `trans` of a table row, computed from its parts.
 
     Args:
-        parts: ``zh_reliability`` ... ``en_locality``; a missing or None part leaves what needs it
-            None.
+        parts: `zh_reliability`, ..., `en_locality`, in any unit; parts may be missing or None.
+
+    Returns:
+        `zh_score` and `en_score` in the unit of the parts, and `trans` as a share; None if a part
+        it needs is missing.
     """
     out: dict[str, float | None] = {}
     for lang in LANGUAGES:

@@ -1,4 +1,4 @@
-"""The paper's figures, and results beside them."""
+"""The values reported in the paper's tables, and comparing results with them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from clm_data.eval.metrics import derived
-from clm_data.eval.tables import NUMBERS, Row, number
+from clm_data.eval.tables import NUMBERS, TableRow, format_difference, format_value
 from clm_data.resources import read_text
 
 MISPRINTED = (("table1", "Qwen2-7B", "AlphaEdit", "en", "zh_score"),)
-"""Printed values that their own row's parts contradict: (table, model, method, language, column).
-The row's parts give 38.20 where 38.53 is printed."""
+"""Reported values that do not follow from the rest of their row, as (table, model, method,
+language, column): 38.53 is printed, but the mean of the row's parts is 38.20."""
 _ALIASES = {
     "llama38b": "llama3",
     "metallama38b": "llama3",
@@ -28,79 +28,72 @@ _ALIASES = {
     "llama2chinese7b": "llama2chinese",
     "llama2chinese7bchat": "llama2chinese",
 }
-"""Names of one model, without marks and in small letters; Table 3 says «Llama»."""
+"""Model names in lower case without punctuation, and the model they stand for. Table 3 abbreviates
+Llama3-8B to "Llama"."""
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One of our rows beside a row of the paper.
+class ComparedRow:
+    """A row of our results and the corresponding row of the paper.
 
     Attributes:
-        table: ``table1``, ``table2`` or ``table3``.
+        table: `table1`, `table2` or `table3`.
         ours: Our row.
-        paper: The paper's, values as printed.
+        paper: The paper's row, with the values as printed.
     """
 
     table: str
-    ours: Row
-    paper: Row
+    ours: TableRow
+    paper: TableRow
 
     def difference(self, column: str) -> float | None:
-        """Ours less the paper's, in points."""
+        """Our value minus the reported value, in percentage points; None if either is missing."""
         ours, theirs = self.ours.values.get(column), self.paper.values.get(column)
         return None if ours is None or theirs is None else ours - theirs
 
 
-def paper_rows() -> dict[str, list[Row]]:
-    """The paper's rows by table, as printed."""
+def paper_rows() -> dict[str, list[TableRow]]:
+    """The rows of the paper's tables, by table, with the values as printed."""
     value = json.loads(read_text("eval", "reference", "paper_tables.json"))
     return {name: [_row(row) for row in rows] for name, rows in value["tables"].items()}
 
 
 def paper_source() -> str:
-    """Where the figures come from."""
+    """Citation of the paper."""
     return str(json.loads(read_text("eval", "reference", "paper_tables.json"))["source"])
 
 
-def _row(row: Mapping[str, Any]) -> Row:
+def _row(row: Mapping[str, Any]) -> TableRow:
     values = {name: float(row[name]) for name in NUMBERS}
-    return Row(row["model"], row["method"], row["edit_language"], int(row["batch_size"]), values)
+    return TableRow(
+        row["model"], row["method"], row["edit_language"], int(row["batch_size"]), values
+    )
 
 
-def recomputed(row: Row) -> dict[str, float | None]:
-    """Scores and ``trans`` in percent from a printed row's parts."""
+def recomputed(row: TableRow) -> dict[str, float | None]:
+    """Scores and `trans` in percent, computed from the other values of a row."""
     out = derived(row.values)
     trans = out["trans"]
     return out | {"trans": None if trans is None else 100 * trans}
 
 
-def rounding_slack(row: Row, column: str) -> float:
-    """How far a printed value may lie from what its parts, rounded to 0.01, give."""
-    half = 0.005
-    if column != "trans":
-        return 2 * half
-    values = [row.values["zh_reliability"], row.values["en_reliability"]]
-    small, large = sorted(value for value in values if value is not None)
-    return 2 * half + 100 * half * (large + small) / (large * (large - half))
-
-
-def compare(rows: Sequence[Row], tables: Sequence[str] = ()) -> list[Compared]:
-    """Our rows beside those of the paper with the same model, method, language and batch size.
+def compare(rows: Sequence[TableRow], tables: Sequence[str] = ()) -> list[ComparedRow]:
+    """Pair our rows with the paper's rows of the same model, method, language and batch size.
 
     Args:
-        rows: Ours.
-        tables: Only these of the paper's; none: all.
+        rows: Our rows.
+        tables: Names of the tables to compare with; empty compares with all.
     """
     out = []
     for table, theirs in paper_rows().items():
         if tables and table not in tables:
             continue
         for paper in theirs:
-            out += [Compared(table, row, paper) for row in rows if _same(row, paper)]
+            out += [ComparedRow(table, row, paper) for row in rows if _same(row, paper)]
     return out
 
 
-def _same(ours: Row, paper: Row) -> bool:
+def _same(ours: TableRow, paper: TableRow) -> bool:
     return (
         _model(ours.model) == _model(paper.model)
         and ours.method == paper.method
@@ -115,27 +108,23 @@ def _model(name: str) -> str:
     return _ALIASES.get(plain, plain)
 
 
-def comparison(pairs: Sequence[Compared]) -> str:
-    """A Markdown table: ours, the paper's and the difference, row by row."""
-    heads = ["table", "model", "method", "edit", "batch", "whose", *NUMBERS]
+def comparison(pairs: Sequence[ComparedRow]) -> str:
+    """A Markdown table with three lines per pair: our values, the reported ones, the difference."""
+    heads = ["table", "model", "method", "edit", "batch", "source", *NUMBERS]
     lines = ["| " + " | ".join(heads) + " |"]
     lines.append("| " + " | ".join(["---"] * 6 + ["---:"] * len(NUMBERS)) + " |")
     for pair in pairs:
         row = pair.ours
         note = f" ({row.note})" if row.note else ""
         lead = [pair.table, row.model, row.method, row.language, str(row.batch_size)]
-        blank = [""] * len(lead)
-        ours = [number(row.values.get(name)) for name in NUMBERS]
-        theirs = [number(pair.paper.values.get(name)) for name in NUMBERS]
-        apart = [_signed(pair.difference(name)) for name in NUMBERS]
+        no_lead = [""] * len(lead)
+        ours = [format_value(row.values.get(name)) for name in NUMBERS]
+        theirs = [format_value(pair.paper.values.get(name)) for name in NUMBERS]
+        difference = [format_difference(pair.difference(name)) for name in NUMBERS]
         for cells in (
             [*lead, "ours" + note, *ours],
-            [*blank, "paper", *theirs],
-            [*blank, "difference", *apart],
+            [*no_lead, "paper", *theirs],
+            [*no_lead, "difference", *difference],
         ):
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-def _signed(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.2f}"

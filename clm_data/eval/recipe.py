@@ -1,8 +1,7 @@
-"""Recipes: what a sweep computes, as a YAML file or from flags."""
+"""Recipes: the grid of a sweep, read from YAML or built from arguments."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,18 +20,20 @@ class ModelSpec(Frozen):
     """A model of a recipe."""
 
     name: str
-    """Hub id, folder, ``gguf:FILE``, or ``tiny``: a small model trained here on the dataset."""
+    """Hub id, folder, `gguf:FILE`, or `tiny`, a small model that is trained on the dataset."""
     label: str | None = None
-    """As in tables; the default is the last part of the name."""
+    """Name in tables; default: the last part of `name`."""
     params: str | None = None
-    """Whose hyperparameters to take (``llama-3-8b``); the default is told from the name."""
+    """Name of the hyperparameters (`llama-3-8b`); default: guessed from `name`."""
     tokenizer: str | None = None
-    """Where it is not the model's own."""
+    """Folder or Hub id; default: the model's own tokenizer."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str | None = None
+    """Default: the first GPU, otherwise the CPU."""
     device_map: str | None = None
+    """`auto` spreads the layers over several GPUs."""
     tokens_per_batch: int = Field(4096, ge=64)
-    """Bounds memory: tokens run at once."""
+    """Maximum tokens per forward pass, which bounds memory."""
 
     @property
     def shown(self) -> str:
@@ -41,68 +42,72 @@ class ModelSpec(Frozen):
 
     @property
     def is_tiny(self) -> bool:
-        """Whether it is the small model that is trained here."""
+        """Whether this is the small model that is trained on the dataset."""
         return self.name == "tiny"
 
     @property
     def params_name(self) -> str:
-        """Whose hyperparameters to take."""
+        """Name of the hyperparameters."""
         return self.params or guess_params(self.name)
 
 
 class Recipe(Frozen):
-    """A grid: every combination of its lists is a cell."""
+    """A grid of cells: one for every combination of the listed values."""
 
     title: str = "Evaluation"
     about: str = ""
-    """What the sweep shows, and what it takes."""
+    """What the sweep shows and what it needs, in a few sentences."""
     models: tuple[ModelSpec, ...] = Field(min_length=1)
     methods: tuple[str, ...] = Field(("memit",), min_length=1)
     languages: tuple[EditLanguage, ...] = Field(("zh", "en", "mix"), min_length=1)
     batch_sizes: tuple[Annotated[int, Field(ge=1)] | Literal["all"], ...] = Field(
         ("all",), min_length=1
     )
-    """Facts edited at once; ``all``: every record."""
+    """Facts per edit; `all`: the whole dataset."""
     layers: tuple[tuple[int, ...] | None, ...] = Field((None,), min_length=1)
-    """Edited layers; null: the hyperparameters' own."""
+    """Edited layers; null: those of the hyperparameters."""
     modes: tuple[Mode, ...] = Field(("batch",), min_length=1)
     protocols: tuple[str, ...] = Field(("native",), min_length=1)
     facts: int | None = Field(None, ge=1)
-    """Only the first so many records; null: all."""
+    """Use only the first N records; null: all."""
     max_batches: int | None = Field(None, ge=1)
-    """Only the first so many batches of each cell; null: all. The paper has one."""
+    """Edit only the first N batches of each cell; null: all. The paper edits one."""
     params: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """By method: hyperparameters that differ from the model's own. Those of the target values
-    stand under ``values``."""
+    """Changes to the hyperparameters, by method. Those of the target values are in the group
+    `values`."""
     corpus: str = "auto"
-    """Text for second moments: ``auto``, ``bank``, ``dataset``, a file, or ``hub:ID``."""
+    """Text for second moments: `auto`, `bank`, `dataset`, a file, or `hub:ID`."""
     corpus_texts: int = Field(100_000, ge=1)
-    """Texts of the corpus that count, at most."""
+    """Maximum number of texts per language."""
     generate: bool = True
-    """Whether to measure free generation, too."""
+    """Whether to generate free continuations as well, for `exact_match`."""
     checkpoints: int = Field(10, ge=0)
-    """Measurements along a sequential run."""
+    """Number of measurements during a sequential run."""
     seed: int = 42
-    """Of contexts and bootstrap."""
+    """Random seed of contexts and bootstrap."""
     resamples: int = Field(1000, ge=0)
-    """Of the bootstrap."""
+    """Number of bootstrap resamples."""
 
     @model_validator(mode="after")
     def _labels_differ(self) -> Recipe:
         labels = [model.shown for model in self.models]
         if len(set(labels)) < len(labels):
-            raise ValueError("two models have one label; give them labels that differ")
+            raise ValueError("two models have the same label; give them different labels")
         return self
 
     @model_validator(mode="after")
     def _params_of_methods(self) -> Recipe:
         unknown = sorted(self.params.keys() - METHODS.keys())
         if unknown:
-            raise ValueError(f"params of {unknown[0]}, which is none of {', '.join(METHODS)}")
+            raise ValueError(f"params of {unknown[0]}, which is not one of {', '.join(METHODS)}")
         return self
 
     def settings(self, records: int) -> list[tuple[ModelSpec, Setting]]:
-        """The cells, model by model, for a dataset of so many records."""
+        """The cells, grouped by model.
+
+        Args:
+            records: Number of records in the dataset.
+        """
         grid = product(
             self.models, self.protocols, self.modes, self.methods,
             self.layers, self.batch_sizes, self.languages,
@@ -124,54 +129,63 @@ class Recipe(Frozen):
 
 
 def read_recipe(name: str) -> Recipe:
-    """A recipe by the name of a bundled one (``table1``), or from a file.
+    """Read a bundled recipe or a file.
+
+    Args:
+        name: Name of a bundled recipe (`table1`), or a file that ends in `.yaml` or `.yml`.
 
     Raises:
-        ConfigError: No such file, or it is not a recipe; says which field is wrong.
-        UnknownNameError: No bundled recipe of that name.
+        ConfigError: The file does not exist, or a field is invalid; the message names it.
+        UnknownNameError: There is no bundled recipe of that name.
     """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         folder = resource("eval", "recipes")
         path = folder / f"{name}.yaml"
         if not path.is_file():
-            raise UnknownNameError("recipe", name, bundled())
-    return as_recipe(read_yaml(path, ConfigError), str(path))
+            raise UnknownNameError("recipe", name, bundled_recipes())
+    return parse_recipe(read_yaml(path, ConfigError), str(path))
 
 
-def bundled() -> list[str]:
-    """Names of the recipes that come with the package."""
+def bundled_recipes() -> list[str]:
+    """Names of the bundled recipes."""
     return sorted(file.stem for file in resource("eval", "recipes").glob("*.yaml"))
 
 
-def as_recipe(value: Any, where: str) -> Recipe:
-    """A recipe from plain data.
+def parse_recipe(value: Any, source: str) -> Recipe:
+    """Validate plain data as a recipe.
+
+    Args:
+        value: A mapping, as read from YAML.
+        source: Where it comes from, for error messages.
 
     Raises:
-        ConfigError: It is not one; ``where`` opens the message.
+        ConfigError: A field is invalid; the message names it.
     """
     try:
         return Recipe.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "the recipe"
-        raise ConfigError(f"{where}: {field}: {first['msg']}") from error
+        raise ConfigError(f"{source}: {field}: {first['msg']}") from error
 
 
 def guess_params(name: str) -> str:
-    """The name under which a model's hyperparameters are kept, told from the model's name.
+    """The name of the hyperparameters that fit a model, guessed from the model's name.
 
     Raises:
-        UnknownNameError: It tells nothing; name one with ``--params``.
+        UnknownNameError: The name matches no known model; set `params` (`--params`).
     """
     plain = "".join(c for c in name.lower() if c.isalnum())
-    for words, known in _KNOWN:
+    for words, params in _PARAMS_BY_WORDS:
         if all(word in plain for word in words):
-            return known
-    raise UnknownNameError("model family (name one with --params)", name, _families())
+            return params
+    raise UnknownNameError(
+        "model family (name one with --params)", name, {params for _, params in _PARAMS_BY_WORDS}
+    )
 
 
-_KNOWN: tuple[tuple[tuple[str, ...], str], ...] = (
+_PARAMS_BY_WORDS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("tiny",), "tiny"),
     (("smollm2",), "smollm2-135m"),
     (("llama2", "chinese"), "llama2-chinese-7b"),
@@ -180,8 +194,4 @@ _KNOWN: tuple[tuple[tuple[str, ...], str], ...] = (
     (("qwen2", "7b"), "qwen2-7b"),
     (("mistral", "7b"), "mistral-7b"),
 )
-"""Words of a model's name, and whose hyperparameters fit it; the first that fits counts."""
-
-
-def _families() -> Iterable[str]:
-    return {known for _, known in _KNOWN}
+"""Words in a model's name, and the name of its hyperparameters; the first match counts."""

@@ -1,12 +1,13 @@
-"""What a sweep leaves behind: one JSON file a cell, and their summary.
+"""The files that a sweep writes: one JSON file per cell, and their summary.
 
-    OUT/results.json        every cell without its single facts; equal runs give equal bytes
-    OUT/cells/KEY.json      one cell (:class:`CellResult`)
-    OUT/before/MODEL-PROTOCOL.json   the unedited model's answers
-    OUT/deltas/KEY-*.safetensors   on request
-    OUT/table.md .csv .tex
+    OUT/results.json                 all cells without their facts; equal runs give equal bytes
+    OUT/cells/KEY.json               one cell (:class:`CellResult`)
+    OUT/before/MODEL-PROTOCOL.json   the unedited model's answers (:class:`BaselineResult`)
+    OUT/deltas/KEY-*.safetensors     weight changes, if asked for
+    OUT/table.md, .csv, .tex         tables in the paper's layout
 
-Shares are between 0 and 1 here; tables show percent. Fields: ``docs/reference/metrics.md``.
+Values are shares between 0 and 1; printed tables show percent. The measures are defined in
+`docs/reference/metrics.md`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AliasChoices, Field, TypeAdapter, ValidationError
 
 from clm_data.errors import InputFileError
 from clm_data.eval.intervals import Bootstrap, Interval, mean_interval
@@ -25,37 +26,39 @@ from clm_data.files import atomic_file
 from clm_data.records import LANGUAGES, Frozen, Language
 
 VERSION = 2
-"""Of the file format and of what is measured; a cell of another version is computed again."""
+"""Version of the file format and of the metrics; cells of another version are recomputed."""
 EditLanguage = Literal["zh", "en", "mix"]
 Mode = Literal["batch", "sequential", "single"]
 
 Measures = dict[str, float | None]
-"""By name, of one fact in one language; None where an answer could not be placed."""
-Said = dict[Language, str]
-"""How a model goes on from the prompts of one fact; empty where it was not let to."""
+"""Measures of one fact in one language, by name; None if the answer has no tokens of its own."""
+Continuation = dict[Language, str]
+"""Greedy continuations of a fact's prompts; empty if no text was generated."""
+Summary = dict[str, Interval | None]
+"""By name (`zh_reliability`, `en_score`, `trans`, ...); None if no fact has a value."""
 
 
 class Setting(Frozen):
-    """One cell of the grid: what was edited into which model, and how."""
+    """The place of a cell in the grid."""
 
     model: str
-    """As in tables."""
+    """Label of the model in tables."""
     method: str
     language: EditLanguage
-    """Language of the edits; ``mix``: each fact in both."""
+    """Language of the edits; `mix` edits each fact in both languages."""
     batch_size: int = Field(ge=1)
-    """Facts edited at once."""
+    """Facts per edit."""
     layers: tuple[int, ...] | None = None
-    """Edited layers; None: the hyperparameters' own."""
+    """Edited layers; None: those of the hyperparameters."""
     mode: Mode = "batch"
-    """``batch``: disjoint batches, each from the original model; ``sequential``: each on top of
-    those before; ``single``: fact by fact from the original model."""
+    """`batch`: each batch edits the original model; `sequential`: each batch is edited on top of
+    the earlier ones; `single`: each fact edits the original model."""
     protocol: str = "native"
-    """``native`` or ``easyedit``."""
+    """`native` or `easyedit`."""
 
     @property
     def label(self) -> str:
-        """For progress and messages."""
+        """Short text for progress and error messages."""
         layers = "" if self.layers is None else f" layers {','.join(map(str, self.layers))}"
         other: list[str] = [self.mode] if self.mode != "batch" else []
         other += [self.protocol] if self.protocol != "native" else []
@@ -63,78 +66,90 @@ class Setting(Frozen):
         return " ".join(words) + layers
 
 
-Summary = dict[str, Interval | None]
-"""By ``zh_reliability``, ``en_score``, ``trans`` ...; None where no fact has a value."""
-
-
 class Refusal(Frozen):
-    """A fact that could not be edited, and why."""
+    """An edit that a method could not make."""
 
     id: str
+    """Id of the record and language of the edit, such as `zh-0001:en`."""
     reason: str
 
 
-class FactResult(Frozen):
-    """One fact in one cell."""
+class BaselineResult(Frozen):
+    """The unedited model's answers to the questions about one record."""
 
     id: str
-    domain: str | None
-    batch: int
-    """From 0."""
     zh: Measures
-    """After the edit."""
     en: Measures
-    said: Said = Field(default_factory=dict)
-    """After the edit."""
+    continuation: Continuation = Field(
+        default_factory=dict, validation_alias=AliasChoices("continuation", "said")
+    )
 
     def measures(self, lang: Language) -> Measures:
-        """Of one language."""
+        """The measures in one language."""
         return self.zh if lang == "zh" else self.en
+
+    def by_language(self) -> dict[Language, Measures]:
+        """The measures by language."""
+        return {"zh": self.zh, "en": self.en}
+
+
+class FactResult(BaselineResult):
+    """The edited model's answers to the questions about one record."""
+
+    domain: str | None
+    batch: int
+    """Number of the batch that edited the record, from 0."""
 
 
 class Checkpoint(Frozen):
-    """A sequential run on its way."""
+    """A measurement during a sequential run."""
 
     edited: int
-    """Facts edited so far; all of them are measured."""
+    """Number of facts edited so far; all of them are measured."""
     after: Summary
 
 
 class CellResult(Frozen):
-    """One cell, done or failed."""
+    """A finished or failed cell."""
 
     version: int = VERSION
     key: str
-    """sha256 of everything that bears on the numbers."""
+    """sha256 of everything that affects the numbers."""
     setting: Setting
     status: Literal["done", "failed"]
     error: str | None = None
-    """Why it failed, in one line."""
+    """The reason of a failure, in one line."""
     facts: int = 0
-    """Facts that were measured."""
+    """Number of measured facts."""
     batches: int = 0
     left_out: int = 0
-    """Facts at the end that fill no whole batch."""
+    """Number of facts that were not measured: those after the last batch."""
     refused: tuple[Refusal, ...] = ()
-    """Measured all the same, as they were not edited."""
+    """Edits that could not be made; their facts are measured like all others."""
     params: dict[str, Any] = Field(default_factory=dict)
+    """Hyperparameters of the method."""
     contexts: dict[str, Any] | None = None
-    """The texts put before prompts, and their seed."""
+    """Texts put before prompts while editing, and their seed."""
     moments: str | None = None
     """Key of the second moments."""
     before: Summary = Field(default_factory=dict)
-    """The unedited model on the same facts."""
+    """The unedited model on the measured facts."""
     after: Summary = Field(default_factory=dict)
+    """The edited model on the same facts."""
     domains: dict[str, dict[str, float | None]] = Field(default_factory=dict)
-    """Means after the edit by domain (``unknown`` where a record names none), and ``facts``."""
-    along: tuple[Checkpoint, ...] = ()
+    """Means after the edit and number of `facts`, by domain (`unknown` if a record has none)."""
+    checkpoints: tuple[Checkpoint, ...] = Field(
+        default=(), validation_alias=AliasChoices("checkpoints", "along")
+    )
+    """Measurements during a sequential run."""
     items: tuple[FactResult, ...] = ()
+    """The measured facts; not in `results.json`."""
     seconds: dict[str, float] = Field(default_factory=dict)
-    """By phase; no part of ``results.json``."""
+    """Seconds by phase; not in `results.json`."""
 
 
 class Results(Frozen):
-    """``results.json``: a whole sweep."""
+    """All cells of a sweep: the content of `results.json`."""
 
     version: int = VERSION
     title: str
@@ -144,18 +159,25 @@ class Results(Frozen):
     records: int
     seed: int
     recipe: dict[str, Any] = Field(default_factory=dict)
-    """What was asked for, as a recipe: with it and the dataset the sweep can be run again."""
+    """The recipe; with it and the dataset the sweep can be repeated."""
     cells: tuple[CellResult, ...]
-    """In the order of the recipe; without ``items`` and ``seconds``."""
+    """In the order of the recipe."""
+    skipped_rows: int = Field(default=0, exclude=True)
+    """Rows of the dataset that lack a text in one of the languages; not in `results.json`."""
 
     @property
     def failed(self) -> tuple[CellResult, ...]:
-        """Cells that could not be computed."""
+        """The failed cells."""
         return tuple(cell for cell in self.cells if cell.status == "failed")
 
 
 def summarize(facts: Sequence[Mapping[Language, Measures]], bootstrap: Bootstrap) -> Summary:
-    """Means with intervals over facts: every measure by language, scores and ``trans``."""
+    """Means over facts with intervals: every measure by language, the scores, and `trans`.
+
+    Args:
+        facts: Measures by language, one entry per fact. A fact without a value does not count.
+        bootstrap: Settings of the intervals.
+    """
     out: Summary = {}
     for lang in LANGUAGES:
         for name in dict.fromkeys(name for fact in facts for name in fact[lang]):
@@ -173,11 +195,11 @@ def summarize(facts: Sequence[Mapping[Language, Measures]], bootstrap: Bootstrap
 
 
 def by_domain(items: Sequence[FactResult]) -> dict[str, dict[str, float | None]]:
-    """Means by domain, without intervals."""
+    """Means and number of facts by domain."""
     domains = sorted({item.domain or "unknown" for item in items})
     out: dict[str, dict[str, float | None]] = {}
     for domain in domains:
-        facts = [as_pair(item) for item in items if (item.domain or "unknown") == domain]
+        facts = [item.by_language() for item in items if (item.domain or "unknown") == domain]
         means = summarize(facts, Bootstrap(resamples=0))
         out[domain] = {
             "facts": len(facts),
@@ -186,29 +208,25 @@ def by_domain(items: Sequence[FactResult]) -> dict[str, dict[str, float | None]]
     return out
 
 
-def as_pair(item: FactResult) -> dict[Language, Measures]:
-    """A fact's measures by language."""
-    return {"zh": item.zh, "en": item.en}
-
-
 def _known(values: Sequence[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a file whole: a reader sees the old one, or none, or the new one."""
+    """Write a JSON file atomically: a reader finds the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(value, ensure_ascii=False, indent=1)
     with atomic_file(path, overwrite=True) as draft:
-        draft.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        draft.write_text(text + "\n", encoding="utf-8")
 
 
 def write_cell(folder: Path, cell: CellResult) -> None:
-    """Write ``cells/KEY.json``."""
+    """Write `cells/KEY.json`."""
     write_json(folder / "cells" / f"{cell.key}.json", cell.model_dump(mode="json"))
 
 
 def read_cell(folder: Path, key: str) -> CellResult | None:
-    """A cell that was written; None where there is none, or none that can be read."""
+    """Read `cells/KEY.json`; None if it does not exist or is damaged."""
     try:
         text = (folder / "cells" / f"{key}.json").read_text(encoding="utf-8")
         return CellResult.model_validate_json(text)
@@ -216,17 +234,46 @@ def read_cell(folder: Path, key: str) -> CellResult | None:
         return None
 
 
+_BASELINES = TypeAdapter(list[BaselineResult])
+
+
+def write_baseline(
+    folder: Path, model: str, protocol: str, answers: Sequence[BaselineResult]
+) -> None:
+    """Write `before/MODEL-PROTOCOL.json`."""
+    file = folder / "before" / f"{model}-{protocol}.json"
+    write_json(file, _BASELINES.dump_python(list(answers), mode="json"))
+
+
+def read_baseline(folder: Path, setting: Setting) -> dict[str, BaselineResult]:
+    """The unedited model's answers, by id of the record; empty if they are missing or damaged.
+
+    Args:
+        folder: Folder of the results.
+        setting: A cell of the model and protocol.
+    """
+    file = folder / "before" / f"{setting.model}-{setting.protocol}.json"
+    try:
+        answers = _BASELINES.validate_json(file.read_text(encoding="utf-8"))
+    except (OSError, ValidationError):
+        return {}
+    return {answer.id: answer for answer in answers}
+
+
 def write_results(folder: Path, results: Results) -> None:
-    """Write ``results.json``."""
+    """Write `results.json`."""
     left_out = {"cells": {"__all__": {"items", "seconds"}}}
     write_json(folder / "results.json", results.model_dump(mode="json", exclude=left_out))
 
 
 def read_results(path: Path) -> Results:
-    """Read ``results.json``, given as the file or its folder.
+    """Read `results.json`.
+
+    Args:
+        path: The file, or the folder of the results.
 
     Raises:
-        InputFileError: Not there, or not one of ours.
+        InputFileError: The file does not exist, or `eval-baselines` did not write it.
     """
     file = path / "results.json" if path.is_dir() else path
     try:
@@ -234,6 +281,6 @@ def read_results(path: Path) -> Results:
     except (OSError, ValidationError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputFileError(
-            f"{file}: no results of clm-data eval-baselines ({reason}); give the folder "
-            "that was named with --out"
+            f"{file}: not the results of clm-data eval-baselines ({reason}); give the folder "
+            "named with --out"
         ) from error

@@ -1,4 +1,4 @@
-"""Tables of results in the paper's layout: Markdown, CSV and LaTeX, in percent."""
+"""Result tables in the paper's layout, as Markdown, CSV and LaTeX. Values are in percent."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from clm_data.errors import UnknownNameError
+from clm_data.eval.intervals import Interval
 from clm_data.eval.metrics import PARTS
-from clm_data.eval.results import CellResult, Results, Setting
+from clm_data.eval.results import CellResult, Results, Setting, Summary
 from clm_data.records import LANGUAGES
 
 NUMBERS = (
@@ -20,7 +20,7 @@ NUMBERS = (
     *(f"{lang}_{part}" for lang in LANGUAGES for part in PARTS),
     "trans",
 )
-"""The numeric columns, in the paper's order; all are better where they are larger."""
+"""Columns of values, in the paper's order; larger is better in all of them."""
 METHOD_NAMES = {
     "memit": "MEMIT",
     "alphaedit": "AlphaEdit",
@@ -28,9 +28,9 @@ METHOD_NAMES = {
     "rome": "ROME",
     "ft": "FT-L",
 }
-"""As printed."""
-EXTRA = ("exact_match", "prefers_new", "p_new", "p_old")
-"""Beyond the paper, by language."""
+"""Names of the methods in tables."""
+EXTRA_MEASURES = ("exact_match", "prefers_new", "p_new", "p_old")
+"""Measures of each language that the paper does not have."""
 
 
 def variant_name(variant: Sequence[str]) -> str:
@@ -44,16 +44,16 @@ def variant_name(variant: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A printed row.
+class TableRow:
+    """A row of a result table.
 
     Attributes:
-        model: As in tables.
-        method: As printed.
-        language: Of the edits.
-        batch_size: Facts edited at once.
-        values: By column, in percent; None where there is none.
-        note: Layers, mode and protocol where they are not the usual; or why the cell failed.
+        model: Label of the model.
+        method: Name of the method as printed.
+        language: Language of the edits: zh, en or mix.
+        batch_size: Facts per edit.
+        values: Percentages by column; None if there is no value.
+        note: Layers, mode and protocol if they are not the default, or why the cell failed.
     """
 
     model: str
@@ -64,18 +64,18 @@ class Row:
     note: str = ""
 
 
-def rows_of(results: Results) -> list[Row]:
-    """Rows of all cells, in order; a failed cell has no values and says why."""
+def rows_of(results: Results) -> list[TableRow]:
+    """One row per cell; the row of a failed cell has no values, and the reason as its note."""
     return [row_of(cell) for cell in results.cells]
 
 
-def row_of(cell: CellResult) -> Row:
-    """The printed row of one cell."""
+def row_of(cell: CellResult) -> TableRow:
+    """The row of a cell."""
     values: dict[str, float | None] = {}
     for name in NUMBERS:
         found = cell.after.get(name)
         values[name] = None if found is None else 100 * found.mean
-    return Row(
+    return TableRow(
         cell.setting.model,
         METHOD_NAMES.get(cell.setting.method, cell.setting.method),
         cell.setting.language,
@@ -94,25 +94,33 @@ def _note(setting: Setting) -> str:
     return "; ".join(parts)
 
 
-def best_of(rows: Sequence[Row]) -> dict[tuple[int, str], bool]:
-    """By row index and column: whether a printed value is the best of its model's rows."""
+def best_of(rows: Sequence[TableRow]) -> dict[tuple[int, str], bool]:
+    """By row index and column: whether a value is the best of its model, as printed.
+
+    Equal printed values are all best; a column with a single value has no best.
+    """
     best: dict[tuple[int, str], bool] = {}
     for model in dict.fromkeys(row.model for row in rows):
         mine = [i for i, row in enumerate(rows) if row.model == model]
         for name in NUMBERS:
-            shown = {i: number(rows[i].values.get(name)) for i in mine}
-            known = [float(text) for text in shown.values() if text != _NONE]
-            for i, text in shown.items():
-                best[i, name] = len(known) > 1 and text != _NONE and float(text) == max(known)
+            values = {i: rows[i].values.get(name) for i in mine}
+            printed = {i: float(format_value(v)) for i, v in values.items() if v is not None}
+            for i in mine:
+                best[i, name] = len(printed) > 1 and printed.get(i) == max(printed.values())
     return best
 
 
-_NONE = "-"
+MISSING = "-"
 
 
-def number(value: float | None) -> str:
-    """Two decimals, as the paper prints."""
-    return _NONE if value is None else f"{value:.2f}"
+def format_value(value: float | None, missing: str = MISSING) -> str:
+    """A value with two decimals, as in the paper; `missing` for None."""
+    return missing if value is None else f"{value:.2f}"
+
+
+def format_difference(value: float | None, missing: str = MISSING) -> str:
+    """A difference with sign and two decimals; `missing` for None."""
+    return missing if value is None else f"{value:+.2f}"
 
 
 HEADINGS = (
@@ -121,15 +129,15 @@ HEADINGS = (
 )  # fmt: skip
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """A Markdown table; the best values of each model are bold."""
-    best, noted = best_of(rows), any(row.note for row in rows)
-    heads = [*HEADINGS, *(["note"] if noted else [])]
-    lines = [_cells(heads), _cells(["---"] * 4 + ["---:"] * len(NUMBERS) + ["---"] * noted)]
+def markdown(rows: Sequence[TableRow]) -> str:
+    """A Markdown table. The best values of each model are bold."""
+    best, has_notes = best_of(rows), any(row.note for row in rows)
+    heads = [*HEADINGS, *(["note"] if has_notes else [])]
+    lines = [_cells(heads), _cells(["---"] * 4 + ["---:"] * len(NUMBERS) + ["---"] * has_notes)]
     for i, row in enumerate(rows):
-        values = [_bold(number(row.values.get(n)), best[i, n]) for n in NUMBERS]
+        values = [_bold(format_value(row.values.get(n)), best[i, n]) for n in NUMBERS]
         lead = [row.model, row.method, row.language, str(row.batch_size)]
-        note = [row.note.replace("|", "\\|")] if noted else []
+        note = [row.note.replace("|", "\\|")] if has_notes else []
         lines.append(_cells([*lead, *values, *note]))
     return "\n".join(lines) + "\n"
 
@@ -142,22 +150,22 @@ def _bold(text: str, best: bool) -> str:
     return f"**{text}**" if best else text
 
 
-def csv_table(rows: Sequence[Row]) -> str:
-    """CSV with a column `best` that names the columns in which the row is its model's best."""
+def csv_table(rows: Sequence[TableRow]) -> str:
+    """CSV. The column `best` names the columns in which the row is the best of its model."""
     best = best_of(rows)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["model", "method", "edit_language", "batch_size", *NUMBERS, "best", "note"])
     for i, row in enumerate(rows):
-        values = ["" if row.values.get(n) is None else number(row.values.get(n)) for n in NUMBERS]
+        values = [format_value(row.values.get(n), missing="") for n in NUMBERS]
         names = " ".join(n for n in NUMBERS if best[i, n])
         lead = [row.model, row.method, row.language, row.batch_size]
         writer.writerow([*lead, *values, names, row.note])
     return out.getvalue()
 
 
-def latex(rows: Sequence[Row]) -> str:
-    r"""A LaTeX table (packages `booktabs`, `multirow`); models are set apart by rules."""
+def latex(rows: Sequence[TableRow]) -> str:
+    r"""A LaTeX table with a rule between models; needs the packages `booktabs` and `multirow`."""
     best = best_of(rows)
     head = [
         r"\begin{tabular}{lllr" + "r" * len(NUMBERS) + "}",
@@ -176,14 +184,8 @@ def latex(rows: Sequence[Row]) -> str:
         else:
             first = ""
         previous = row.model
-        values = [
-            rf"\textbf{{{number(row.values.get(n))}}}"
-            if best[i, n]
-            else number(row.values.get(n)).replace(_NONE, "--")
-            if row.values.get(n) is None
-            else number(row.values.get(n))
-            for n in NUMBERS
-        ]
+        texts = {name: format_value(row.values.get(name), missing="--") for name in NUMBERS}
+        values = [rf"\textbf{{{texts[n]}}}" if best[i, n] else texts[n] for n in NUMBERS]
         lead = [first, tex_text(row.method), row.language, str(row.batch_size)]
         note = f" % {' '.join(row.note.split())}" if row.note else ""
         lines.append(" & ".join([*lead, *values]) + r" \\" + note)
@@ -199,23 +201,23 @@ _TEX = {
 
 
 def tex_text(text: str) -> str:
-    """A text as LaTeX sets it, every mark itself."""
+    """A text with the special characters of LaTeX escaped."""
     return "".join(_TEX.get(mark, mark) for mark in text)
 
 
-FORMATS: dict[str, tuple[str, Callable[[Sequence[Row]], str]]] = {
+FORMATS: dict[str, tuple[str, Callable[[Sequence[TableRow]], str]]] = {
     "markdown": ("table.md", markdown),
     "csv": ("table.csv", csv_table),
     "latex": ("table.tex", latex),
 }
-"""By name: the file it goes to and what makes it."""
+"""By name of the format: the file name and the function that renders it."""
 
 
-def as_text(rows: Sequence[Row], format: str) -> str:
-    """A table in one of :data:`FORMATS`.
+def as_text(rows: Sequence[TableRow], format: str) -> str:
+    """Render a table in one of :data:`FORMATS`.
 
     Raises:
-        UnknownNameError: No such format.
+        UnknownNameError: There is no such format.
     """
     if format not in FORMATS:
         raise UnknownNameError("table format", format, FORMATS)
@@ -223,7 +225,7 @@ def as_text(rows: Sequence[Row], format: str) -> str:
 
 
 def write_tables(folder: Path, results: Results) -> None:
-    """Write the tables in every format; the Markdown page also says what else was measured."""
+    """Write the table in every format; the Markdown file is :func:`page`."""
     rows = rows_of(results)
     for name, (file, make) in FORMATS.items():
         text = page(results) if name == "markdown" else make(rows)
@@ -231,66 +233,69 @@ def write_tables(folder: Path, results: Results) -> None:
 
 
 def page(results: Results) -> str:
-    """The Markdown page of a sweep: table, what lies beyond the paper's columns, failures."""
+    """The Markdown page of a sweep: the table, further measures, refused edits and failures."""
     rows = rows_of(results)
     lines = [
         f"# {results.title}",
         "",
-        f"{results.records} records of {results.dataset}; in percent; the best of each model "
-        "is bold. Formulas: docs/reference/metrics.md.",
+        f"{results.records} records of {results.dataset}. Values are in percent; the best of each "
+        "model is bold. Formulas: docs/reference/metrics.md.",
         "",
         markdown(rows),
     ]
     done = [cell for cell in results.cells if cell.status == "done"]
     if done:
-        lines += ["## Before and after, with 95 % intervals", "", _beyond(done)]
+        lines += [
+            "## Before and after the edit, with 95 % confidence intervals",
+            "",
+            _further_measures(done),
+        ]
     refused = [(cell, one) for cell in done for one in cell.refused]
     if refused:
-        lines += ["## Facts that could not be edited", ""]
+        lines += ["## Refused edits", ""]
         lines += [f"- {cell.setting.label}: {one.id}: {one.reason}" for cell, one in refused[:20]]
         more = len(refused) - 20
-        lines += [f"- and {more} more, in results.json"] if more > 0 else []
+        lines += [f"- and {more} more; see results.json"] if more > 0 else []
         lines.append("")
     if results.failed:
-        lines += ["## Cells that failed", ""]
+        lines += ["## Failed cells", ""]
         lines += [f"- {cell.setting.label}: {cell.error}" for cell in results.failed]
         lines.append("")
     return "\n".join(lines)
 
 
-def _beyond(cells: Sequence[CellResult]) -> str:
+def _further_measures(cells: Sequence[CellResult]) -> str:
     columns = [
         f"{lang} {name}"
         for lang in LANGUAGES
-        for name in ("reliability", "known before", *EXTRA[:2], "p(new)", "p(old)")
+        for name in ("reliability", "known before", *EXTRA_MEASURES[:2], "p(new)", "p(old)")
     ]
     lines = [_cells(["cell", *columns]), _cells(["---"] + ["---:"] * len(columns))]
     for cell in cells:
         shown = []
         for lang in LANGUAGES:
-            shown.append(_range(cell, f"{lang}_reliability"))
+            shown.append(_interval(cell.after.get(f"{lang}_reliability")))
             shown.append(_mean(cell.before, f"{lang}_truth"))
-            for name in EXTRA:
+            for name in EXTRA_MEASURES:
                 before, after = (_mean(s, f"{lang}_{name}") for s in (cell.before, cell.after))
                 shown.append(f"{before} → {after}")
         lines.append(_cells([cell.setting.label, *shown]))
     return "\n".join(lines) + "\n"
 
 
-def _mean(summary: Mapping[str, Any], name: str) -> str:
+def _mean(summary: Summary, name: str) -> str:
     found = summary.get(name)
-    return _NONE if found is None else f"{100 * found.mean:.1f}"
+    return MISSING if found is None else f"{100 * found.mean:.1f}"
 
 
-def _range(cell: CellResult, name: str) -> str:
-    found = cell.after.get(name)
+def _interval(found: Interval | None) -> str:
     if found is None:
-        return _NONE
+        return MISSING
     return f"{100 * found.mean:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
 
 
-def in_words(cell: CellResult) -> str:
-    """A cell in a line, for progress."""
+def one_line(cell: CellResult) -> str:
+    """Reliability and locality of a cell in one line, for progress messages."""
     texts = [
         f"{lang} {_mean(cell.after, f'{lang}_reliability')}/{_mean(cell.after, f'{lang}_locality')}"
         for lang in LANGUAGES

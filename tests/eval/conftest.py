@@ -1,4 +1,4 @@
-"""What the tests of the evaluation share."""
+"""Fixtures of the evaluation tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model trained on a few records, in a cache folder of its own."""
+    """Folder of a tiny model trained on a few records; its parent is a cache folder."""
     pytest.importorskip("torch")
     from helpers.tiny_dataset import CONFIG, RECORDS
 

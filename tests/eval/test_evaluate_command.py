@@ -1,4 +1,4 @@
-"""``clm-data eval-baselines`` and ``report`` where something is wrong, and where nothing is."""
+"""The commands `eval-baselines` and `report`: results, exit codes and error messages."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ GOOD = ["--params", "tiny", "--methods", "ft", "--languages", "zh", "--corpus", 
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a dataset, ``set``, and a model, ``small``."""
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a dataset, `set`, and a model, `small`."""
     folder = tmp_path_factory.mktemp("evaluate")
     dataset_folder(folder / "set", RECORDS[:4])
     model_folder(folder / "small")
@@ -36,14 +36,14 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def command(
-    places: Path,
+    inputs: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> Command:
-    """Runs eval-baselines beside the dataset and the model, with results in ``tmp_path/out``."""
-    monkeypatch.chdir(places)
-    fixed = ["--out", str(tmp_path / "out"), "--cache", str(places / "cache")]
+    """Runs eval-baselines in the folder `inputs`, with results in `tmp_path/out`."""
+    monkeypatch.chdir(inputs)
+    fixed = ["--out", str(tmp_path / "out"), "--cache", str(inputs / "cache")]
 
     def evaluate(*argv: str) -> tuple[int, str, str]:
         given = [] if "--dataset" in argv else ["--dataset", "set"]
@@ -55,8 +55,8 @@ def command(
     return evaluate
 
 
-def cells(folder: Path) -> dict[str, str | None]:
-    """By label-like words: the error of each cell of ``results.json``, None where it is done."""
+def errors_by_cell(folder: Path) -> dict[str, str | None]:
+    """The error of each cell of `results.json`, None if it is done, by model, method and so on."""
     found = json.loads((folder / "results.json").read_text(encoding="utf-8"))["cells"]
     out = {}
     for cell in found:
@@ -68,13 +68,13 @@ def cells(folder: Path) -> dict[str, str | None]:
     return out
 
 
-def recipe(folder: Path, **fields: Any) -> str:
+def recipe_file(folder: Path, **fields: Any) -> str:
     file = folder / "recipe.yaml"
     file.write_text(json.dumps(fields), encoding="utf-8")
     return str(file)
 
 
-def test_a_run_prints_its_table_and_a_report_prints_it_again(
+def test_eval_baselines_prints_the_table_and_report_prints_it_again(
     command: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     code, out, err = command("--model", "small", *GOOD, "--strict")
@@ -91,13 +91,13 @@ def test_a_run_prints_its_table_and_a_report_prints_it_again(
 
 
 @pytest.mark.parametrize(
-    ("argv", "says"),
+    ("argv", "message"),
     [
         ([], "name a model with --model"),
         (["--recipe", "tabel1"], "did you mean table1"),
         (["--recipe", "nowhere.yaml"], "no such file"),
         (["--model", "small", "--dataset", "./nowhere"], "no such file or folder"),
-        (["--model", "small", "--dataset", "small"], "no dataset in there"),
+        (["--model", "small", "--dataset", "small"], "no dataset found"),
         (["--model", "small", "--dataset", "small/config.json"], "of no known format"),
         (["--model", "small", "--dataset", "empty.json"], "holds no rows"),
         (["--model", "small", "--dataset", "broken"], "not the parallel rows"),
@@ -110,63 +110,63 @@ def test_a_run_prints_its_table_and_a_report_prints_it_again(
         (["--model", "small", "--out", "/dev/null/x"], "name another with --out"),
     ],
 )
-def test_what_concerns_the_whole_sweep_is_one_line_before_anything_is_computed(
-    command: Command, places: Path, tmp_path: Path, argv: list[str], says: str
+def test_an_error_of_the_whole_sweep_is_one_line_and_nothing_is_written(
+    command: Command, inputs: Path, tmp_path: Path, argv: list[str], message: str
 ) -> None:
-    (places / "empty.json").write_text("[]", encoding="utf-8")
-    (places / "broken" / "parallel").mkdir(parents=True, exist_ok=True)
-    (places / "broken" / "parallel" / "test.parquet").write_bytes(b"PAR1")
+    (inputs / "empty.json").write_text("[]", encoding="utf-8")
+    (inputs / "broken" / "parallel").mkdir(parents=True, exist_ok=True)
+    (inputs / "broken" / "parallel" / "test.parquet").write_bytes(b"PAR1")
     code, out, err = command(*(GOOD if "--model" in argv else []), *argv)
     assert (code, out) == (2, "")
     last = err.splitlines()[-1]
     assert last.startswith("error: ")
-    assert says in last
+    assert message in last
     assert not (tmp_path / "out").exists()
 
 
-def broken_models(places: Path) -> None:
-    """Copies of the small model, each with something wrong."""
+def write_broken_models(inputs: Path) -> None:
+    """Copy the small model several times, each with a different defect."""
     from safetensors.torch import load_file, save_file
 
-    weights = load_file(places / "small" / "model.safetensors")
+    weights = load_file(inputs / "small" / "model.safetensors")
     for name in ("no-tokenizer", "torn", "holes", "nan", "unknown"):
-        if (places / name).is_dir():
+        if (inputs / name).is_dir():
             return
-        shutil.copytree(places / "small", places / name)
-    for file in (places / "no-tokenizer").glob("*token*"):
+        shutil.copytree(inputs / "small", inputs / name)
+    for file in (inputs / "no-tokenizer").glob("*token*"):
         file.unlink()
-    torn = (places / "torn" / "model.safetensors").read_bytes()[:-3000]
-    (places / "torn" / "model.safetensors").write_bytes(torn)
+    torn = (inputs / "torn" / "model.safetensors").read_bytes()[:-3000]
+    (inputs / "torn" / "model.safetensors").write_bytes(torn)
     lost = "model.layers.3.mlp.up_proj.weight"
     rest = {name: weight for name, weight in weights.items() if name != lost}
-    save_file(rest, places / "holes" / "model.safetensors", {"format": "pt"})
+    save_file(rest, inputs / "holes" / "model.safetensors", {"format": "pt"})
     weights[lost][0, 0] = float("nan")
-    save_file(weights, places / "nan" / "model.safetensors", {"format": "pt"})
-    (places / "unknown" / "config.json").write_text('{"model_type": "nonesuch"}', encoding="utf-8")
+    save_file(weights, inputs / "nan" / "model.safetensors", {"format": "pt"})
+    (inputs / "unknown" / "config.json").write_text('{"model_type": "nonesuch"}', encoding="utf-8")
 
 
-def test_models_that_cannot_be_read_fail_in_a_line_each_and_the_next_one_is_edited(
-    command: Command, places: Path, tmp_path: Path
+def test_models_that_cannot_be_read_fail_with_a_reason_and_the_next_one_is_edited(
+    command: Command, inputs: Path, tmp_path: Path
 ) -> None:
-    broken_models(places)
+    write_broken_models(inputs)
     names = ["no-tokenizer", "torn", "holes", "nan", "unknown", "set", "no/such/model", "small"]
     models = [word for name in names for word in ("--model", name)]
     code, out, err = command(*models, *GOOD)
     assert code == 0
-    errors = cells(tmp_path / "out")
+    errors = errors_by_cell(tmp_path / "out")
     assert errors["small ft native"] is None
-    for name, says in {
+    for name, reason in {
         "no-tokenizer": "no tokenizer in it; name one with --tokenizer",
         "torn": "cannot be loaded: ",
         "holes": "lack weights, such as model.layers.3.mlp.up_proj.weight",
         "nan": "model.layers.3.mlp.up_proj.weight holds NaN",
         "unknown": "nonesuch",
         "set": "cannot be loaded",
-        "model": "neither a folder here",
+        "model": "neither a local folder",
     }.items():
         error = errors[f"{name} ft native"]
         assert error is not None
-        assert says in error
+        assert reason in error
         assert "\n" not in error
         assert f"failed: {name} ft zh batch 4: {error}" in err
         assert error.replace("|", "\\|") in out
@@ -174,10 +174,10 @@ def test_models_that_cannot_be_read_fail_in_a_line_each_and_the_next_one_is_edit
     assert command(*models, *GOOD, "--strict")[0] == 1
 
 
-def test_unknown_names_layers_and_hyperparameters_fail_alone(
+def test_unknown_names_layers_and_hyperparameters_fail_only_their_cells(
     command: Command, tmp_path: Path
 ) -> None:
-    file = recipe(
+    file = recipe_file(
         tmp_path,
         models=[{"name": "small", "params": "tiny"}],
         methods=["ft", "memmit", "memit", "pmet"],
@@ -189,20 +189,20 @@ def test_unknown_names_layers_and_hyperparameters_fail_alone(
     )
     code, _, err = command("--recipe", file, "--strict")
     assert code == 1
-    errors = cells(tmp_path / "out")
+    errors = errors_by_cell(tmp_path / "out")
     assert {name for name, error in errors.items() if error is None} == {"small ft native"}
-    for name, says in {
+    for name, reason in {
         "small memmit native": "did you mean memit",
         "small memit native": "no 'lamda'; it has",
         "small pmet native": "'lr' is 'fast'",
         "small ft native [1, 40]": "small has layers 0 to 4, not 40",
         "small ft nativ": "unknown protocol 'nativ'; did you mean native",
     }.items():
-        assert says in (errors[name] or "")
+        assert reason in (errors[name] or "")
     assert err.count("failed: ") == len(errors) - 1
 
 
-def test_nan_in_the_solve_fails_its_cell_alone(command: Command, tmp_path: Path) -> None:
+def test_nan_in_the_solve_fails_only_its_cell(command: Command, tmp_path: Path) -> None:
     file = tmp_path / "nan.yaml"
     file.write_text(
         "models: [{name: small, params: tiny}]\nmethods: [memit, ft]\nlanguages: [zh]\n"
@@ -211,13 +211,13 @@ def test_nan_in_the_solve_fails_its_cell_alone(command: Command, tmp_path: Path)
     )
     code, _, _ = command("--recipe", str(file), "--strict")
     assert code == 1
-    assert cells(tmp_path / "out") == {
+    assert errors_by_cell(tmp_path / "out") == {
         "small memit native": "the solve came out as NaN or infinite",
         "small ft native": None,
     }
 
 
-def test_where_no_cell_can_be_computed_the_results_say_so_and_the_exit_code_is_2(
+def test_if_all_cells_fail_the_results_say_so_and_the_exit_code_is_2(
     command: Command, tmp_path: Path
 ) -> None:
     code, out, err = command("--model", "small", *GOOD, "--methods", "fit", "--json")
@@ -227,15 +227,15 @@ def test_where_no_cell_can_be_computed_the_results_say_so_and_the_exit_code_is_2
         "did you mean ft, memit?"
     )
     assert json.loads(out)["cells"][0]["status"] == "failed"
-    assert cells(tmp_path / "out")["small fit native"] is not None
+    assert errors_by_cell(tmp_path / "out")["small fit native"] is not None
 
 
-def test_rows_that_lack_a_text_are_counted_and_strict_minds(
-    command: Command, places: Path, tmp_path: Path
+def test_rows_that_lack_a_text_are_counted_and_fail_under_strict(
+    command: Command, inputs: Path, tmp_path: Path
 ) -> None:
-    if not (places / "part").is_dir():
-        dataset_folder(places / "part", RECORDS[:4])
-        for file in (places / "part").iterdir():
+    if not (inputs / "part").is_dir():
+        dataset_folder(inputs / "part", RECORDS[:4])
+        for file in (inputs / "part").iterdir():
             rows = json.loads(file.read_text(encoding="utf-8"))
             rows[-1]["loc"] = ""
             file.write_text(json.dumps(rows), encoding="utf-8")
@@ -254,11 +254,11 @@ main()
 """
 
 
-def test_a_cell_that_wants_more_memory_than_there_is_fails_alone(tmp_path: Path) -> None:
-    # The second moment of a layer of 80,000 takes 26 GB; fine-tuning needs none.
+def test_a_cell_that_runs_out_of_memory_fails_alone(tmp_path: Path) -> None:
+    # The second moment of a layer with 80,000 inputs takes 26 GB; fine-tuning needs none.
     model_folder(tmp_path / "wide", intermediate_size=80_000, num_hidden_layers=3, hidden_size=8)
     dataset_folder(tmp_path / "set", example_records(2))
-    file = recipe(
+    file = recipe_file(
         tmp_path,
         models=[{"name": "wide", "params": "tiny", "tokens_per_batch": 64}],
         methods=["memit", "ft"],
@@ -276,7 +276,7 @@ def test_a_cell_that_wants_more_memory_than_there_is_fails_alone(tmp_path: Path)
         text=True,
     )
     assert done.returncode == 1, done.stderr
-    assert cells(tmp_path / "out") == {
+    assert errors_by_cell(tmp_path / "out") == {
         "wide memit native": "second moments of wide: out of memory; lower tokens_per_batch",
         "wide ft native": None,
     }

@@ -1,4 +1,4 @@
-"""Each formula of docs/reference/metrics.md, pinned on numbers worked out by hand."""
+"""The formulas of docs/reference/metrics.md, checked against values computed by hand."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from clm_data.eval.intervals import Bootstrap
 from clm_data.records import Language
 
 
-def test_token_accuracy_is_the_share_of_answer_tokens_put_first() -> None:
+def test_token_accuracy_is_the_share_of_predicted_answer_tokens() -> None:
     assert metrics.token_accuracy([7, 8, 1], [7, 8, 9]) == pytest.approx(2 / 3)
     assert metrics.token_accuracy([5], [5]) == 1.0
 
 
 @pytest.mark.parametrize(("predicted", "expected"), [([1], [1, 2]), ([], [])])
-def test_token_accuracy_refuses_what_has_no_accuracy(
+def test_token_accuracy_needs_one_prediction_per_answer_token(
     predicted: list[int], expected: list[int]
 ) -> None:
     with pytest.raises(ValueError, match="answer tokens"):
         metrics.token_accuracy(predicted, expected)
 
 
-def test_locality_compares_with_the_answers_before_not_with_the_truth() -> None:
+def test_locality_is_agreement_with_the_predictions_before_the_edit() -> None:
     assert metrics.agreement(before=[4, 4, 9, 2], after=[4, 5, 9, 2]) == 0.75
 
 
@@ -59,7 +59,7 @@ def test_trans_is_the_smaller_reliability_over_the_larger() -> None:
         ("anything", "", "en", False),
     ],
 )
-def test_exact_match_wants_the_answer_first_and_whole(
+def test_exact_match_requires_the_complete_answer_at_the_beginning(
     generated: str, answer: str, lang: Language, matches: bool
 ) -> None:
     assert metrics.exact_match(generated, answer, lang) is matches
@@ -69,7 +69,7 @@ def test_the_probability_of_an_answer_is_the_geometric_mean_over_its_tokens() ->
     assert metrics.answer_probability([math.log(0.5), math.log(0.125)]) == pytest.approx(0.25)
 
 
-def test_preference_is_per_token_so_that_long_answers_are_not_at_a_disadvantage() -> None:
+def test_preference_compares_means_per_token_so_length_does_not_matter() -> None:
     long, short = [math.log(0.5)] * 4, [math.log(0.4)]
     assert sum(long) < sum(short)
     assert metrics.prefers_new(long, short)
@@ -92,7 +92,7 @@ def test_trans_resamples_both_languages_of_a_fact_together() -> None:
     assert (found.low, found.high) == (pytest.approx(0.5), pytest.approx(0.5))
 
 
-def test_a_row_without_a_part_has_no_score_from_it() -> None:
+def test_a_row_with_a_missing_part_has_no_score() -> None:
     parts: dict[str, Any] = {"zh_reliability": 60.0, "zh_generality": 50.0, "zh_locality": 40.0}
     assert metrics.derived(parts) == {"zh_score": 50.0, "en_score": None, "trans": None}
     parts["en_reliability"] = 30.0

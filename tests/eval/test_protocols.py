@@ -48,10 +48,11 @@ def labels(protocol: EditProtocol) -> Any:
 
 
 def scored_labels(protocol: EditProtocol) -> Any:
-    from clm_data.eval.sweep.answers import Question, place_question
+    from clm_data.eval.sweep.answers import Question, tokenize_question
 
-    asked = place_question(merging("是周"), Question("zh", ZH.prompt, ZH.target), protocol)
-    return asked.reads, asked.labels
+    question = Question("zh", ZH.prompt, ZH.target)
+    tokenized = tokenize_question(merging("是周"), question, protocol)
+    return tokenized.positions, tokenized.labels
 
 
 def subject(protocol: EditProtocol) -> Any:
@@ -79,7 +80,7 @@ def kl_prompt(protocol: EditProtocol) -> Any:
 
 
 def statistics(protocol: EditProtocol) -> Any:
-    return sorted(corpus_texts("bank", protocol, example_records(1), tiny=False, most=3))
+    return sorted(corpus_texts("bank", protocol, example_records(1), tiny=False, max_texts=3))
 
 
 def edited(method: str, request: EditRequest) -> Callable[[EditProtocol], Any]:

@@ -1,4 +1,4 @@
-"""Recipes and the grid they stand for."""
+"""Recipes and their grids."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from helpers.paths import ROOT
 from clm_data.errors import ConfigError, UnknownNameError
 from clm_data.eval.editors import METHODS, params_for
 from clm_data.eval.paper import paper_rows
-from clm_data.eval.recipe import Recipe, as_recipe, bundled, guess_params, read_recipe
+from clm_data.eval.recipe import Recipe, bundled_recipes, guess_params, parse_recipe, read_recipe
 from clm_data.eval.tables import METHOD_NAMES
 
 
-def test_a_grid_is_every_combination_model_by_model() -> None:
-    recipe = as_recipe(
+def test_a_grid_has_a_cell_for_every_combination_grouped_by_model() -> None:
+    recipe = parse_recipe(
         {
             "models": [{"name": "a"}, {"name": "b"}],
             "methods": ["memit", "pmet"],
@@ -23,48 +23,53 @@ def test_a_grid_is_every_combination_model_by_model() -> None:
             "batch_sizes": [1, "all"],
             "layers": [None, [1, 2]],
         },
-        "here",
+        "test",
     )
     cells = recipe.settings(40)
-    assert len(cells) == len({s for _, s in cells}) == 2 * 2 * 2 * 2 * 2
+    assert len(cells) == len({setting for _, setting in cells}) == 2 * 2 * 2 * 2 * 2
     assert [spec.name for spec, _ in cells] == ["a"] * 16 + ["b"] * 16
     assert {setting.batch_size for _, setting in cells} == {1, 40}
 
 
-def test_single_has_one_cell_whatever_the_batch_sizes() -> None:
+def test_single_mode_ignores_the_batch_sizes() -> None:
     recipe = Recipe.model_validate(
         {"models": [{"name": "a"}], "modes": ["single"], "batch_sizes": [10, 100]}
     )
-    assert [s.batch_size for _, s in recipe.settings(5)] == [1, 1, 1]
+    assert [setting.batch_size for _, setting in recipe.settings(5)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize(
-    ("value", "says"),
+    ("value", "message"),
     [
         ({"models": []}, "models"),
         ({"models": [{"name": "a"}], "langauges": ["zh"]}, "langauges"),
         ({"models": [{"name": "a"}], "languages": ["fr"]}, "languages.0"),
-        ({"models": [{"name": "x/a"}, {"name": "y/a"}]}, "one label"),
+        ({"models": [{"name": "x/a"}, {"name": "y/a"}]}, "the same label"),
         ({"models": [{"name": "a"}], "batch_sizes": [0]}, "batch_sizes.0"),
         ({"models": [{"name": "a"}], "params": {"memitt": {}}}, "params of memitt"),
         (["a list"], "the recipe"),
     ],
 )
-def test_a_wrong_recipe_is_one_line_that_names_the_field(value: object, says: str) -> None:
-    with pytest.raises(ConfigError, match=says) as caught:
-        as_recipe(value, "my.yaml")
+def test_an_invalid_recipe_is_a_one_line_error_that_names_the_field(
+    value: object, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        parse_recipe(value, "my.yaml")
     assert str(caught.value).startswith("my.yaml: ")
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_and_an_unknown_name_are_told_apart(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         read_recipe(str(tmp_path / "mine.yaml"))
+
+
+def test_an_unknown_recipe_name_suggests_a_bundled_one() -> None:
     with pytest.raises(UnknownNameError, match="table1"):
         read_recipe("tabel1")
 
 
-@pytest.mark.parametrize("name", bundled())
+@pytest.mark.parametrize("name", bundled_recipes())
 def test_each_bundled_recipe_has_known_methods_and_hyperparameters(name: str) -> None:
     recipe = read_recipe(name)
     assert recipe.about
@@ -74,13 +79,13 @@ def test_each_bundled_recipe_has_known_methods_and_hyperparameters(name: str) ->
 
 
 @pytest.mark.parametrize("name", ["table1", "table2", "table3"])
-def test_a_papers_recipe_has_a_cell_for_each_of_its_rows(name: str) -> None:
-    made = {
+def test_the_recipe_of_a_table_has_a_cell_for_each_row_of_the_table(name: str) -> None:
+    cells = {
         (s.model, METHOD_NAMES[s.method], s.language, s.batch_size)
         for _, s in read_recipe(name).settings(1010)
     }
-    printed = {(r.model, r.method, r.language, r.batch_size) for r in paper_rows()[name]}
-    assert made == printed
+    rows = {(r.model, r.method, r.language, r.batch_size) for r in paper_rows()[name]}
+    assert cells == rows
 
 
 def test_every_method_has_a_printed_name() -> None:
@@ -88,7 +93,7 @@ def test_every_method_has_a_printed_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "known"),
+    ("name", "params"),
     [
         ("meta-llama/Meta-Llama-3-8B", "llama-3-8b"),
         ("Qwen/Qwen2-7B", "qwen2-7b"),
@@ -98,15 +103,15 @@ def test_every_method_has_a_printed_name() -> None:
         ("tiny", "tiny"),
     ],
 )
-def test_hyperparameters_are_told_from_the_models_name(name: str, known: str) -> None:
-    assert guess_params(name) == known
+def test_hyperparameters_are_guessed_from_the_name_of_the_model(name: str, params: str) -> None:
+    assert guess_params(name) == params
 
 
-def test_a_name_that_tells_nothing_asks_for_params() -> None:
+def test_an_unknown_model_name_asks_for_params() -> None:
     with pytest.raises(UnknownNameError, match="--params"):
         guess_params("my-own-model")
 
 
-@pytest.mark.parametrize("name", bundled())
-def test_the_page_on_evaluation_names_each_recipe(name: str) -> None:
-    assert f"--recipe {name} " in (ROOT / "eval" / "README.md").read_text()
+@pytest.mark.parametrize("name", bundled_recipes())
+def test_the_readme_names_each_bundled_recipe(name: str) -> None:
+    assert f"--recipe {name} " in (ROOT / "eval" / "README.md").read_text(encoding="utf-8")

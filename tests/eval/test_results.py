@@ -10,7 +10,16 @@ import pytest
 from clm_data.errors import InputFileError
 from clm_data.eval import results
 from clm_data.eval.intervals import Bootstrap
-from clm_data.eval.results import CellResult, FactResult, Measures, Results, Setting, summarize
+from clm_data.eval.results import (
+    BaselineResult,
+    CellResult,
+    Checkpoint,
+    FactResult,
+    Measures,
+    Results,
+    Setting,
+    summarize,
+)
 from clm_data.records import Language
 
 SETTING = Setting(model="m", method="memit", language="mix", batch_size=2)
@@ -42,7 +51,7 @@ def test_a_summary_has_every_measure_the_scores_and_trans() -> None:
     assert "zh_exact_match" in summary
 
 
-def test_a_fact_that_could_not_be_placed_counts_in_no_mean_and_is_seen_in_the_count() -> None:
+def test_a_fact_without_a_value_is_left_out_of_the_mean_and_of_its_count() -> None:
     summary = summarize([fact(None), fact(0.5)], Bootstrap())
     reliability, locality, score = (
         summary[name] for name in ("zh_reliability", "zh_locality", "zh_score")
@@ -53,7 +62,7 @@ def test_a_fact_that_could_not_be_placed_counts_in_no_mean_and_is_seen_in_the_co
     assert (reliability.mean, reliability.count, locality.count, score.count) == (0.5, 1, 2, 1)
 
 
-def test_the_score_of_means_is_the_mean_of_scores_where_all_facts_have_all_parts() -> None:
+def test_the_mean_score_equals_the_score_of_the_means_if_no_part_is_missing() -> None:
     summary = summarize([fact(0.3), fact(0.9), fact(0.6)], Bootstrap())
     parts = [summary[f"zh_{part}"] for part in ("reliability", "generality", "locality")]
     score = summary["zh_score"]
@@ -61,7 +70,7 @@ def test_the_score_of_means_is_the_mean_of_scores_where_all_facts_have_all_parts
     assert score.mean == pytest.approx(sum(part.mean for part in parts if part) / 3)
 
 
-def test_domains_have_their_own_means_and_the_unknown_is_named() -> None:
+def test_each_domain_has_its_own_means_and_records_without_one_are_unknown() -> None:
     found = results.by_domain(cell().items)
     assert list(found) == ["d", "unknown"]
     assert found["d"]["facts"] == 2
@@ -69,7 +78,7 @@ def test_domains_have_their_own_means_and_the_unknown_is_named() -> None:
     assert found["unknown"]["zh_reliability"] == 0.0
 
 
-def test_a_cell_reads_back_and_a_torn_or_foreign_file_is_none(tmp_path: Path) -> None:
+def test_a_cell_is_read_back_and_a_damaged_or_missing_file_is_none(tmp_path: Path) -> None:
     results.write_cell(tmp_path, cell())
     assert results.read_cell(tmp_path, "k") == cell()
     assert results.read_cell(tmp_path, "other") is None
@@ -79,7 +88,7 @@ def test_a_cell_reads_back_and_a_torn_or_foreign_file_is_none(tmp_path: Path) ->
     assert [p.name for p in (tmp_path / "cells").iterdir()] == ["k.json"]
 
 
-def test_the_summary_file_holds_no_single_facts_and_no_times(tmp_path: Path) -> None:
+def test_results_json_has_neither_facts_nor_seconds(tmp_path: Path) -> None:
     whole = Results(
         title="t", dataset="d", dataset_key="0", records=3, seed=1, cells=(cell(), cell("l"))
     )
@@ -91,14 +100,40 @@ def test_the_summary_file_holds_no_single_facts_and_no_times(tmp_path: Path) -> 
     assert [one.key for one in back.cells] == ["k", "l"]
 
 
-def test_a_folder_without_results_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_folder_without_results_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputFileError, match="eval-baselines"):
         results.read_results(tmp_path)
 
 
-def test_a_label_says_what_a_cell_is() -> None:
+def test_a_label_identifies_a_cell() -> None:
     assert SETTING.label == "m memit mix batch 2"
     other = SETTING.model_copy(update={"mode": "sequential", "layers": (1, 2)})
     assert other.label == "m memit mix batch 2 sequential layers 1,2"
     easyedit = other.model_copy(update={"protocol": "easyedit", "layers": None})
     assert easyedit.label == "m memit mix batch 2 sequential easyedit"
+
+
+def test_cells_with_former_field_names_are_still_read(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(edited=2, after=summarize([fact(1.0)], Bootstrap()))
+    new = cell().model_copy(update={"checkpoints": (checkpoint,)})
+    results.write_cell(tmp_path, new)
+    file = tmp_path / "cells" / "k.json"
+    value = json.loads(file.read_text(encoding="utf-8"))
+    value["along"] = value.pop("checkpoints")
+    for item in value["items"]:
+        item["said"] = item.pop("continuation")
+    file.write_text(json.dumps(value), encoding="utf-8")
+    assert results.read_cell(tmp_path, "k") == new
+
+
+def test_the_baseline_is_read_back_by_record(tmp_path: Path) -> None:
+    answers = [
+        BaselineResult(id=name, **fact(0.5), continuation={"zh": "北京", "en": "Beijing"})
+        for name in ("a", "b")
+    ]
+    results.write_baseline(tmp_path, "m", "native", answers)
+    assert results.read_baseline(tmp_path, SETTING) == dict(zip("ab", answers, strict=True))
+    easyedit = SETTING.model_copy(update={"protocol": "easyedit"})
+    assert results.read_baseline(tmp_path, easyedit) == {}
+    (tmp_path / "before" / "m-native.json").write_text("[", encoding="utf-8")
+    assert results.read_baseline(tmp_path, SETTING) == {}

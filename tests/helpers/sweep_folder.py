@@ -19,6 +19,7 @@ from clm_data.eval.dataset import load_dataset
 from clm_data.eval.intervals import Bootstrap
 from clm_data.eval.recipe import Recipe
 from clm_data.eval.results import (
+    BaselineResult,
     CellResult,
     Checkpoint,
     EditLanguage,
@@ -44,12 +45,14 @@ def make_dataset(folder: Path, count: int = 12) -> Path:
 
 
 def make_results(
-    folder: Path, dataset: Path, *, sizes: Sequence[int] = (4, 12), said: bool = True
+    folder: Path, dataset: Path, *, sizes: Sequence[int] = (4, 12), generated: bool = True
 ) -> Results:
     """Cells of MEMIT in three languages, of which one failed, and a sequential one."""
     read = load_dataset(str(dataset))
     rng = random.Random(7)
-    cells = [_cell(read.records, edit, size, rng, said) for edit, size in product(EDITS, sizes)]
+    cells = [
+        _cell(read.records, edit, size, rng, generated) for edit, size in product(EDITS, sizes)
+    ]
     first = cells[0]
     failed = first.model_copy(
         update={
@@ -60,9 +63,11 @@ def make_results(
             **{"before": {}, "after": {}, "domains": {}, "items": ()},
         }
     )
-    along = tuple(Checkpoint(edited=n, after=first.after) for n in (4, 8, 12))
+    checkpoints = tuple(Checkpoint(edited=n, after=first.after) for n in (4, 8, 12))
     setting = first.setting.model_copy(update={"mode": "sequential"})
-    sequential = first.model_copy(update={"key": "along", "setting": setting, "along": along})
+    sequential = first.model_copy(
+        update={"key": "sequential", "setting": setting, "checkpoints": checkpoints}
+    )
     recipe = Recipe.model_validate({"title": "Made up", "models": [{"name": "tiny"}]})
     found = Results(
         title="Made up",
@@ -76,11 +81,15 @@ def make_results(
     results.write_results(folder, found)
     for cell in found.cells:
         results.write_cell(folder, cell)
-    before = [
-        {"id": r.id, **{lang: _measures(0.1, rng) for lang in LANGUAGES}, "said": _said(r, None)}
-        for r in read.records
+    baseline = [
+        BaselineResult(
+            id=record.id,
+            **{lang: _measures(0.1, rng) for lang in LANGUAGES},
+            continuation=_continuation(record, None),
+        )
+        for record in read.records
     ]
-    results.write_json(folder / "before" / "tiny-native.json", before)
+    results.write_baseline(folder, "tiny", "native", baseline)
     return found
 
 
@@ -89,7 +98,7 @@ def _measures(chance: float, rng: random.Random) -> dict[str, float | None]:
     return {name: hit if name != "locality" else 0.75 for name in MEASURES}
 
 
-def _said(record: Record, new: Mapping[Language, bool] | None) -> dict[Language, str]:
+def _continuation(record: Record, new: Mapping[Language, bool] | None) -> dict[Language, str]:
     def answer(lang: Language) -> str:
         fact = record.fact(lang)
         return fact.target_new if new and new[lang] else fact.ground_truth
@@ -98,7 +107,7 @@ def _said(record: Record, new: Mapping[Language, bool] | None) -> dict[Language,
 
 
 def _cell(
-    records: Sequence[Record], edit: EditLanguage, size: int, rng: random.Random, said: bool
+    records: Sequence[Record], edit: EditLanguage, size: int, rng: random.Random, generated: bool
 ) -> CellResult:
     items = []
     for number, record in enumerate(records):
@@ -110,11 +119,11 @@ def _cell(
                 id=record.id,
                 domain=("festivals_and_customs", "rivers")[number % 2],
                 batch=number // size,
-                said=_said(record, new) if said else {},
+                continuation=_continuation(record, new) if generated else {},
                 **both,
             )
         )
-    measures = [results.as_pair(item) for item in items]
+    measures = [item.by_language() for item in items]
     before: list[Any] = [{lang: _measures(0.1, rng) for lang in LANGUAGES} for _ in records]
     return CellResult(
         key=f"{edit}-{size}",

@@ -65,7 +65,7 @@ def _means(cell: CellResult) -> Iterator[ResultRow]:
 
 
 def _along(cell: CellResult) -> Iterator[ResultRow]:
-    for checkpoint in cell.along:
+    for checkpoint in cell.checkpoints:
         for row, _ in _intervals(checkpoint.after):
             yield _cell(cell) | {"edited": checkpoint.edited} | row
 

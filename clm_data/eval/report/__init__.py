@@ -10,7 +10,7 @@ from clm_data.errors import ConfigError
 from clm_data.eval import paper
 from clm_data.eval.report.html import HtmlReport, write_report
 from clm_data.eval.results import read_results
-from clm_data.eval.tables import Row, rows_of
+from clm_data.eval.tables import TableRow, rows_of
 from clm_data.log import Log, silent
 
 
@@ -25,8 +25,8 @@ class ReportResult:
         html: The page with its files; None unless asked for.
     """
 
-    rows: tuple[Row, ...]
-    comparisons: tuple[paper.Compared, ...] = ()
+    rows: tuple[TableRow, ...]
+    comparisons: tuple[paper.ComparedRow, ...] = ()
     html: HtmlReport | None = None
 
 

@@ -1,1 +1,1 @@
-"""A sweep: every combination of model, method and language, run cell by cell and resumable."""
+"""A sweep computes one cell per model, method, language, batch size and layers of a recipe."""

@@ -1,4 +1,4 @@
-"""Asking a model: what it puts at the places of an answer, and what it says when left alone."""
+"""What a model answers: its predictions at the tokens of a given answer, and free generation."""
 
 from __future__ import annotations
 
@@ -25,13 +25,28 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What a model says at the places of an answer, given the prompt and the answer before it.
+class TokenizedQuestion:
+    """Prompt and answer as tokens.
+
+    Attributes:
+        ids: Input tokens, up to the last position whose prediction is read.
+        positions: Positions whose next-token prediction is compared with a label.
+        labels: The answer's tokens, one per position.
+    """
+
+    ids: tuple[int, ...]
+    positions: tuple[int, ...]
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class AnswerPrediction:
+    """A model's predictions for the tokens of an answer, under teacher forcing.
 
     Attributes:
         labels: The answer's tokens.
-        predicted: The likeliest token at each of their places.
-        log_probabilities: Of each label.
+        predicted: The most likely token in the place of each label.
+        log_probabilities: Log-probability of each label.
     """
 
     labels: tuple[int, ...]
@@ -39,86 +54,88 @@ class Reading:
     log_probabilities: tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A question as tokens.
+def tokenize_question(
+    tokenizer: Any, question: Question, protocol: EditProtocol
+) -> TokenizedQuestion:
+    """Join prompt and answer, and find the answer's tokens.
 
-    Attributes:
-        ids: Input tokens, up to the last that is read.
-        reads: Where the next-token prediction is compared with a label.
-        labels: The answer's tokens.
-    """
-
-    ids: tuple[int, ...]
-    reads: tuple[int, ...]
-    labels: tuple[int, ...]
-
-
-def place_question(tokenizer: Any, question: Question, protocol: EditProtocol) -> Asked:
-    """Put prompt and answer together and find the answer's tokens.
-
-    ``native``: the language's own joiner, and every token that holds a character of the answer.
-    ``easyedit``: always a blank, and every token after as many as the prompt alone has.
+    With the protocol `native` the joiner is that of the language, and the answer's tokens are those
+    that overlap its characters. With `easyedit` the joiner is always a space, and the answer's
+    tokens are all after the first N, where N is the number of tokens of the prompt alone.
 
     Raises:
-        PlacementError: The answer has no tokens of its own behind a first token.
+        PlacementError: The answer has no token of its own after the first token.
     """
-    before = question.prompt + protocol.join(question.lang)
-    encoded = encode(tokenizer, before + question.answer)
+    stem = question.prompt + protocol.join(question.lang)
+    encoded = encode(tokenizer, stem + question.answer)
     if protocol.labels == "offsets":
-        at = encoded.covering(len(before), len(before) + len(question.answer))
+        at = encoded.covering(len(stem), len(stem) + len(question.answer))
     else:
         at = list(range(len(tokenizer(question.prompt)["input_ids"]), len(encoded.ids)))
     if not at or at[0] == 0:
-        raise PlacementError(f"the answer «{question.answer}» has no tokens behind the prompt")
+        raise PlacementError(f'the answer "{question.answer}" has no tokens after the prompt')
     labels = tuple(encoded.ids[i] for i in at)
-    return Asked(encoded.ids[: at[-1]], tuple(i - 1 for i in at), labels)
+    return TokenizedQuestion(encoded.ids[: at[-1]], tuple(i - 1 for i in at), labels)
 
 
-def read_answers(
+def predict_answers(
     loaded: LoadedModel,
     questions: Sequence[Question],
     protocol: EditProtocol,
     *,
     tokens_per_batch: int = 4096,
-) -> list[Reading | None]:
-    """Read a model's predictions for many answers at once; None where one cannot be placed.
+) -> list[AnswerPrediction | None]:
+    """Read a model's predictions at the tokens of many answers.
 
-    The head is applied at the answers' places only.
+    The language model head is applied at those positions only.
+
+    Args:
+        loaded: The model.
+        questions: In any order and length; they are batched by length.
+        protocol: How prompts and answers are joined and tokenized.
+        tokens_per_batch: Maximum tokens per forward pass.
+
+    Returns:
+        One prediction per question; None if the answer has no tokens of its own.
     """
     import torch
 
-    placed: list[Asked | None] = []
+    tokenized: list[TokenizedQuestion | None] = []
     for question in questions:
         try:
-            placed.append(place_question(loaded.tokenizer, question, protocol))
+            tokenized.append(tokenize_question(loaded.tokenizer, question, protocol))
         except PlacementError:
-            placed.append(None)
-    known = [asked for asked in placed if asked is not None]
-    found: list[Reading] = [Reading((), (), ())] * len(known)
+            tokenized.append(None)
+    inputs = [question for question in tokenized if question is not None]
+    predictions = [AnswerPrediction((), (), ())] * len(inputs)
     with torch.no_grad(), edit_errors(f"evaluation of {loaded.name}"):
-        for batch in batches_by_length([len(asked.ids) for asked in known], tokens_per_batch):
-            for index, reading in zip(batch, _read(loaded, [known[i] for i in batch]), strict=True):
-                found[index] = reading
-    readings = iter(found)
-    return [None if asked is None else next(readings) for asked in placed]
+        for batch in batches_by_length([len(one.ids) for one in inputs], tokens_per_batch):
+            of_batch = _predict_batch(loaded, [inputs[i] for i in batch])
+            for index, prediction in zip(batch, of_batch, strict=True):
+                predictions[index] = prediction
+    remaining = iter(predictions)
+    return [None if one is None else next(remaining) for one in tokenized]
 
 
-def _read(loaded: LoadedModel, batch: Sequence[Asked]) -> list[Reading]:
+def _predict_batch(
+    loaded: LoadedModel, batch: Sequence[TokenizedQuestion]
+) -> list[AnswerPrediction]:
     import torch
 
-    hidden = run_layers(loaded, padded([a.ids for a in batch], loaded.device), 0, loaded.depth)
+    hidden = run_layers(loaded, padded([one.ids for one in batch], loaded.device), 0, loaded.depth)
     device = hidden.device
-    rows = torch.tensor([i for i, a in enumerate(batch) for _ in a.reads], device=device)
-    at = torch.tensor([place for a in batch for place in a.reads], device=device)
-    logits = loaded.logits(hidden[rows, at])
-    labels = torch.tensor([x for a in batch for x in a.labels], device=logits.device)
-    chosen = logits.gather(1, labels[:, None])[:, 0] - logits.logsumexp(dim=1)
-    predicted, likely = logits.argmax(1).tolist(), chosen.tolist()
+    rows = torch.tensor([i for i, one in enumerate(batch) for _ in one.positions], device=device)
+    positions = torch.tensor([at for one in batch for at in one.positions], device=device)
+    logits = loaded.logits(hidden[rows, positions])
+    labels = torch.tensor([x for one in batch for x in one.labels], device=logits.device)
+    log_probabilities = logits.gather(1, labels[:, None])[:, 0] - logits.logsumexp(dim=1)
+    predicted, likely = logits.argmax(1).tolist(), log_probabilities.tolist()
     out, start = [], 0
-    for asked in batch:
-        end = start + len(asked.labels)
-        out.append(Reading(asked.labels, tuple(predicted[start:end]), tuple(likely[start:end])))
+    for one in batch:
+        end = start + len(one.labels)
+        out.append(
+            AnswerPrediction(one.labels, tuple(predicted[start:end]), tuple(likely[start:end]))
+        )
         start = end
     return out
 
@@ -127,21 +144,22 @@ def generate_answers(
     loaded: LoadedModel,
     questions: Sequence[Question],
     *,
-    spare: int = 4,
+    extra_tokens: int = 4,
     tokens_per_batch: int = 4096,
 ) -> list[str]:
-    """Let a model go on from each prompt, greedily, a little longer than the answer is.
+    """Greedy continuations of the prompts, a little longer than the answers.
 
     Args:
         loaded: The model.
-        questions: Prompts; the answers only say how long to go on.
-        spare: Tokens beyond the answer's, so that one sees whether the word ends there.
-        tokens_per_batch: Tokens run at once.
+        questions: The answers only set the length of the continuations.
+        extra_tokens: Tokens beyond the answer's length, which show whether its last word ends
+            there.
+        tokens_per_batch: Maximum tokens per batch, generated ones included.
     """
     tokenizer = loaded.tokenizer
     prompts = [list(tokenizer(question.prompt)["input_ids"]) for question in questions]
     lengths = [
-        len(tokenizer(" " + question.answer, add_special_tokens=False)["input_ids"]) + spare
+        len(tokenizer(" " + question.answer, add_special_tokens=False)["input_ids"]) + extra_tokens
         for question in questions
     ]
     total = [len(prompt) + length for prompt, length in zip(prompts, lengths, strict=True)]
@@ -160,21 +178,21 @@ def _generate(loaded: LoadedModel, rows: Sequence[Sequence[int]], steps: int) ->
     from transformers import GenerationConfig
 
     longest = max(map(len, rows))
-    filler = loaded.tokenizer.pad_token_id
-    filler = 0 if filler is None else filler
-    ids = [[filler] * (longest - len(row)) + list(row) for row in rows]
+    pad = loaded.tokenizer.pad_token_id
+    pad = 0 if pad is None else pad
+    ids = [[pad] * (longest - len(row)) + list(row) for row in rows]
     mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
     config = GenerationConfig(
         do_sample=False,
         max_new_tokens=steps,
-        pad_token_id=filler,
+        pad_token_id=pad,
         eos_token_id=loaded.tokenizer.eos_token_id,
     )
     with torch.no_grad():
-        said = loaded.model.generate(
+        generated = loaded.model.generate(
             input_ids=torch.tensor(ids, device=loaded.device),
             attention_mask=torch.tensor(mask, device=loaded.device),
             generation_config=config,
         )
-    tails = said[:, longest:].tolist()
+    tails = generated[:, longest:].tolist()
     return [loaded.tokenizer.decode(tail, skip_special_tokens=True) for tail in tails]

@@ -1,21 +1,15 @@
-"""One cell of a sweep: edit, measure, undo, for each of its batches."""
+"""One cell of a sweep: batch by batch, edit the model, measure it, and restore it."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
-
-from clm_data.errors import ConfigError
-from clm_data.eval.editors.base import Editor
+from clm_data.errors import ClmDataError
+from clm_data.eval.editors.base import Editor, Stopwatch
 from clm_data.eval.editors.deltas import Deltas, applied
-from clm_data.eval.errors import EditError
+from clm_data.eval.errors import EditError, out_of_memory
 from clm_data.eval.intervals import Bootstrap
-from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.placement import EditRequest
 from clm_data.eval.results import (
     CellResult,
@@ -24,20 +18,20 @@ from clm_data.eval.results import (
     FactResult,
     Refusal,
     Setting,
-    as_pair,
+    Summary,
     by_domain,
     summarize,
 )
-from clm_data.eval.sweep.measure import After, Before, Evaluator
+from clm_data.eval.sweep.measure import Evaluator, RecordAnswers
 from clm_data.records import LANGUAGES, Language, Record
 
-Tick = Callable[[int, int], None]
-"""Batches done, batches in all."""
+Progress = Callable[[int, int], None]
+"""Called with the number of finished batches and the number of all batches."""
 
 
 def requests_for(records: Sequence[Record], language: EditLanguage) -> list[EditRequest]:
-    """The edits of some records; ``mix`` has both languages of each, in turn."""
-    sides: tuple[Language, ...] = LANGUAGES if language == "mix" else (language,)
+    """The edits of some records; `mix` edits each record in both languages, one after the other."""
+    languages: tuple[Language, ...] = LANGUAGES if language == "mix" else (language,)
     return [
         EditRequest(
             id=f"{record.id}:{lang}",
@@ -47,244 +41,176 @@ def requests_for(records: Sequence[Record], language: EditLanguage) -> list[Edit
             target=record.fact(lang).target_new,
         )
         for record in records
-        for lang in sides
+        for lang in languages
     ]
 
 
-def batches_of(records: int, size: int, most: int | None = None) -> list[range]:
-    """Disjoint whole batches, in order; what fills none is left out.
+def batches_of(records: int, size: int, max_batches: int | None = None) -> list[range]:
+    """Indices of the full batches, in order; the rest of the records is left out.
 
     Raises:
-        EditError: There is not one.
+        EditError: There are too few records for one batch.
     """
     if size > records:
         raise EditError(f"a batch of {size} facts from {records} records; lower the batch size")
-    count = records // size if most is None else min(most, records // size)
+    count = records // size if max_batches is None else min(max_batches, records // size)
     return [range(i * size, (i + 1) * size) for i in range(count)]
 
 
-def with_overrides(params: Any, layers: tuple[int, ...] | None, changes: Mapping[str, Any]) -> Any:
-    """Hyperparameters with some replaced.
-
-    Args:
-        params: The method's own, a frozen dataclass.
-        layers: Edited layers; a method that edits one takes the last.
-        changes: By name; a nested group as a mapping.
-
-    Raises:
-        ConfigError: There is no such hyperparameter, it cannot be that, or no layer is named.
-    """
-    if layers is not None:
-        if not layers:
-            raise ConfigError("an empty list of layers; name at least one")
-        one = not hasattr(params, "layers")
-        params = replace(params, **({"layer": layers[-1]} if one else {"layers": layers}))
-    known = {field.name for field in fields(params)}
-    for name, value in changes.items():
-        if name not in known:
-            raise ConfigError(
-                f"{type(params).__name__} has no '{name}'; it has {', '.join(sorted(known))}"
-            )
-        old = getattr(params, name)
-        if is_dataclass(old):
-            if not isinstance(value, Mapping):
-                raise ConfigError(f"{type(params).__name__}: '{name}' is a group, not {value!r}")
-            new = with_overrides(old, None, value)
-        else:
-            new = _of_type(params, name, value)
-        params = replace(params, **{name: new})
-    return params
-
-
-def _of_type(params: Any, name: str, value: Any) -> Any:
-    """The value as the hyperparameter is declared: numbers may be texts, tuples lists."""
-    try:
-        return TypeAdapter(get_type_hints(type(params))[name]).validate_python(value)
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"]
-        raise ConfigError(f"{type(params).__name__}: '{name}' is {value!r}: {reason}") from error
-
-
-@dataclass(frozen=True)
-class EvalContext:
-    """A model with all that stays the same from cell to cell.
-
-    Attributes:
-        model: Unedited.
-        records: The dataset.
-        meter: How it is measured.
-        before: Its answers before any edit.
-        bootstrap: How intervals are made.
-    """
-
-    model: LoadedModel
-    records: Sequence[Record]
-    meter: Evaluator
-    before: Before
-    bootstrap: Bootstrap
-
-
-@dataclass
-class _Gathered:
-    """What a cell has brought so far."""
-
-    items: list[FactResult]
-    refused: list[Refusal]
-    along: list[Checkpoint]
-    seconds: dict[str, float]
-
-    def add(self, deltas: Deltas, edit: float, measured: float) -> None:
-        self.refused += [Refusal(id=one, reason=why) for one, why in deltas.refused]
-        parts = {f"edit: {name}": seconds for name, seconds in deltas.seconds.items()}
-        for name, seconds in {**parts, "edit": edit, "measure": measured}.items():
-            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
-
-
 def run_cell(
-    bench: EvalContext,
+    evaluator: Evaluator,
     editor: Editor,
     setting: Setting,
     key: str,
     *,
+    bootstrap: Bootstrap,
     max_batches: int | None = None,
     checkpoints: int = 0,
-    save_deltas: Path | None = None,
-    tick: Tick | None = None,
+    deltas_folder: Path | None = None,
+    progress: Progress | None = None,
 ) -> CellResult:
-    """Compute a cell; the model is as before afterwards.
+    """Compute a cell. The model is restored afterwards, bit for bit.
 
     Args:
-        bench: The model and how it is measured.
-        editor: The method, ready.
-        setting: Which cell.
-        key: Its key.
-        max_batches: Only the first so many batches.
-        checkpoints: Measurements along a sequential run, the last included.
-        save_deltas: Folder for the weight changes; None: they are not kept.
-        tick: Told after each batch.
+        evaluator: Measures the model that is edited.
+        editor: The method with its hyperparameters.
+        setting: The cell's place in the grid.
+        key: The cell's key.
+        bootstrap: Settings of the intervals.
+        max_batches: Edit only the first N batches; None edits all.
+        checkpoints: Number of measurements during a sequential run, including the final one.
+        deltas_folder: Folder for the weight changes; None does not save them.
+        progress: Called after each batch.
 
     Raises:
         EditError: The edit failed.
     """
-    batches = batches_of(len(bench.records), setting.batch_size, max_batches)
-    got = _Gathered([], [], [], {})
-    if setting.mode == "sequential":
-        _sequential(bench, editor, setting, batches, got, checkpoints, save_deltas, key, tick)
-    else:
-        _independent(bench, editor, setting, batches, got, save_deltas, key, tick)
-    measured = [index for batch in batches for index in batch]
-    return CellResult(
-        key=key,
-        setting=setting,
-        status="done",
-        facts=len(measured),
-        batches=len(batches),
-        left_out=len(bench.records) - len(measured),
-        refused=tuple(got.refused),
-        before=summarize([bench.before.measures[i] for i in measured], bench.bootstrap),
-        after=summarize([as_pair(item) for item in got.items], bench.bootstrap),
-        domains=by_domain(got.items),
-        along=tuple(got.along),
-        items=tuple(got.items),
-        seconds={name: round(value, 3) for name, value in got.seconds.items()},
-    )
-
-
-def _independent(
-    bench: EvalContext,
-    editor: Editor,
-    setting: Setting,
-    batches: Sequence[range],
-    got: _Gathered,
-    save_deltas: Path | None,
-    key: str,
-    tick: Tick | None,
-) -> None:
-    for number, batch in enumerate(batches):
-        begin = time.perf_counter()
-        records = [bench.records[i] for i in batch]
-        deltas = editor.edit(bench.model, requests_for(records, setting.language))
-        edited = time.perf_counter()
-        with applied(bench.model, deltas):
-            after = _measure(bench, batch)
-        got.items += _items(bench, batch, after, [number] * len(batch))
-        got.add(deltas, edited - begin, time.perf_counter() - edited)
-        _save(deltas, save_deltas, _delta_name(key, number))
-        if tick is not None:
-            tick(number + 1, len(batches))
-
-
-def _sequential(
-    bench: EvalContext,
-    editor: Editor,
-    setting: Setting,
-    batches: Sequence[range],
-    got: _Gathered,
-    checkpoints: int,
-    save_deltas: Path | None,
-    key: str,
-    tick: Tick | None,
-) -> None:
-    past: Deltas | None = None
+    batches = batches_of(len(evaluator.records), setting.batch_size, max_batches)
+    run = _CellRun(evaluator, editor, setting, bootstrap)
     stops = _stops(len(batches), checkpoints)
     for number, batch in enumerate(batches):
-        begin = time.perf_counter()
-        records = [bench.records[i] for i in batch]
-        deltas = editor.edit(bench.model, requests_for(records, setting.language), past=past)
-        past = deltas if past is None else past.plus(deltas)
-        edited = time.perf_counter()
+        run.edit(batch)
         last = number + 1 == len(batches)
-        if last or number + 1 in stops:
-            so_far = range(batch.stop)
-            with applied(bench.model, past):
-                after = _measure(bench, so_far)
+        if not run.sequential:
+            run.measure(batch)
+            run.save_deltas(deltas_folder, _delta_name(key, number))
+        elif last or number + 1 in stops:
+            run.measure(range(batch.stop))
             if number + 1 in stops:
-                summary = summarize(after.measures, bench.bootstrap)
-                got.along.append(Checkpoint(edited=batch.stop, after=summary))
-            if last:
-                got.items += _items(bench, so_far, after, [i // setting.batch_size for i in so_far])
-        got.add(deltas, edited - begin, time.perf_counter() - edited)
-        if tick is not None:
-            tick(number + 1, len(batches))
-    if past is not None:
-        _save(past, save_deltas, _delta_name(key, None))
+                run.add_checkpoint()
+        if run.sequential and last:
+            run.save_deltas(deltas_folder, _delta_name(key, None))
+        if progress is not None:
+            progress(number + 1, len(batches))
+    return run.result(key, [index for batch in batches for index in batch], len(batches))
+
+
+class _CellRun:
+    """A cell while it is computed."""
+
+    def __init__(
+        self, evaluator: Evaluator, editor: Editor, setting: Setting, bootstrap: Bootstrap
+    ) -> None:
+        self.evaluator, self.editor = evaluator, editor
+        self.setting, self.bootstrap = setting, bootstrap
+        self.sequential = setting.mode == "sequential"
+        self.baseline = evaluator.baseline  # before the first edit
+        self.deltas: Deltas | None = None
+        self.items: list[FactResult] = []
+        self.refused: list[Refusal] = []
+        self.checkpoints: list[Checkpoint] = []
+        self.stopwatch = Stopwatch()
+
+    def edit(self, batch: range) -> None:
+        """Compute the weight changes of a batch: on top of earlier ones in a sequential run."""
+        records = [self.evaluator.records[i] for i in batch]
+        past = self.deltas if self.sequential else None
+        with self.stopwatch.phase("edit"):
+            requests = requests_for(records, self.setting.language)
+            new = self.editor.edit(self.evaluator.model, requests, past=past)
+            self.deltas = new if past is None else past.plus(new)
+        self.refused += [Refusal(id=one, reason=why) for one, why in new.refused]
+        for name, seconds in new.seconds.items():
+            phase = f"edit: {name}"
+            total = self.stopwatch.seconds.get(phase, 0.0)
+            self.stopwatch.seconds[phase] = total + seconds
+
+    def measure(self, indices: range) -> None:
+        """Measure records with the weight changes applied."""
+        with self.stopwatch.phase("measure"), applied(self.evaluator.model, self.deltas):
+            answers = self.evaluator.after(indices)
+        items = [self._fact(i, answer) for i, answer in zip(indices, answers, strict=True)]
+        self.items = items if self.sequential else self.items + items
+
+    def _fact(self, index: int, answers: RecordAnswers) -> FactResult:
+        record = self.evaluator.records[index]
+        return FactResult(
+            id=record.id,
+            domain=record.domain,
+            batch=index // self.setting.batch_size,
+            zh=answers.measures["zh"],
+            en=answers.measures["en"],
+            continuation=answers.continuation,
+        )
+
+    def add_checkpoint(self) -> None:
+        """Record the latest measurement as a checkpoint of the sequential run."""
+        self.checkpoints.append(Checkpoint(edited=len(self.items), after=self._after()))
+
+    def _after(self) -> Summary:
+        return summarize([item.by_language() for item in self.items], self.bootstrap)
+
+    def save_deltas(self, folder: Path | None, name: str) -> None:
+        """Write the weight changes, if there is a folder for them."""
+        if folder is not None and self.deltas is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.deltas.save(folder / f"{name}.safetensors")
+
+    def result(self, key: str, measured: Sequence[int], batches: int) -> CellResult:
+        """The finished cell.
+
+        Args:
+            key: The cell's key.
+            measured: Indices of the measured records.
+            batches: Number of batches.
+        """
+        baseline = [self.baseline[i].measures for i in measured]
+        seconds = {name: round(value, 3) for name, value in self.stopwatch.seconds.items()}
+        return CellResult(
+            key=key,
+            setting=self.setting,
+            status="done",
+            facts=len(measured),
+            batches=batches,
+            left_out=len(self.evaluator.records) - len(measured),
+            refused=tuple(self.refused),
+            before=summarize(baseline, self.bootstrap),
+            after=self._after(),
+            domains=by_domain(self.items),
+            checkpoints=tuple(self.checkpoints),
+            items=tuple(self.items),
+            seconds=seconds,
+        )
+
+
+def failed_cell(key: str, setting: Setting, error: Exception) -> CellResult:
+    """A cell that could not be computed, with the reason in one line."""
+    reason = " ".join(str(error).split())
+    if out_of_memory(error):
+        reason = "out of memory; lower tokens_per_batch"
+    elif not isinstance(error, ClmDataError):
+        reason = f"{type(error).__name__}: {reason}"
+    return CellResult(key=key, setting=setting, status="failed", error=reason)
 
 
 def _stops(batches: int, checkpoints: int) -> set[int]:
-    """After how many batches to measure, evenly spaced."""
+    """Numbers of batches after which a sequential run is measured, evenly spaced."""
     count = min(checkpoints, batches)
     return {round(batches * (i + 1) / count) for i in range(count)}
 
 
-def _measure(bench: EvalContext, indices: range) -> After:
-    records = [bench.records[i] for i in indices]
-    return bench.meter.after(bench.model, records, [bench.before.probes[i] for i in indices])
-
-
-def _items(
-    bench: EvalContext, indices: range, after: After, numbers: Sequence[int]
-) -> list[FactResult]:
-    return [
-        FactResult(
-            id=bench.records[i].id,
-            domain=bench.records[i].domain,
-            batch=number,
-            zh=both["zh"],
-            en=both["en"],
-            said=said,
-        )
-        for i, both, said, number in zip(indices, after.measures, after.said, numbers, strict=True)
-    ]
-
-
-def _save(deltas: Deltas, folder: Path | None, name: str) -> None:
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        deltas.save(folder / f"{name}.safetensors")
-
-
-def deltas_kept(folder: Path, cell: CellResult) -> bool:
-    """Whether the weight changes of a finished cell are all in a folder."""
+def has_deltas(folder: Path, cell: CellResult) -> bool:
+    """Whether all weight changes of a finished cell are in a folder."""
     names = [_delta_name(cell.key, None)]
     if cell.setting.mode != "sequential":
         names = [_delta_name(cell.key, number) for number in range(cell.batches)]
@@ -293,8 +219,3 @@ def deltas_kept(folder: Path, cell: CellResult) -> bool:
 
 def _delta_name(key: str, batch: int | None) -> str:
     return f"{key}-all" if batch is None else f"{key}-{batch:04d}"
-
-
-def params_json(params: Any) -> dict[str, Any]:
-    """Hyperparameters as JSON."""
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(params).items()}

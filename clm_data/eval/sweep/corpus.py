@@ -1,4 +1,4 @@
-"""Text for second moments: what the unedited model's keys are averaged over."""
+"""Text from which the second moments of an unedited model are estimated."""
 
 from __future__ import annotations
 
@@ -18,43 +18,49 @@ _TEXT_FIELDS = ("text", "content", "sentence")
 
 
 def corpus_texts(
-    spec: str, protocol: EditProtocol, records: Sequence[Record], *, tiny: bool, most: int
+    spec: str, protocol: EditProtocol, records: Sequence[Record], *, tiny: bool, max_texts: int
 ) -> dict[str, list[str]]:
-    """The texts by group; groups have equal weight.
+    """Texts by language. The languages have equal weight in the second moments.
 
     Args:
-        spec: ``bank``: true sentences of the bundled bank; ``dataset``: those of the records
-            themselves (what the tiny model has learnt); ``auto``: ``dataset`` for the tiny model,
-            else ``bank``; a text file (a text a line) or JSON Lines with a field ``text``;
-            ``hub:ID`` or ``hub:ID:CONFIGURATION``: a dataset with a column ``text``.
-        protocol: Balanced languages, or English alone.
+        spec: One of
+
+            - `bank`: true sentences of the bundled bank;
+            - `dataset`: true sentences of the records, which is what the tiny model has learned;
+            - `auto`: `dataset` for the tiny model, otherwise `bank`;
+            - a text file with one text per line, or JSON Lines with a field `text`;
+            - `hub:ID` or `hub:ID:CONFIGURATION`: the split `train` of a dataset with a column
+              `text`.
+        protocol: Both languages, or English only.
         records: The dataset.
-        tiny: Whether the model is the tiny one.
-        most: Texts a group, at most.
+        tiny: Whether the model is the tiny model.
+        max_texts: Maximum number of texts per language.
 
     Raises:
-        InputFileError: No text there, or none in a language that the protocol wants.
+        InputFileError: The corpus cannot be read, or has no text in a language that the protocol
+            needs.
     """
     if spec == "auto":
         spec = "dataset" if tiny else "bank"
     if spec == "dataset":
         groups = true_sentences(records)
     elif spec == "bank":
-        groups = _of_bank()
+        groups = _bank_sentences()
+    elif spec.startswith("hub:"):
+        groups = _by_language(_hub_texts(spec, max_texts * 4))
     else:
-        read = _of_hub(spec, most * 4) if spec.startswith("hub:") else _of_file(Path(spec))
-        groups = _by_language(read)
+        groups = _by_language(_file_texts(Path(spec)))
     wanted: tuple[Language, ...] = LANGUAGES if protocol.statistics == "balanced" else ("en",)
     for lang in wanted:
         if not groups[lang]:
             raise InputFileError(
                 f"corpus {spec} has no {languages.LANGUAGE_INFO[lang].en} text; add some, or name "
-                "another with --corpus"
+                "another one with --corpus"
             )
-    return {lang: groups[lang][:most] for lang in wanted}
+    return {lang: groups[lang][:max_texts] for lang in wanted}
 
 
-def _of_bank() -> dict[str, list[str]]:
+def _bank_sentences() -> dict[str, list[str]]:
     out: dict[str, list[str]] = {lang: [] for lang in LANGUAGES}
     entries = [entry for name in bank.domain_ids() for entry in bank.load_domain(name)]
     for entry in entries:
@@ -66,14 +72,14 @@ def _of_bank() -> dict[str, list[str]]:
 
 
 def _by_language(texts: Iterable[str]) -> dict[str, list[str]]:
-    """By script: a text with a Han character is Chinese."""
+    """Texts by language: a text with a Han character is Chinese."""
     out: dict[str, list[str]] = {lang: [] for lang in LANGUAGES}
     for text in texts:
         out["zh" if languages.has_han(text) else "en"].append(text)
     return out
 
 
-def _of_file(file: Path) -> list[str]:
+def _file_texts(file: Path) -> list[str]:
     try:
         lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
         if file.suffix == ".jsonl":
@@ -86,15 +92,15 @@ def _of_file(file: Path) -> list[str]:
     return lines
 
 
-def _of_hub(spec: str, most: int) -> list[str]:
+def _hub_texts(spec: str, count: int) -> list[str]:
     import datasets
 
     _, name, *configuration = spec.split(":")
     try:
         load: Any = datasets.load_dataset  # type: ignore[attr-defined]
         rows = load(name, *configuration, split="train", streaming=True)
-        return [_text(row) for row in islice(rows, most)]
-    except Exception as error:  # the library raises of many kinds
+        return [_text(row) for row in islice(rows, count)]
+    except Exception as error:  # the library raises many types
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputFileError(f"corpus {spec}: cannot be read: {first}") from error
 
@@ -103,4 +109,4 @@ def _text(row: dict[str, Any]) -> str:
     for name in _TEXT_FIELDS:
         if isinstance(row.get(name), str):
             return str(row[name])
-    raise KeyError(f"a row without any of the fields {', '.join(_TEXT_FIELDS)}")
+    raise KeyError(f"a row has none of the fields {', '.join(_TEXT_FIELDS)}")

@@ -1,30 +1,30 @@
-"""What the names in a recipe stand for now: part of the key under which a cell is kept."""
+"""What identifies models and corpora by content: part of the key of a cell."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from clm_data.errors import InputFileError
+from clm_data.files import sha256_file
 
 
 def model_identity(name: str) -> Any:
-    """A model's or tokenizer's files by their sha256, or its commit on the Hub.
+    """JSON that identifies the files of a model or tokenizer: their sha256, or a commit on the Hub.
 
     Args:
-        name: A folder, ``gguf:FILE``, ``gguf:smollm2``, or a Hub id.
+        name: A folder, `gguf:FILE`, `gguf:smollm2`, or a Hub id.
 
     Raises:
-        InputFileError: It is neither here nor on the Hub, or cannot be read.
+        InputFileError: The model is neither local nor on the Hub, or cannot be read.
     """
     path = Path(name.removeprefix("gguf:"))
     try:
         if path.is_file():
-            return _file_hash(path)
+            return sha256_file(path)
         if path.is_dir():
             files = sorted(file for file in path.iterdir() if file.is_file())
-            return {file.name: _file_hash(file) for file in files}
+            return {file.name: sha256_file(file) for file in files}
     except OSError as error:
         raise InputFileError(f"model {name}: {error.filename}: {error.strerror}") from error
     if name.startswith("gguf:"):
@@ -33,14 +33,16 @@ def model_identity(name: str) -> Any:
 
 
 def corpus_identity(spec: str) -> str:
-    """The sha256 of a corpus that is a file; the name of any other."""
+    """The sha256 of a corpus that is a file; the name of any other.
+
+    Raises:
+        InputFileError: The file cannot be read.
+    """
     path = Path(spec)
-    return _file_hash(path) if path.is_file() else spec
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        return sha256_file(path) if path.is_file() else spec
+    except OSError as error:
+        raise InputFileError(f"corpus {spec}: cannot be read: {error.strerror}") from error
 
 
 def _commit(name: str) -> str:
@@ -50,7 +52,7 @@ def _commit(name: str) -> str:
     try:
         return Path(snapshot_download(name, allow_patterns=["config.json"])).name
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        first = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0]
         raise InputFileError(
-            f"model {name}: neither a folder here nor to be had from the Hub: {first}"
+            f"model {name}: neither a local folder nor a model on the Hub: {reason}"
         ) from error

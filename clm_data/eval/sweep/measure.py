@@ -1,149 +1,143 @@
-"""Measuring one model on many facts: before an edit, and after it."""
+"""Measuring a model on the facts of a dataset, before and after edits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import cached_property
 
 from clm_data.eval import metrics
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.protocols import EditProtocol
-from clm_data.eval.results import Measures, Said
-from clm_data.eval.sweep.answers import Question, Reading, generate_answers, read_answers
+from clm_data.eval.results import Continuation, Measures
+from clm_data.eval.sweep.answers import (
+    AnswerPrediction,
+    Question,
+    generate_answers,
+    predict_answers,
+)
 from clm_data.records import LANGUAGES, Language, Record
 
-Both = dict[Language, Measures]
-T = TypeVar("T")
-
 
 @dataclass(frozen=True)
-class Before:
-    """The unedited model's answers, by record in the order of the dataset.
+class RecordAnswers:
+    """A model's answers to the questions about one record.
 
     Attributes:
-        measures: By language: the measures of an edit, and ``truth``, ``truth_rephrased``,
-            ``probe`` (accuracy on the true answers) and ``truth_exact``.
-        probes: By language: the likeliest token at each place of the probe's answer; None where it
-            could not be placed.
-        said: By language: how the model goes on from the prompt; empty where it was not let to.
+        measures: By language: the measures of an edit. Those of the unedited model have no
+            `locality` and add `truth`, `truth_rephrased` and `probe` (token accuracy on the true
+            answers) and `truth_exact`.
+        probe: By language: the most likely token in the place of each token of the probe's answer;
+            None if the probe has no value.
+        continuation: By language: the greedy continuation of the prompt; empty if no text was
+            generated.
     """
 
-    measures: tuple[Both, ...]
-    probes: tuple[dict[Language, tuple[int, ...] | None], ...]
-    said: tuple[Said, ...]
+    measures: dict[Language, Measures]
+    probe: dict[Language, tuple[int, ...] | None]
+    continuation: Continuation
 
 
-@dataclass(frozen=True)
-class After:
-    """An edited model's answers, by record.
-
-    Attributes:
-        measures: By language.
-        said: As in :class:`Before`.
-    """
-
-    measures: tuple[Both, ...]
-    said: tuple[Said, ...]
-
-
-@dataclass(frozen=True)
 class Evaluator:
-    """How a model is measured.
+    """Measures one model on one dataset.
 
-    Attributes:
-        protocol: How prompt and answer are joined and labelled.
-        generate: Whether to let the model answer freely, too.
-        tokens_per_batch: Tokens run at once.
+    Edits are applied to the model by the caller: :attr:`baseline` is computed when first used, and
+    that must be before any edit.
+
+    Args:
+        model: The model.
+        records: The dataset.
+        protocol: How prompts and answers are joined and tokenized.
+        generate: Whether to generate free continuations as well.
+        tokens_per_batch: Maximum tokens per forward pass.
     """
 
-    protocol: EditProtocol
-    generate: bool = True
-    tokens_per_batch: int = 4096
-
-    def before(self, model: LoadedModel, records: Sequence[Record]) -> Before:
-        """Measure the unedited model."""
-        sides = [(record, lang) for record in records for lang in LANGUAGES]
-        common = self._common(model, sides)
-        truths = self._read(
-            model, [_rephrased(r, lang, r.fact(lang).ground_truth) for r, lang in sides]
-        )
-        probes = self._read(model, [_probe(r, lang) for r, lang in sides])
-        for one, truth, probe in zip(common, truths, probes, strict=True):
-            one.measures["truth_rephrased"] = _accuracy(truth)
-            one.measures["probe"] = _accuracy(probe)
-            one.measures["truth"] = _accuracy(one.old)
-            one.measures["truth_exact"] = one.truth_exact
-        return Before(
-            tuple(_by_record([one.measures for one in common])),
-            tuple(_by_record([None if one is None else one.predicted for one in probes])),
-            tuple(_by_record([one.said for one in common])),
-        )
-
-    def after(
+    def __init__(
         self,
         model: LoadedModel,
         records: Sequence[Record],
-        probes: Sequence[dict[Language, tuple[int, ...] | None]],
-    ) -> After:
-        """Measure an edited model.
+        protocol: EditProtocol,
+        *,
+        generate: bool = True,
+        tokens_per_batch: int = 4096,
+    ) -> None:
+        self.model, self.records, self.protocol = model, records, protocol
+        self.generate, self.tokens_per_batch = generate, tokens_per_batch
 
-        Args:
-            model: With the edits applied.
-            records: What to measure.
-            probes: Of the same records, from :class:`Before`.
-        """
-        sides = [(record, lang) for record in records for lang in LANGUAGES]
-        kept = [probe[lang] for probe in probes for lang in LANGUAGES]
-        common = self._common(model, sides)
-        readings = self._read(model, [_probe(r, lang) for r, lang in sides])
-        for one, old, new in zip(common, kept, readings, strict=True):
+    @cached_property
+    def baseline(self) -> tuple[RecordAnswers, ...]:
+        """The unedited model's answers, by record."""
+        sides = [(record, lang) for record in self.records for lang in LANGUAGES]
+        answers = self._answers(sides)
+        rephrased = self._predict(
+            [_rephrased(r, lang, r.fact(lang).ground_truth) for r, lang in sides]
+        )
+        for answer, truth in zip(answers, rephrased, strict=True):
+            answer.measures["truth_rephrased"] = _accuracy(truth)
+            answer.measures["probe"] = _accuracy(answer.probe)
+            answer.measures["truth"] = _accuracy(answer.truth)
+            answer.measures["truth_exact"] = answer.truth_exact
+        return tuple(_by_record(answers))
+
+    def after(self, indices: Sequence[int]) -> list[RecordAnswers]:
+        """The edited model's answers to the records with these indices."""
+        sides = [(i, lang) for i in indices for lang in LANGUAGES]
+        baseline = [self.baseline[i].probe[lang] for i, lang in sides]
+        answers = self._answers([(self.records[i], lang) for i, lang in sides])
+        for answer, old in zip(answers, baseline, strict=True):
+            new = answer.probe
             same = None if old is None or new is None else metrics.agreement(old, new.predicted)
-            one.measures["locality"] = same
-        return After(
-            tuple(_by_record([one.measures for one in common])),
-            tuple(_by_record([one.said for one in common])),
-        )
+            answer.measures["locality"] = same
+        return _by_record(answers)
 
-    def _common(
-        self, model: LoadedModel, sides: Sequence[tuple[Record, Language]]
-    ) -> list[_Measured]:
-        """What is measured before and after alike, by record and language."""
+    def _answers(self, sides: Sequence[tuple[Record, Language]]) -> list[_SideAnswers]:
+        """What is measured both before and after an edit, by record and language."""
         facts = [(record.fact(lang), lang) for record, lang in sides]
-        new = self._read(model, [Question(lang, f.prompt, f.target_new) for f, lang in facts])
-        old = self._read(model, [Question(lang, f.prompt, f.ground_truth) for f, lang in facts])
-        rephrased = self._read(
-            model, [_rephrased(r, lang, r.fact(lang).target_new) for r, lang in sides]
+        new = self._predict([Question(lang, f.prompt, f.target_new) for f, lang in facts])
+        old = self._predict([Question(lang, f.prompt, f.ground_truth) for f, lang in facts])
+        rephrased = self._predict(
+            [_rephrased(r, lang, r.fact(lang).target_new) for r, lang in sides]
         )
-        measured = [
-            _Measured(_of_answers(n, o, r), o) for n, o, r in zip(new, old, rephrased, strict=True)
+        probes = self._predict([_probe(r, lang) for r, lang in sides])
+        answers = [
+            _SideAnswers(_measures(n, o, r), truth=o, probe=p)
+            for n, o, r, p in zip(new, old, rephrased, probes, strict=True)
         ]
         if self.generate:
             longer = [
                 Question(lang, f.prompt, max(f.target_new, f.ground_truth, key=len))
                 for f, lang in facts
             ]
-            said = generate_answers(model, longer, tokens_per_batch=self.tokens_per_batch)
-            for one, text, (fact, lang) in zip(measured, said, facts, strict=True):
-                one.said = text.strip()
+            texts = generate_answers(self.model, longer, tokens_per_batch=self.tokens_per_batch)
+            for answer, text, (fact, lang) in zip(answers, texts, facts, strict=True):
+                answer.continuation = text.strip()
                 exact = metrics.exact_match(text, fact.target_new, lang)
-                one.measures["exact_match"] = float(exact)
-                one.truth_exact = float(metrics.exact_match(text, fact.ground_truth, lang))
-        return measured
+                answer.measures["exact_match"] = float(exact)
+                answer.truth_exact = float(metrics.exact_match(text, fact.ground_truth, lang))
+        return answers
 
-    def _read(self, model: LoadedModel, questions: Sequence[Question]) -> list[Reading | None]:
-        return read_answers(model, questions, self.protocol, tokens_per_batch=self.tokens_per_batch)
+    def _predict(self, questions: Sequence[Question]) -> list[AnswerPrediction | None]:
+        return predict_answers(
+            self.model, questions, self.protocol, tokens_per_batch=self.tokens_per_batch
+        )
 
 
 @dataclass
-class _Measured:
+class _SideAnswers:
+    """Answers to the questions about one record in one language."""
+
     measures: Measures
-    old: Reading | None
-    said: str = ""
+    truth: AnswerPrediction | None
+    probe: AnswerPrediction | None
+    continuation: str = ""
     truth_exact: float | None = None
 
 
-def _of_answers(new: Reading | None, old: Reading | None, rephrased: Reading | None) -> Measures:
+def _measures(
+    new: AnswerPrediction | None,
+    old: AnswerPrediction | None,
+    rephrased: AnswerPrediction | None,
+) -> Measures:
     return {
         "reliability": _accuracy(new),
         "generality": _accuracy(rephrased),
@@ -153,7 +147,7 @@ def _of_answers(new: Reading | None, old: Reading | None, rephrased: Reading | N
     }
 
 
-def _prefers_new(new: Reading | None, old: Reading | None) -> float | None:
+def _prefers_new(new: AnswerPrediction | None, old: AnswerPrediction | None) -> float | None:
     if new is None or old is None:
         return None
     return float(metrics.prefers_new(new.log_probabilities, old.log_probabilities))
@@ -168,13 +162,25 @@ def _probe(record: Record, lang: Language) -> Question:
     return Question(lang, probe.loc, probe.loc_ans)
 
 
-def _accuracy(reading: Reading | None) -> float | None:
-    return None if reading is None else metrics.token_accuracy(reading.predicted, reading.labels)
+def _accuracy(answer: AnswerPrediction | None) -> float | None:
+    return None if answer is None else metrics.token_accuracy(answer.predicted, answer.labels)
 
 
-def _by_record(values: Sequence[T]) -> list[dict[Language, T]]:
-    """Values of records and languages in turn, as one dict a record."""
+def _predicted(answer: AnswerPrediction | None) -> tuple[int, ...] | None:
+    return None if answer is None else answer.predicted
+
+
+def _by_record(answers: Sequence[_SideAnswers]) -> list[RecordAnswers]:
+    """Group answers, ordered by record and then language, by record."""
     step = len(LANGUAGES)
-    return [
-        dict(zip(LANGUAGES, values[i : i + step], strict=True)) for i in range(0, len(values), step)
-    ]
+    out = []
+    for start in range(0, len(answers), step):
+        sides = dict(zip(LANGUAGES, answers[start : start + step], strict=True))
+        out.append(
+            RecordAnswers(
+                {lang: side.measures for lang, side in sides.items()},
+                {lang: _predicted(side.probe) for lang, side in sides.items()},
+                {lang: side.continuation for lang, side in sides.items()},
+            )
+        )
+    return out

@@ -1,4 +1,4 @@
-"""Opening the models of a recipe; the tiny one is trained first where the cache has none."""
+"""Loading the models of a recipe; the tiny model is trained first if it is not in the cache."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ from clm_data.eval.recipe import ModelSpec
 from clm_data.log import Log, silent
 from clm_data.records import Record
 
-_EVERY = 40
-"""Steps of training between two lines."""
+_STEPS_BETWEEN_UPDATES = 40
+"""Training steps between two progress messages."""
 
 
 def open_model(
     spec: ModelSpec,
-    used: Sequence[Record],
+    records: Sequence[Record],
     cache: Path,
     tiny_config: TinyConfig | None = None,
     log: Log = silent,
 ) -> LoadedModel:
-    """A model of a recipe, unedited, under its label.
+    """Load a model of a recipe; its name is the label in the recipe.
 
     Args:
-        spec: Which.
-        used: The records of the dataset that the sweep uses; ``tiny`` knows these.
+        spec: The model.
+        records: Records that the tiny model is trained on.
         cache: Folder of trained tiny models.
-        tiny_config: Size and training of the tiny model, where not the usual.
+        tiny_config: Size and training of the tiny model; None uses the defaults.
         log: Called with progress messages.
 
     Raises:
         MissingExtraError: torch is not installed.
-        InputFileError: It cannot be loaded.
-        EditError: It does not fit in memory.
+        InputFileError: The model cannot be loaded.
+        EditError: The model does not fit in memory.
     """
 
     def training(step: int, steps: int, loss: float) -> None:
-        if step % _EVERY == 0 or step == steps:
+        if step % _STEPS_BETWEEN_UPDATES == 0 or step == steps:
             log(f"tiny model: step {step} of {steps}, loss on answers {loss:.3f}")
 
     name = spec.name
     if spec.is_tiny:
-        log(f"tiny model: knows {len(used)} records in two languages")
-        name = str(tiny_model(used, cache, tiny_config, training))
+        log(f"tiny model: trained on {len(records)} records in two languages")
+        name = str(tiny_model(records, cache, tiny_config, training))
     log(f"loading {spec.shown}")
-    with edit_errors(f"loading {spec.shown}", "use bfloat16, or spread it with device_map"):
+    with edit_errors(f"loading {spec.shown}", "use bfloat16, or several GPUs with device_map"):
         loaded = load_model(
             name,
             tokenizer=spec.tokenizer,

@@ -1,52 +1,57 @@
-"""How far a sweep is, and how long it will take."""
+"""Progress of a sweep: which cell it is at, and how much time is left."""
 
 from __future__ import annotations
 
 import time
 
-_QUIET = 30.0
-"""Seconds between two lines about one cell."""
+_SECONDS_BETWEEN_UPDATES = 30.0
+"""Minimum time between two messages about the same cell."""
 
 
-class Clock:
-    """Counts cells, and parts of the present one; time left is told from their mean so far."""
+class SweepProgress:
+    """Counts finished cells and estimates the remaining time from the mean time per cell.
 
-    def __init__(self) -> None:
-        self._total = 0
-        self._done = 0.0
-        self._part = 0.0
-        self._start = self._said = time.monotonic()
+    Args:
+        cells: Number of cells to compute.
+    """
 
-    def begin(self, cells: int) -> None:
-        """So many cells are to be computed."""
-        self._total, self._start = cells, time.monotonic()
+    def __init__(self, cells: int) -> None:
+        self._cells = cells
+        self._done = 0
+        self._fraction = 0.0
+        self._start = self._last_update = time.monotonic()
 
-    def now(self) -> float:
-        """Seconds, from anywhere."""
-        return time.monotonic()
+    def update(self, fraction: float) -> bool:
+        """Set the finished share of the current cell, between 0 and 1.
 
-    def part(self, share: float) -> bool:
-        """So much of the present cell is done; returns whether it is time for another line."""
-        self._part = share
-        due = share < 1 and time.monotonic() - self._said >= _QUIET
+        Returns:
+            Whether it is time for another message about this cell.
+        """
+        self._fraction = fraction
+        now = time.monotonic()
+        due = fraction < 1 and now - self._last_update >= _SECONDS_BETWEEN_UPDATES
         if due:
-            self._said = time.monotonic()
+            self._last_update = now
         return due
 
-    def tick(self, cells: int = 1) -> None:
-        """So many more cells are done."""
-        self._done, self._part = self._done + cells, 0.0
-        self._said = time.monotonic()
+    def finish_cell(self) -> None:
+        """Count the current cell as finished."""
+        self._done, self._fraction = self._done + 1, 0.0
+        self._last_update = time.monotonic()
 
-    def where(self) -> str:
-        """The present cell among all."""
-        return f"[{min(int(self._done) + 1, self._total)}/{self._total}]"
+    @property
+    def position(self) -> str:
+        """The current cell among all, such as `[2/9]`."""
+        return f"[{min(self._done + 1, self._cells)}/{self._cells}]"
 
-    def left(self) -> str:
-        """Time left."""
-        done = self._done + self._part
-        if done >= self._total or done == 0:
-            return "done" if done else "time left unknown"
-        seconds = (time.monotonic() - self._start) / done * (self._total - done)
+    @property
+    def time_left(self) -> str:
+        """The remaining time in words."""
+        done = self._done + self._fraction
+        if done >= self._cells:
+            return "done"
+        if done == 0:
+            return "time left unknown"
+        seconds = (time.monotonic() - self._start) / done * (self._cells - done)
         minutes, rest = divmod(round(seconds), 60)
         return f"about {minutes} min {rest:02d} s left"

@@ -33,8 +33,8 @@ def loaded(tiny_folder: Path) -> LoadedModel:
 
 
 def test_it_knows_the_facts_in_both_languages(loaded: LoadedModel) -> None:
-    before = Evaluator(NATIVE).before(loaded, RECORDS)
-    found = summarize(before.measures, Bootstrap(resamples=0))
+    baseline = Evaluator(loaded, RECORDS, NATIVE).baseline
+    found = summarize([one.measures for one in baseline], Bootstrap(resamples=0))
     for lang in LANGUAGES:
         truth, new = found[f"{lang}_truth"], found[f"{lang}_reliability"]
         assert truth is not None

@@ -176,7 +176,7 @@ def test_a_second_run_writes_the_same_bytes(written: HtmlReport, folder: Path) -
 def test_a_report_without_dataset_and_analysis_says_what_is_missing_and_how_to_make_it(
     folder: Path, tmp_path: Path
 ) -> None:
-    make_results(tmp_path / "out", folder / "set", sizes=(12,), said=False)
+    make_results(tmp_path / "out", folder / "set", sizes=(12,), generated=False)
     done = write_report(tmp_path / "out", tmp_path / "out" / "report.html")
     commands = [one.command for one in done.missing]
     assert sum(command.startswith("clm-data analyze") for command in commands) == 2

@@ -19,8 +19,7 @@ from clm_data.eval.dataset import EvalSet
 from clm_data.eval.recipe import Recipe
 from clm_data.eval.report.chapters.run import recipe_text
 from clm_data.eval.results import Results, read_cell
-from clm_data.eval.sweep import runner
-from clm_data.eval.sweep.runner import Places
+from clm_data.eval.sweep.runner import run_sweep
 
 DATASET = EvalSet("made", tuple(RECORDS))
 RECIPE = Recipe.model_validate(
@@ -38,8 +37,14 @@ RECIPE = Recipe.model_validate(
 def out(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep with its weight changes."""
     folder = tmp_path_factory.mktemp("answers") / "out"
-    places = Places(folder, tiny_folder.parent, save_deltas=True)
-    runner.run(RECIPE, DATASET, places, tiny_config=CONFIG)
+    run_sweep(
+        RECIPE,
+        DATASET,
+        out=folder,
+        cache=tiny_folder.parent,
+        save_deltas=True,
+        tiny_config=CONFIG,
+    )
     return folder
 
 
@@ -52,13 +57,13 @@ def test_what_the_model_said_is_kept_before_and_after_in_both_languages(out: Pat
     assert [row["id"] for row in before] == [record.id for record in RECORDS]
     for row, record in zip(before, RECORDS, strict=True):
         for lang in ("zh", "en"):
-            knew = row["said"][lang].startswith(record.fact(lang).ground_truth)
+            knew = row["continuation"][lang].startswith(record.fact(lang).ground_truth)
             assert knew == (row[lang]["truth_exact"] == 1)
-    assert any(row["said"]["zh"] for row in before)
+    assert any(row["continuation"]["zh"] for row in before)
     for cell in results(out).cells:
         stored = read_cell(out, cell.key)
         assert stored is not None
-        assert all(set(item.said) == {"zh", "en"} for item in stored.items)
+        assert all(set(item.continuation) == {"zh", "en"} for item in stored.items)
 
 
 def test_the_results_keep_the_recipe_that_makes_them_again(out: Path) -> None:

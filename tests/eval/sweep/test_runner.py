@@ -1,9 +1,10 @@
-"""Sweeps: resumed, killed, and with cells that fail."""
+"""Sweeps: results, resuming, and cells that fail."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +12,19 @@ import pytest
 
 pytest.importorskip("torch", reason="the extra eval is not installed")
 
+from helpers.saved_folders import cell_versions
 from helpers.tiny_dataset import CONFIG, RECORDS
 
-from clm_data.errors import ConfigError, InputFileError
+from clm_data.errors import InputFileError
 from clm_data.eval import results
 from clm_data.eval.dataset import EvalSet
-from clm_data.eval.editors import params_for
 from clm_data.eval.editors.deltas import Deltas
-from clm_data.eval.errors import EditError
 from clm_data.eval.model.loading import load_model
 from clm_data.eval.recipe import Recipe
-from clm_data.eval.results import Results
-from clm_data.eval.sweep import runner
-from clm_data.eval.sweep.cell import batches_of, requests_for, with_overrides
-from clm_data.eval.sweep.runner import Places
+from clm_data.eval.results import CellResult, Results
+from clm_data.eval.sweep.runner import run_sweep
 
-Sweep = Callable[..., tuple[Results, list[str]]]
-DATASET = EvalSet("made", tuple(RECORDS))
+DATASET = EvalSet("test", tuple(RECORDS))
 GRID: dict[str, Any] = {
     "models": [{"name": "tiny"}],
     "methods": ["memit", "alphaedit"],
@@ -36,19 +33,54 @@ GRID: dict[str, Any] = {
     "params": {method: {"values": {"steps": 4}} for method in ("memit", "alphaedit", "pmet")},
     "resamples": 20,
 }
+ONE_CELL: dict[str, Any] = {"methods": ["memit"], "languages": ["zh"], "generate": False}
 
 
-def recipe(**changes: Any) -> Recipe:
+def make_recipe(**changes: Any) -> Recipe:
     return Recipe.model_validate(GRID | changes)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished sweep.
+
+    Attributes:
+        results: What it returned.
+        computed: Number of cell files that it wrote.
+        log: Its progress messages.
+    """
+
+    results: Results
+    computed: int
+    log: list[str]
+
+    @property
+    def cell(self) -> CellResult:
+        (cell,) = self.results.cells
+        return cell
+
+
+Sweep = Callable[..., Run]
 
 
 @pytest.fixture
 def sweep(tiny_folder: Path, tmp_path: Path) -> Sweep:
-    def run(out: str = "out", **changes: Any) -> tuple[Results, list[str]]:
-        said: list[str] = []
-        places = Places(tmp_path / out, tiny_folder.parent, changes.pop("save_deltas", False))
-        found = runner.run(recipe(**changes), DATASET, places, log=said.append, tiny_config=CONFIG)
-        return found, said
+    """Runs the grid with some changes, into `tmp_path/out`."""
+
+    def run(out: str = "out", *, save_deltas: bool = False, **changes: Any) -> Run:
+        messages: list[str] = []
+        before = cell_versions(tmp_path / out)
+        found = run_sweep(
+            make_recipe(**changes),
+            DATASET,
+            out=tmp_path / out,
+            cache=tiny_folder.parent,
+            save_deltas=save_deltas,
+            tiny_config=CONFIG,
+            log=messages.append,
+        )
+        written = cell_versions(tmp_path / out).items() - before.items()
+        return Run(found, len(written), messages)
 
     return run
 
@@ -58,14 +90,12 @@ def outputs(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in names}
 
 
-def computed(said: list[str]) -> int:
-    return sum("reliability/locality" in line for line in said)
-
-
-def test_a_sweep_measures_both_languages_before_and_after(sweep: Sweep, tmp_path: Path) -> None:
-    found, said = sweep()
-    assert [cell.status for cell in found.cells] == ["done"] * 4
-    for cell in found.cells:
+def test_a_sweep_measures_both_languages_before_and_after_the_edits(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    run = sweep()
+    assert [cell.status for cell in run.results.cells] == ["done"] * 4
+    for cell in run.results.cells:
         assert (cell.facts, cell.batches, cell.left_out) == (8, 2, 0)
         assert cell.contexts is not None
         assert cell.params["values"]["steps"] == 4
@@ -73,31 +103,37 @@ def test_a_sweep_measures_both_languages_before_and_after(sweep: Sweep, tmp_path
             assert cell.after[name] is not None
         for name in ("zh_truth", "en_probe", "zh_exact_match", "en_p_new"):
             assert cell.before[name] is not None
-    assert computed(said) == 4
-    assert any("left" in line for line in said)
-    before = json.loads((tmp_path / "out" / "before" / "tiny-native.json").read_bytes())
-    assert [row["id"] for row in before] == [record.id for record in RECORDS]
+    assert run.computed == 4
+    baseline = json.loads((tmp_path / "out" / "before" / "tiny-native.json").read_bytes())
+    assert [row["id"] for row in baseline] == [record.id for record in RECORDS]
 
 
-def test_a_second_run_computes_nothing_and_writes_the_same(sweep: Sweep, tmp_path: Path) -> None:
+def test_the_log_names_each_cell_its_result_and_the_time_left(sweep: Sweep) -> None:
+    log = sweep(**ONE_CELL).log
+    assert "[1/1] tiny memit zh batch 4" in log
+    assert any("reliability/locality zh" in line and line.endswith("s; done") for line in log)
+
+
+def test_a_second_run_computes_nothing_and_writes_the_same_files(
+    sweep: Sweep, tmp_path: Path
+) -> None:
     sweep()
     first = outputs(tmp_path / "out")
-    _, said = sweep()
-    assert computed(said) == 0
-    assert "4 of 4 cells are there already" in said
+    second = sweep()
+    assert second.computed == 0
+    assert second.log == ["4 of 4 cells already computed"]
     assert outputs(tmp_path / "out") == first
 
 
-def test_two_runs_give_the_same_bytes(sweep: Sweep, tmp_path: Path) -> None:
+def test_two_runs_write_identical_files(sweep: Sweep, tmp_path: Path) -> None:
     sweep("one", languages=["mix"])
     sweep("two", languages=["mix"])
     assert outputs(tmp_path / "one") == outputs(tmp_path / "two")
 
 
-def test_a_larger_grid_computes_only_what_is_new(sweep: Sweep) -> None:
-    sweep(methods=["memit"])
-    _, said = sweep()
-    assert computed(said) == 2
+def test_a_larger_grid_computes_only_its_new_cells(sweep: Sweep) -> None:
+    assert sweep(methods=["memit"]).computed == 2
+    assert sweep().computed == 2
 
 
 @pytest.mark.parametrize(
@@ -109,75 +145,81 @@ def test_a_larger_grid_computes_only_what_is_new(sweep: Sweep) -> None:
         {"corpus": "bank"},
     ],
 )
-def test_whatever_bears_on_the_numbers_makes_another_cell(
+def test_a_changed_setting_that_affects_the_numbers_computes_a_new_cell(
     sweep: Sweep, changes: dict[str, Any]
 ) -> None:
-    small: dict[str, Any] = {"methods": ["memit"], "languages": ["zh"], "generate": False}
-    sweep(**small)
-    _, said = sweep(**small | changes)
-    assert computed(said) == 1
+    first = sweep(**ONE_CELL)
+    second = sweep(**ONE_CELL | changes)
+    assert second.computed == 1
+    assert second.cell.key != first.cell.key
 
 
-def test_cells_that_fail_say_why_in_one_line_and_the_others_are_computed(sweep: Sweep) -> None:
-    found, said = sweep(
+def test_cells_that_fail_give_their_reason_and_the_others_are_computed(sweep: Sweep) -> None:
+    run = sweep(
         models=[{"name": "tiny"}, {"name": "no/such/folder", "params": "tiny"}],
         methods=["memit", "memitt"],
         languages=["zh"],
         batch_sizes=[4, 9],
         layers=[None, [1, 40]],
     )
-    reasons = {cell.setting.label: cell.error or "" for cell in found.failed}
-    done = [cell.setting.label for cell in found.cells if cell.status == "done"]
+    reasons = {cell.setting.label: cell.error or "" for cell in run.results.failed}
+    done = [cell.setting.label for cell in run.results.cells if cell.status == "done"]
     assert done == ["tiny memit zh batch 4"]
-    assert len(found.cells) == 16
+    assert len(run.results.cells) == 16
     assert "did you mean memit" in reasons["tiny memitt zh batch 4"]
     assert "9 facts from 8 records" in reasons["tiny memit zh batch 9"]
     assert "layers 0 to 2, not 40" in reasons["tiny memit zh batch 4 layers 1,40"]
     assert "no/such/folder" in reasons["folder memit zh batch 4"]
-    assert all("\n" not in reason and reason for reason in reasons.values())
-    assert sum(line.startswith(("failed", "[")) and "failed:" in line for line in said) == 15
+    for label, reason in reasons.items():
+        assert reason
+        assert "\n" not in reason
+        assert sum(line.endswith(f"failed: {label}: {reason}") for line in run.log) == 1
 
 
-def test_a_failed_cell_is_tried_again(sweep: Sweep, tmp_path: Path) -> None:
-    small: dict[str, Any] = {"methods": ["memit"], "languages": ["zh"]}
-    found, _ = sweep(**small)
-    key = found.cells[0].key
-    broken = found.cells[0].model_copy(update={"status": "failed", "error": "out of memory"})
+def test_a_failed_cell_is_retried(sweep: Sweep, tmp_path: Path) -> None:
+    first = sweep(**ONE_CELL).cell
+    broken = first.model_copy(update={"status": "failed", "error": "out of memory"})
     results.write_cell(tmp_path / "out", broken)
-    again, said = sweep(**small)
-    assert computed(said) == 1
-    assert (again.cells[0].key, again.cells[0].status) == (key, "done")
+    second = sweep(**ONE_CELL)
+    assert second.computed == 1
+    assert (second.cell.key, second.cell.status) == (first.key, "done")
 
 
-def test_a_nan_in_the_solve_is_a_failed_cell(sweep: Sweep) -> None:
-    bad = {"memit": {"moment_weight": float("nan")}}
-    found, _ = sweep(methods=["memit", "ft"], languages=["zh"], params=bad)
-    assert [cell.status for cell in found.cells] == ["failed", "done"]
-    assert "NaN" in (found.cells[0].error or "")
+def test_nan_in_the_solve_fails_the_cell(sweep: Sweep) -> None:
+    params = {"memit": {"moment_weight": float("nan")}}
+    cells = sweep(methods=["memit", "ft"], languages=["zh"], params=params).results.cells
+    assert [cell.status for cell in cells] == ["failed", "done"]
+    assert "NaN" in (cells[0].error or "")
 
 
-def test_an_unknown_hyperparameter_names_the_known_ones(sweep: Sweep) -> None:
-    found, _ = sweep(methods=["memit"], languages=["zh"], params={"memit": {"lamda": 1}})
-    assert "no 'lamda'; it has layers" in (found.cells[0].error or "")
+def test_an_unknown_hyperparameter_fails_the_cell_and_lists_the_known_ones(sweep: Sweep) -> None:
+    cell = sweep(**ONE_CELL | {"params": {"memit": {"lamda": 1}}}).cell
+    assert "no 'lamda'; it has layers" in (cell.error or "")
 
 
-def test_more_facts_than_records_stop_the_sweep(sweep: Sweep) -> None:
-    with pytest.raises(InputFileError, match="8 whole records"):
+def test_more_facts_than_records_is_an_error(sweep: Sweep) -> None:
+    with pytest.raises(InputFileError, match="8 complete records, fewer than 9"):
         sweep(facts=9)
 
 
-def test_sequential_edits_stay_and_are_measured_along_the_way(sweep: Sweep, tmp_path: Path) -> None:
-    found, _ = sweep(
+def test_an_empty_dataset_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputFileError, match="nothing: the dataset is empty"):
+        run_sweep(make_recipe(), EvalSet("nothing", ()), out=tmp_path / "out")
+
+
+def test_sequential_edits_accumulate_and_are_measured_at_checkpoints(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    cell = sweep(
         methods=["memit"],
         languages=["en"],
         modes=["sequential"],
         batch_sizes=[2],
         checkpoints=2,
         save_deltas=True,
-    )
-    (cell,) = found.cells
-    assert [stop.edited for stop in cell.along] == [4, 8]
-    assert cell.along[-1].after == cell.after
+    ).cell
+    assert [checkpoint.edited for checkpoint in cell.checkpoints] == [4, 8]
+    assert cell.checkpoints[-1].after == cell.after
     (file,) = (tmp_path / "out" / "deltas").iterdir()
     assert Deltas.load(file).edited == tuple(f"{record.id}:en" for record in RECORDS)
     stored = results.read_cell(tmp_path / "out", cell.key)
@@ -185,83 +227,35 @@ def test_sequential_edits_stay_and_are_measured_along_the_way(sweep: Sweep, tmp_
     assert [item.batch for item in stored.items] == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
-def test_single_edits_fact_by_fact(sweep: Sweep) -> None:
-    found, _ = sweep(methods=["memit"], languages=["zh"], modes=["single"], facts=3)
-    (cell,) = found.cells
+def test_single_mode_edits_fact_by_fact(sweep: Sweep) -> None:
+    cell = sweep(**ONE_CELL, modes=["single"], facts=3).cell
     assert (cell.setting.batch_size, cell.batches, cell.facts) == (1, 3, 3)
 
 
-def test_the_first_batches_only_and_what_is_left_out(sweep: Sweep) -> None:
-    found, _ = sweep(methods=["memit"], languages=["zh"], batch_sizes=[3], max_batches=1)
-    (cell,) = found.cells
+def test_max_batches_edits_the_first_batches_and_counts_the_rest(sweep: Sweep) -> None:
+    cell = sweep(**ONE_CELL, batch_sizes=[3], max_batches=1).cell
     assert (cell.batches, cell.facts, cell.left_out) == (1, 3, 5)
 
 
-def test_weight_changes_asked_for_later_are_made_and_then_kept(
+def test_a_finished_cell_is_recomputed_if_its_weight_changes_are_missing(
     sweep: Sweep, tmp_path: Path
 ) -> None:
-    small: dict[str, Any] = {"methods": ["memit"], "languages": ["zh"], "generate": False}
-    sweep(**small)
-    _, said = sweep(**small, save_deltas=True)
-    assert computed(said) == 1
-    _, said = sweep(**small, save_deltas=True)
-    assert computed(said) == 0
+    sweep(**ONE_CELL)
+    assert sweep(**ONE_CELL, save_deltas=True).computed == 1
+    assert sweep(**ONE_CELL, save_deltas=True).computed == 0
     next((tmp_path / "out" / "deltas").iterdir()).unlink()
-    _, said = sweep(**small, save_deltas=True)
-    assert computed(said) == 1
+    assert sweep(**ONE_CELL, save_deltas=True).computed == 1
 
 
-def test_a_finished_cell_takes_the_label_that_its_model_has_now(sweep: Sweep) -> None:
-    small: dict[str, Any] = {"methods": ["ft"], "languages": ["zh"], "generate": False}
+def test_a_finished_cell_takes_the_present_label_of_its_model(sweep: Sweep) -> None:
+    small: dict[str, Any] = ONE_CELL | {"methods": ["ft"]}
     sweep(**small)
-    found, said = sweep(**small, models=[{"name": "tiny", "label": "T", "params": "tiny"}])
-    assert computed(said) == 0
-    assert found.cells[0].setting.model == "T"
+    second = sweep(**small, models=[{"name": "tiny", "label": "T", "params": "tiny"}])
+    assert second.computed == 0
+    assert second.cell.setting.model == "T"
 
 
-def test_an_empty_dataset_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(InputFileError, match="nothing: the dataset is empty"):
-        runner.run(recipe(), EvalSet("nothing", ()), Places(tmp_path / "o", tmp_path / "c"))
-
-
-def test_the_model_is_as_before_after_a_sweep(sweep: Sweep, tiny_folder: Path) -> None:
+def test_a_sweep_leaves_the_files_of_the_model_unchanged(sweep: Sweep, tiny_folder: Path) -> None:
     before = load_model(str(tiny_folder)).fingerprint()
-    sweep(methods=["memit"], languages=["zh"])
+    sweep(**ONE_CELL)
     assert load_model(str(tiny_folder)).fingerprint() == before
-
-
-def test_mix_edits_each_fact_in_both_languages() -> None:
-    made = requests_for(RECORDS[:2], "mix")
-    assert [request.id.rpartition(":")[2] for request in made] == ["zh", "en", "zh", "en"]
-    assert made[1].prompt == RECORDS[0].en.prompt
-    assert made[1].target == RECORDS[0].en.target_new
-    assert [r.lang for r in requests_for(RECORDS[:2], "en")] == ["en", "en"]
-
-
-def test_batches_are_disjoint_whole_and_in_order() -> None:
-    assert batches_of(7, 3) == [range(3), range(3, 6)]
-    assert batches_of(7, 3, most=1) == [range(3)]
-    with pytest.raises(EditError, match="lower the batch size"):
-        batches_of(2, 3)
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"values": 3}, "'values' is a group, not 3"),
-        ({"values": {"steps": "many"}}, "'steps' is 'many'"),
-        ({"layers": "all"}, "'layers' is 'all'"),
-        ({"layer": 3}, "no 'layer'; it has layers"),
-    ],
-)
-def test_overrides_of_another_kind_are_one_clear_line(changes: dict[str, Any], says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
-        with_overrides(params_for("memit", "tiny"), None, changes)
-    with pytest.raises(ConfigError, match="empty list of layers"):
-        with_overrides(params_for("rome", "tiny"), (), {})
-
-
-def test_overrides_reach_nested_hyperparameters_and_methods_of_one_layer() -> None:
-    memit = with_overrides(params_for("memit", "tiny"), (0, 1), {"values": {"lr": 0.25}})
-    assert (memit.layers, memit.values.lr) == ((0, 1), 0.25)
-    assert with_overrides(params_for("rome", "tiny"), (0, 2), {}).layer == 2

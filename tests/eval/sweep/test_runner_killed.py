@@ -1,4 +1,4 @@
-"""``kill -9`` in a sweep: the next run computes what is missing, and the result is the same."""
+"""A sweep killed with SIGKILL: the next run computes the missing cells, with the same result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 
 pytest.importorskip("torch", reason="the extra eval is not installed")
 
-from helpers.saved_folders import dataset_folder, model_folder
+from helpers.saved_folders import cell_versions, dataset_folder, model_folder
 from helpers.tiny_dataset import RECORDS
 
 GRID = {
@@ -34,8 +34,14 @@ CELLS = 18
 
 
 @dataclass(frozen=True)
-class Undisturbed:
-    """A finished sweep: where it lies, when its first cell was there, and how long it took."""
+class Uninterrupted:
+    """A sweep that ran to the end.
+
+    Attributes:
+        folder: Holds the model, the dataset, the recipe, and the results in `uninterrupted`.
+        first: Seconds until the first cell was written.
+        seconds: Seconds in all.
+    """
 
     folder: Path
     first: float
@@ -44,7 +50,7 @@ class Undisturbed:
 
 @contextmanager
 def running(folder: Path, out: str) -> Iterator[subprocess.Popen[str]]:
-    """The sweep in a process of its own, killed at the end."""
+    """Run the sweep in another process; it is killed on exit."""
     argv = ["--recipe", "grid.yaml", "--dataset", "set", "--out", out, "--cache", f"{out}-cache"]
     process = subprocess.Popen(
         [sys.executable, "-m", "clm_data", "eval-baselines", *argv, "--save-deltas"],
@@ -62,24 +68,18 @@ def running(folder: Path, out: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Uninterrupted:
     folder = tmp_path_factory.mktemp("killed")
     model_folder(folder / "model")
     dataset_folder(folder / "set", RECORDS[:6])
     (folder / "grid.yaml").write_text(json.dumps(GRID), encoding="utf-8")
     began = time.monotonic()
-    with running(folder, "undisturbed") as process:
-        while process.poll() is None and not finished(folder / "undisturbed"):
+    with running(folder, "uninterrupted") as process:
+        while process.poll() is None and not cell_versions(folder / "uninterrupted"):
             time.sleep(0.02)
         first = time.monotonic() - began
         assert process.wait() == 0
-    return Undisturbed(folder, first, time.monotonic() - began)
-
-
-def finished(out: Path) -> dict[str, tuple[int, int]]:
-    """Inode and time of each cell that is there."""
-    stats = {file.name: file.stat() for file in (out / "cells").glob("*.json")}
-    return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in stats.items()}
+    return Uninterrupted(folder, first, time.monotonic() - began)
 
 
 def outputs(out: Path) -> dict[str, bytes]:
@@ -89,7 +89,7 @@ def outputs(out: Path) -> dict[str, bytes]:
 
 
 def deltas(out: Path) -> dict[str, dict[str, list[float]]]:
-    """By file: the values of each tensor (the header's order is left to chance by the format)."""
+    """Tensors by file; the bytes may differ, as the format does not fix the order of its header."""
     from safetensors.torch import load_file
 
     return {
@@ -99,36 +99,36 @@ def deltas(out: Path) -> dict[str, dict[str, list[float]]]:
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(8, marks=pytest.mark.slow)])
-def test_after_kill_9_only_missing_cells_are_computed_and_the_result_is_the_same(
-    undisturbed: Undisturbed, kills: int
+def test_a_killed_sweep_computes_only_the_missing_cells_and_ends_with_the_same_files(
+    uninterrupted: Uninterrupted, kills: int
 ) -> None:
-    out = undisturbed.folder / f"out{kills}"
-    moments = random.Random(kills)
-    cell = (undisturbed.seconds - undisturbed.first) / CELLS
+    out = uninterrupted.folder / f"out{kills}"
+    log = uninterrupted.folder / f"{out.name}.log"
+    rng = random.Random(kills)
+    seconds_per_cell = (uninterrupted.seconds - uninterrupted.first) / CELLS
     for kill in range(kills):
-        before = finished(out)
+        before = cell_versions(out)
         if len(before) > CELLS - 3:
             break
-        with running(undisturbed.folder, out.name) as process:
-            # Now and then before a cell is there, mostly while one is computed; never at the end.
-            until = 0 if kill % 4 == 3 else len(before) + 1
-            while process.poll() is None and len(finished(out)) < until:
+        with running(uninterrupted.folder, out.name) as process:
+            # Every fourth kill may come before the first cell, the others while a cell is computed.
+            wanted = 0 if kill % 4 == 3 else len(before) + 1
+            while process.poll() is None and len(cell_versions(out)) < wanted:
                 time.sleep(0.01)
-            end = time.monotonic() + moments.uniform(0, 1.5 * cell if until else undisturbed.first)
-            while time.monotonic() < end and len(finished(out)) < CELLS - 2:
+            longest = 1.5 * seconds_per_cell if wanted else uninterrupted.first
+            end = time.monotonic() + rng.uniform(0, longest)
+            while time.monotonic() < end and len(cell_versions(out)) < CELLS - 2:
                 time.sleep(0.005)
-            assert process.poll() is None, (undisturbed.folder / f"{out.name}.log").read_text()
-        after = finished(out)
+            assert process.poll() is None, log.read_text(encoding="utf-8")
+        after = cell_versions(out)
         assert after.items() >= before.items()
-        assert len(after) >= until
+        assert len(after) >= wanted
         assert not (out / "results.json").exists()
-    left = finished(out)
-    with running(undisturbed.folder, out.name) as process:
-        assert process.wait() == 0
-    assert len(finished(out)) == CELLS
-    assert finished(out).items() >= left.items()
-    said = (undisturbed.folder / f"{out.name}.log").read_text(encoding="utf-8")
-    assert said.count("reliability/locality") == CELLS - len(left)
-    assert f"{len(left)} of {CELLS} cells are there already" in said
-    assert outputs(out) == outputs(undisturbed.folder / "undisturbed")
-    assert deltas(out) == deltas(undisturbed.folder / "undisturbed")
+    finished = cell_versions(out)
+    with running(uninterrupted.folder, out.name) as process:
+        assert process.wait() == 0, log.read_text(encoding="utf-8")
+    versions = cell_versions(out)
+    assert len(versions) == CELLS
+    assert versions.items() >= finished.items()
+    assert outputs(out) == outputs(uninterrupted.folder / "uninterrupted")
+    assert deltas(out) == deltas(uninterrupted.folder / "uninterrupted")

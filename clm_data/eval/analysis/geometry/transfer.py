@@ -7,7 +7,6 @@ test that keeps to batches, as the facts of a batch were solved together.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from clm_data.eval.analysis.geometry.factors import Row, part_cosines, sides_of
 from clm_data.eval.analysis.geometry.measures import Change, FloatArray, within
 from clm_data.eval.analysis.geometry.resample import Settings
 from clm_data.eval.analysis.geometry.saved_edits import Group
-from clm_data.eval.results import Measures
+from clm_data.eval.results import Measures, read_baseline
 from clm_data.records import LANGUAGES, Language
 
 FEATURES = (
@@ -213,7 +212,7 @@ def transfer_rows(folder: Path, group: Group, settings: Settings) -> list[Row]:
     The first of a language and criterion has the measure ``facts`` and only counts them.
     P-values are corrected over the layers and features of one language and criterion.
     """
-    before = read_before(folder, group)
+    before = read_baseline(folder, group.setting)
     rows: list[Row] = []
     for lang in LANGUAGES:
         other: Language = "en" if lang == "zh" else "zh"
@@ -223,7 +222,7 @@ def transfer_rows(folder: Path, group: Group, settings: Settings) -> list[Row]:
                 item.id: (item.measures(lang), item.measures(other))
                 for item in group.cells[lang].items
             }
-            known = {fact: both[other] for fact, both in before.items()}
+            known = {fact: answers.measures(other) for fact, answers in before.items()}
             reached = outcomes(lang, criterion, known, items)
             rows += _tests(group, lang, criterion, table, reached, settings)
     return rows
@@ -292,13 +291,3 @@ def _row(
         "auc": tested.auc,
         "p": tested.p,
     }
-
-
-def read_before(folder: Path, group: Group) -> dict[str, dict[Language, Measures]]:
-    """The unedited model's measures by fact; empty where they were not kept."""
-    file = folder / "before" / f"{group.setting.model}-{group.setting.protocol}.json"
-    try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
-        return {row["id"]: {lang: row[lang] for lang in LANGUAGES} for row in rows}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}

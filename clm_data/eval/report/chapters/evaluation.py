@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from clm_data.domain import Domain
 from clm_data.eval import tables
@@ -24,7 +22,15 @@ from clm_data.eval.report.parts import (
     decimals,
     percent,
 )
-from clm_data.eval.results import CellResult, FactResult, Results, Summary, read_cell
+from clm_data.eval.results import (
+    BaselineResult,
+    CellResult,
+    FactResult,
+    Results,
+    Summary,
+    read_baseline,
+    read_cell,
+)
 from clm_data.records import LANGUAGES, Language
 
 OTHER: dict[Language, Language] = {"zh": "en", "en": "zh"}
@@ -85,18 +91,9 @@ class Evaluation:
         cells = [cell for cell in self.results.cells if cell.status == "done"]
         return tuple(read_cell(self.folder, cell.key) or cell for cell in cells)
 
-    def before(self, cell: CellResult) -> Mapping[str, Mapping[str, Any]]:
-        """What the unedited model answered, by record; empty where it is not there."""
-        name = f"{cell.setting.model}-{cell.setting.protocol}"
-        return self._befores.get(name, {})
-
-    @cached_property
-    def _befores(self) -> dict[str, dict[str, Mapping[str, Any]]]:
-        out = {}
-        for file in sorted((self.folder / "before").glob("*.json")):
-            rows = json.loads(file.read_text(encoding="utf-8"))
-            out[file.stem] = {row["id"]: row for row in rows}
-        return out
+    def baseline(self, cell: CellResult) -> dict[str, BaselineResult]:
+        """The unedited model's answers by record; empty if they were not saved."""
+        return read_baseline(self.folder, cell.setting)
 
 
 def lead(cell: CellResult) -> tuple[str, ...]:
@@ -253,8 +250,8 @@ def _transfer(evaluation: Evaluation) -> Table:
         edited = cell.setting.language
         if edited == "mix" or not cell.items:
             continue
-        other, before = OTHER[edited], evaluation.before(cell)
-        gains = list(_gains(cell.items, before, other))
+        other, baseline = OTHER[edited], evaluation.baseline(cell)
+        gains = list(_gains(cell.items, baseline, other))
         gain = mean_interval(gains, Bootstrap(seed=evaluation.results.seed))
         pairs = [(hit(item, edited), hit(item, other)) for item in cell.items]
         counts = [sum(pair == want for pair in pairs) for want in _OUTCOMES]
@@ -298,13 +295,15 @@ _OUTCOMES = ((True, True), (True, False), (False, True), (False, False))
 
 
 def _gains(
-    items: Iterable[FactResult], before: Mapping[str, Mapping[str, Any]], lang: Language
+    items: Iterable[FactResult], baseline: Mapping[str, BaselineResult], lang: Language
 ) -> Iterable[float]:
     for item in items:
-        now = item.measures(lang).get("reliability")
-        was = before.get(item.id, {}).get(lang, {}).get("reliability")
-        if now is not None and was is not None:
-            yield now - was
+        if item.id not in baseline:
+            continue
+        before = baseline[item.id].measures(lang).get("reliability")
+        after = item.measures(lang).get("reliability")
+        if before is not None and after is not None:
+            yield after - before
 
 
 def _refused(done: Sequence[CellResult]) -> list[Part]:

@@ -81,21 +81,21 @@ def _of_cell(
     edited = cell.setting.language
     if edited == "mix":
         return
-    before = evaluation.before(cell)
+    baseline = evaluation.baseline(cell)
     groups: dict[str, list[FactResult]] = {name: [] for name in GROUPS}
     for item in cell.items:
-        said = before.get(item.id, {}).get("said", {})
+        said = baseline[item.id].continuation if item.id in baseline else {}
         group = _group(item, edited, said, records.get(item.id))
         if group is not None:
             groups[group].append(item)
     for name, items in groups.items():
         for item in _varied(items):
-            said = before.get(item.id, {}).get("said", {})
+            said = baseline[item.id].continuation if item.id in baseline else {}
             yield _example(name, cell, edited, item, said, records.get(item.id), evaluation.domains)
 
 
 def _group(
-    item: FactResult, edited: Language, said: Mapping[str, str], record: Record | None
+    item: FactResult, edited: Language, said: Mapping[Language, str], record: Record | None
 ) -> str | None:
     """Which group a fact is an example of; None where it shows nothing."""
     own, other = hit(item, edited), hit(item, OTHER[edited])
@@ -125,14 +125,14 @@ def _example(
     cell: CellResult,
     edited: Language,
     item: FactResult,
-    said: Mapping[str, str],
+    said: Mapping[Language, str],
     record: Record | None,
     domains: Mapping[str, Domain],
 ) -> Example:
     sides = []
     for lang in LANGUAGES:
         fact = None if record is None else record.fact(lang)
-        answer = item.said.get(lang, "")
+        answer = item.continuation.get(lang, "")
         sides.append(
             Side(
                 lang,

@@ -23,8 +23,7 @@ from clm_data.eval.analysis.geometry.tables import GeometryTables
 from clm_data.eval.csv_tables import read_rows
 from clm_data.eval.dataset import EvalSet
 from clm_data.eval.recipe import Recipe
-from clm_data.eval.sweep import runner
-from clm_data.eval.sweep.runner import Places
+from clm_data.eval.sweep.runner import run_sweep
 
 QUICK = Settings(k=3, resamples=50, heavy_resamples=5, draws=20, splits=2, permutations=99)
 METHODS = ("memit", "alphaedit", "pmet", "rome", "ft")
@@ -41,10 +40,12 @@ GRID: dict[str, Any] = {
 
 
 def sweep(tiny_folder: Path, out: Path, save: bool = True, **changes: Any) -> Path:
-    found = runner.run(
+    found = run_sweep(
         Recipe.model_validate(GRID | changes),
         EvalSet("made", tuple(RECORDS)),
-        Places(out, tiny_folder.parent, save),
+        out=out,
+        cache=tiny_folder.parent,
+        save_deltas=save,
         tiny_config=CONFIG,
     )
     assert not found.failed

@@ -1,0 +1,172 @@
+"""Evaluating editing methods on a dataset: what `clm-data eval-baselines` does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from clm_data.errors import ConfigError
+from clm_data.eval.dataset import DatasetSource, load_dataset
+from clm_data.eval.environment import require_eval_extra
+from clm_data.eval.recipe import Recipe, parse_recipe, read_recipe
+from clm_data.eval.results import EditLanguage, Mode, Results
+from clm_data.eval.sweep.runner import run_sweep
+from clm_data.log import Log, silent
+
+
+def evaluate(
+    dataset: DatasetSource,
+    *,
+    recipe: str | Path | Recipe | None = None,
+    model: str | Sequence[str] | None = None,
+    methods: str | Sequence[str] | None = None,
+    languages: EditLanguage | Sequence[str] | None = None,
+    batch_sizes: int | str | Sequence[int | str] | None = None,
+    layers: Sequence[int] | Sequence[Sequence[int | str]] | None = None,
+    mode: Mode | Sequence[str] | None = None,
+    protocol: str | Sequence[str] | None = None,
+    facts: int | None = None,
+    params: str | None = None,
+    tokenizer: str | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+    device_map: str | None = None,
+    tokens_per_batch: int | None = None,
+    corpus: str | None = None,
+    seed: int | None = None,
+    out: str | Path = "eval_results",
+    cache: str | Path | None = None,
+    save_deltas: bool = False,
+    log: Log = silent,
+) -> Results:
+    """Edit models with the facts of a dataset, and measure both languages before and after.
+
+    Every combination of model, method, language, batch size, layers, mode and protocol is one
+    cell. Each finished cell is written to `out`, so an interrupted evaluation resumes where it
+    stopped. A cell that fails is recorded with its reason; check `Results.failed`.
+
+    Example:
+        >>> results = evaluate("clm_demo/dataset", model="tiny", methods=["memit", "pmet"])
+        >>> results.cells[0].after["zh_reliability"].mean
+
+    Args:
+        dataset: A folder made by `clm-data build`, a dataset file, an id on the Hub
+            (`OWNER/NAME`), a `datasets.Dataset`, or a list of records or of rows in any layout
+            that `clm-data import` reads.
+        recipe: Name of a bundled recipe (`table1`), a YAML file, or a :class:`Recipe`. All
+            arguments below override it; those left out keep its values.
+        model: One or more models: a Hub id, a folder, `gguf:FILE`, or `tiny`, a small model that
+            is trained on the dataset. They replace the models of the recipe.
+        methods: Any of `memit`, `alphaedit`, `pmet`, `rome`, `ft`; default `memit`.
+        languages: Languages of the edits: any of `zh`, `en`, `mix`; default all three.
+        batch_sizes: Facts per edit: numbers, or `all` for the whole dataset; default `all`.
+        layers: Layers to edit, or several such lists to compare; default those of the
+            hyperparameters.
+        mode: `batch`, `sequential` or `single`; default `batch`.
+        protocol: `native` or `easyedit`; default `native`.
+        facts: Use only the first N facts; default all.
+        params: Name of the hyperparameters, such as `llama-3-8b`; default by the model's name.
+        tokenizer: Folder or Hub id of a tokenizer; default the model's own.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`; default `auto`.
+        device: Device, such as `cuda:0`; default the first GPU, otherwise the CPU.
+        device_map: `auto` spreads the layers over several GPUs.
+        tokens_per_batch: Maximum tokens per forward pass, which bounds memory; default 4096.
+        corpus: Text for second moments: `auto`, `bank`, `dataset`, a file, or `hub:ID`; default
+            `auto`.
+        seed: Random seed of contexts and bootstrap; default 42.
+        out: Folder of the results.
+        cache: Folder of trained tiny models and second moments; default `CLM_DATA_CACHE`, or
+            `clm-data` in the user's cache folder.
+        save_deltas: Whether to save the weight changes, which `clm-data analyze` needs.
+        log: Called with progress messages.
+
+    Returns:
+        All cells, finished and failed. The same is in `out/results.json`, and as tables in
+        `out/table.md`, `table.csv` and `table.tex`.
+
+    Raises:
+        MissingExtraError: The extra `eval` is not installed.
+        ConfigError: Neither a model nor a recipe is given, or a value is invalid.
+        UnknownNameError: There is no such recipe.
+        InputFileError: The dataset cannot be read or has too few records, or `out` cannot be
+            written.
+    """
+    require_eval_extra()
+    grid = {
+        "methods": _listed(methods),
+        "languages": _listed(languages),
+        "batch_sizes": _listed(batch_sizes),
+        "layers": _layers(layers),
+        "modes": _listed(mode),
+        "protocols": _listed(protocol),
+        "facts": facts,
+        "corpus": corpus,
+        "seed": seed,
+    }
+    machine = {
+        "params": params,
+        "tokenizer": tokenizer,
+        "dtype": dtype,
+        "device": device,
+        "device_map": device_map,
+        "tokens_per_batch": tokens_per_batch,
+    }
+    chosen = _choose_recipe(recipe, _listed(model), grid, machine)
+    loaded = load_dataset(dataset)
+    if loaded.left_out:
+        log(f"skipped {loaded.left_out} rows that lack a text in one of the languages")
+    found = run_sweep(
+        chosen,
+        loaded,
+        out=Path(out),
+        cache=None if cache is None else Path(cache),
+        save_deltas=save_deltas,
+        log=log,
+    )
+    return found.model_copy(update={"skipped_rows": loaded.left_out})
+
+
+def _choose_recipe(
+    recipe: str | Path | Recipe | None,
+    models: list[Any] | None,
+    grid: dict[str, Any],
+    machine: dict[str, Any],
+) -> Recipe:
+    """A recipe with the given values in place of its own.
+
+    Args:
+        recipe: The recipe; None starts from the defaults.
+        models: Names; None keeps the recipe's models.
+        grid: Fields of the recipe; None keeps its value.
+        machine: Fields of every model; None keeps its value.
+    """
+    if recipe is None and not models:
+        raise ConfigError("no model given; name one (`tiny` needs no download), or a recipe")
+    if recipe is None:
+        base: dict[str, Any] = {}
+    else:
+        read = recipe if isinstance(recipe, Recipe) else read_recipe(str(recipe))
+        base = read.model_dump()
+    base |= {name: value for name, value in grid.items() if value is not None}
+    if models:
+        base["models"] = [{"name": name} for name in models]
+    changes = {name: value for name, value in machine.items() if value is not None}
+    base["models"] = [{**model, **changes} for model in base["models"]]
+    source = str(recipe) if isinstance(recipe, (str, Path)) else "evaluation"
+    return parse_recipe(base, source)
+
+
+def _listed(value: Any) -> list[Any] | None:
+    """One value or several, as a list."""
+    if value is None:
+        return None
+    return [value] if isinstance(value, (str, int)) else list(value)
+
+
+def _layers(layers: Sequence[Any] | None) -> list[Any] | None:
+    """One list of layers or several, as a list of lists; None in it: the default layers."""
+    if layers is None:
+        return None
+    one = bool(layers) and all(isinstance(layer, int) for layer in layers)
+    return [list(layers)] if one else list(layers)

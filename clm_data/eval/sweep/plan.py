@@ -1,0 +1,111 @@
+"""The plan of a sweep: its cells with their hyperparameters and keys, and which are finished."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from clm_data.errors import ClmDataError
+from clm_data.eval import results
+from clm_data.eval.dataset import EvalSet
+from clm_data.eval.editors import params_for
+from clm_data.eval.editors.base import EditorParams
+from clm_data.eval.model.tiny import TinyConfig, tiny_key
+from clm_data.eval.protocols import get_protocol
+from clm_data.eval.recipe import ModelSpec, Recipe
+from clm_data.eval.results import CellResult, Setting
+from clm_data.eval.sweep.cell import failed_cell, has_deltas
+from clm_data.eval.sweep.identity import corpus_identity, model_identity
+from clm_data.eval.sweep.overrides import params_json, with_overrides
+from clm_data.records import digest
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell that can be computed.
+
+    Attributes:
+        spec: The model.
+        setting: The cell's place in the grid.
+        params: The method's hyperparameters, with the recipe's changes.
+        model_identity: JSON that identifies the model's weights: file hashes or a commit.
+        key: sha256 of everything that affects the numbers.
+    """
+
+    spec: ModelSpec
+    setting: Setting
+    params: EditorParams
+    model_identity: Any
+    key: str
+
+
+def plan_cells(
+    recipe: Recipe, dataset: EvalSet, tiny_config: TinyConfig
+) -> list[PlannedCell | CellResult]:
+    """The cells of a recipe, in its order.
+
+    Args:
+        recipe: The grid.
+        dataset: The whole dataset; the recipe may use only its first records.
+        tiny_config: Size and training of the tiny model.
+
+    Returns:
+        For each cell its plan, or a failed result if it cannot be computed: an unknown method,
+        protocol or hyperparameter, or a model that does not exist.
+
+    Raises:
+        InputFileError: The dataset has fewer records than the recipe asks for.
+    """
+    used = dataset.first(recipe.facts)
+    identify = cache(model_identity)  # hashing a model's files can take minutes
+
+    def plan(spec: ModelSpec, setting: Setting) -> PlannedCell:
+        changes = recipe.params.get(setting.method, {})
+        params = with_overrides(
+            params_for(setting.method, spec.params_name), setting.layers, changes
+        )
+        get_protocol(setting.protocol)
+        identity = tiny_key(used.records, tiny_config) if spec.is_tiny else identify(spec.name)
+        about = {
+            "version": results.VERSION,
+            "setting": setting.model_dump(mode="json", exclude={"model"}),
+            "params": params_json(params),
+            "model": identity,
+            "dtype": spec.dtype,
+            "tokenizer": spec.tokenizer and identify(spec.tokenizer),
+            "records": used.key,
+            "corpus": [corpus_identity(recipe.corpus), recipe.corpus_texts, dataset.key],
+            **recipe.model_dump(
+                include={"max_batches", "generate", "checkpoints", "seed", "resamples"}
+            ),
+        }
+        return PlannedCell(spec, setting, params, identity, digest(about))
+
+    planned: list[PlannedCell | CellResult] = []
+    for spec, setting in recipe.settings(len(used.records)):
+        try:
+            planned.append(plan(spec, setting))
+        except ClmDataError as error:
+            planned.append(failed_cell("", setting, error))
+    return planned
+
+
+def finished_cell(out: Path, cell: PlannedCell, deltas_folder: Path | None) -> CellResult | None:
+    """The result of a cell that an earlier run computed.
+
+    Args:
+        out: Folder of the results.
+        cell: The cell.
+        deltas_folder: If given, a cell whose weight changes are not there counts as not computed.
+
+    Returns:
+        The result under the model's present label; None if the cell has to be computed.
+    """
+    result = results.read_cell(out, cell.key)
+    if result is None or result.status != "done":
+        return None
+    if deltas_folder is not None and not has_deltas(deltas_folder, result):
+        return None
+    return result.model_copy(update={"setting": cell.setting})

@@ -1,0 +1,149 @@
+"""A loaded model with everything that its cells share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clm_data.eval import results
+from clm_data.eval.dataset import EvalSet
+from clm_data.eval.editors import make_editor
+from clm_data.eval.editors.base import Setup
+from clm_data.eval.editors.contexts import Contexts, contexts_for
+from clm_data.eval.editors.covariance import Moments, second_moments
+from clm_data.eval.editors.value_cache import KeptValues
+from clm_data.eval.intervals import Bootstrap
+from clm_data.eval.model.loaded import LoadedModel
+from clm_data.eval.protocols import get_protocol
+from clm_data.eval.recipe import Recipe
+from clm_data.eval.results import BaselineResult, CellResult
+from clm_data.eval.sweep.cell import Progress, run_cell
+from clm_data.eval.sweep.corpus import corpus_texts
+from clm_data.eval.sweep.measure import Evaluator
+from clm_data.eval.sweep.overrides import params_json
+from clm_data.eval.sweep.plan import PlannedCell
+from clm_data.log import Log, silent
+from clm_data.records import LANGUAGES
+
+
+class ModelWorkbench:
+    """Computes the cells of one model; contexts, moments, baseline and values are computed once.
+
+    Args:
+        model: The unedited model.
+        cell: Any cell of the model.
+        recipe: Seeds, corpus, batches and checkpoints.
+        dataset: The whole dataset; the recipe may use only its first records.
+        out: Folder of the results.
+        cache: Folder of second moments.
+        deltas_folder: Folder for the weight changes; None does not save them.
+        log: Called with progress messages.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        cell: PlannedCell,
+        recipe: Recipe,
+        dataset: EvalSet,
+        *,
+        out: Path,
+        cache: Path,
+        deltas_folder: Path | None = None,
+        log: Log = silent,
+    ) -> None:
+        self.model, self.spec, self.recipe, self.dataset = model, cell.spec, recipe, dataset
+        self.records = dataset.first(recipe.facts).records
+        self.out, self.cache, self.deltas_folder, self.log = out, cache, deltas_folder, log
+        self._values = KeptValues([cell.model_identity, self.spec.dtype], out / "values")
+        self._evaluators: dict[str, Evaluator] = {}
+        self._contexts: dict[str, Contexts] = {}
+        self._moments: dict[tuple[str, tuple[int, ...]], Moments] = {}
+
+    def compute(self, cell: PlannedCell, progress: Progress | None = None) -> CellResult:
+        """Compute a cell.
+
+        Args:
+            cell: A cell of this model.
+            progress: Called after each batch.
+
+        Raises:
+            ClmDataError: The cell cannot be computed.
+        """
+        protocol = cell.setting.protocol
+        contexts = self._contexts_of(protocol)
+        moments = self._moments_of(protocol, cell.params.moment_layers)
+        setup = Setup(
+            get_protocol(protocol), contexts, moments, self.spec.tokens_per_batch, self._values
+        )
+        result = run_cell(
+            self._evaluator(protocol),
+            make_editor(cell.setting.method, cell.params, setup),
+            cell.setting,
+            cell.key,
+            bootstrap=Bootstrap(self.recipe.resamples, seed=self.recipe.seed),
+            max_batches=self.recipe.max_batches,
+            checkpoints=self.recipe.checkpoints,
+            deltas_folder=self.deltas_folder,
+            progress=progress,
+        )
+        provenance = {
+            "params": params_json(cell.params),
+            "contexts": contexts.as_json(),
+            "moments": moments.key if moments is not None else None,
+        }
+        return result.model_copy(update=provenance)
+
+    def _evaluator(self, protocol: str) -> Evaluator:
+        """The evaluator of a protocol; on first use its baseline is measured and written."""
+        if protocol not in self._evaluators:
+            self.log(f"measuring {self.spec.shown} before edits ({protocol})")
+            evaluator = Evaluator(
+                self.model,
+                self.records,
+                get_protocol(protocol),
+                generate=self.recipe.generate,
+                tokens_per_batch=self.spec.tokens_per_batch,
+            )
+            self._write_baseline(evaluator, protocol)
+            self._evaluators[protocol] = evaluator
+        return self._evaluators[protocol]
+
+    def _write_baseline(self, evaluator: Evaluator, protocol: str) -> None:
+        answers = [
+            BaselineResult(id=record.id, **found.measures, continuation=found.continuation)
+            for record, found in zip(self.records, evaluator.baseline, strict=True)
+        ]
+        results.write_baseline(self.out, self.spec.shown, protocol, answers)
+
+    def _contexts_of(self, protocol: str) -> Contexts:
+        if protocol not in self._contexts:
+            self._contexts[protocol] = contexts_for(
+                self.model,
+                get_protocol(protocol),
+                languages=LANGUAGES,
+                seed=self.recipe.seed,
+            )
+        return self._contexts[protocol]
+
+    def _moments_of(self, protocol: str, layers: tuple[int, ...]) -> Moments | None:
+        """Second moments of some layers; None if there are no layers."""
+        if not layers:
+            return None
+        if (protocol, layers) not in self._moments:
+            texts = corpus_texts(
+                self.recipe.corpus,
+                get_protocol(protocol),
+                self.records if self.spec.is_tiny else self.dataset.records,
+                tiny=self.spec.is_tiny,
+                max_texts=self.recipe.corpus_texts,
+            )
+            count = sum(map(len, texts.values()))
+            self.log(f"second moments of layers {list(layers)} from {count} texts")
+            self._moments[protocol, layers] = second_moments(
+                self.model,
+                texts,
+                layers,
+                cache=self.cache,
+                tokens_per_batch=self.spec.tokens_per_batch,
+            )
+        return self._moments[protocol, layers]
