@@ -51,14 +51,14 @@ def encode(text: str) -> str:
 
 
 def decode(cell: str) -> str:
-    """Decode a cell; one that was not written by :func:`encode` is mostly left unchanged."""
+    """Decode a cell; cells that were not written by :func:`encode` rarely change."""
     if cell.startswith("'") and _needs_apostrophe(cell.lstrip("'")):
         cell = cell[1:]
     return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), cell)
 
 
 def new_text(old: str, returned: str) -> str:
-    """The text a reviewer meant, given the exported text and the decoded cell of the returned sheet.
+    """The reviewer's text, given the exported text and the decoded cell of the returned sheet.
 
     If only line endings differ, this is ``old``. If the export added an apostrophe and the text
     after it was edited, the apostrophe is removed.

@@ -26,20 +26,18 @@ from clm_data.records import (
     Problem,
     Rejection,
     ReviewStatus,
-    StageResult,
 )
 
 
 @dataclass(frozen=True)
-class Decided:
-    """Candidates after review.
+class ReviewResult:
+    """Candidates after review."""
 
-    ``sifted.kept`` carries the fixed texts under unchanged ids, in the order of the input.
-    """
-
-    sifted: StageResult[Candidate]
+    kept: tuple[Candidate, ...]
+    """In the order of the input, with fixed texts under the original ids."""
+    rejected: tuple[Rejection, ...]
     status: Mapping[str, ReviewStatus]
-    """``accepted`` or ``fixed`` by id; an id that is not there is unreviewed or rejected."""
+    """``accepted`` or ``fixed`` by id; other ids are unreviewed or rejected."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class _Reviewed:
     """The last valid decision."""
 
 
-def apply_decisions(candidates: Iterable[Candidate], decisions: Iterable[Decision]) -> Decided:
+def apply_decisions(candidates: Iterable[Candidate], decisions: Iterable[Decision]) -> ReviewResult:
     """Apply fixes and rejections, and report the status of the candidates that are kept.
 
     Decisions on ids that are not among the candidates have no effect.
@@ -68,7 +66,7 @@ def apply_decisions(candidates: Iterable[Candidate], decisions: Iterable[Decisio
         kept.append(content)
         if last is not None:
             status[content.id] = "accepted" if last.verdict == "accept" else "fixed"
-    return Decided(StageResult(kept=tuple(kept), rejected=tuple(rejected)), status)
+    return ReviewResult(tuple(kept), tuple(rejected), status)
 
 
 def current_contents(

@@ -75,7 +75,7 @@ def write_csv(items: Iterable[Item], encoding: str = "utf-8-sig") -> bytes:
 
 
 def write_xlsx(items: Iterable[Item], guidelines: str) -> bytes:
-    """Write items as XLSX: all cells are text, the header is frozen, verdicts have a drop-down list.
+    """Write items as XLSX, with text cells, a frozen header and a drop-down list of verdicts.
 
     Args:
         items: The items to review.
@@ -158,7 +158,9 @@ def read_sheet(path: Path) -> list[SheetRow]:
     if data.startswith(b"PK\x03\x04"):
         table, all_retyped = _read_xlsx(data, path), False
     elif data.startswith(b"\xd0\xcf\x11\xe0"):
-        raise InputFileError(f"{path}: old .xls format; save the sheet as .xlsx or CSV and import that")
+        raise InputFileError(
+            f"{path}: old .xls format; save the sheet as .xlsx or CSV and import that"
+        )
     else:
         table, all_retyped = _read_csv(data, path), True
     filled = [(number, row) for number, row in enumerate(table, 1) if any(map(_filled, row))]
