@@ -179,7 +179,8 @@ def number_mismatch(candidate: Candidate) -> Iterator[Problem]:
 def length(candidate: Candidate) -> Iterator[Problem]:
     """A text longer than the limit for prompts or for answers in its language."""
     for lang, name, text in fact_texts(candidate):
-        limit = LANGUAGE_INFO[lang].max_prompt if name in PROMPTS else LANGUAGE_INFO[lang].max_answer
+        info = LANGUAGE_INFO[lang]
+        limit = info.max_prompt if name in PROMPTS else info.max_answer
         if len(text) > limit:
             message = f"{len(text)} characters, more than {limit}: {quote(text)}"
             yield _problem("length", message, lang, name)
