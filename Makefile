@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo demo-eval paper-mini paper-small test test-slow test-eval lint bench-dedup bench-edit bench-generate docs wheel clean
+.PHONY: demo demo-eval paper-mini paper-small test test-slow test-eval lint bench-dedup bench-edit bench-generate docs docs-site wheel clean
 
 # The light core: what a user installs.
 $(VENV)/.core: pyproject.toml constraints.txt
@@ -16,6 +16,12 @@ $(VENV)/.core: pyproject.toml constraints.txt
 $(VENV)/.dev: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $@ $(VENV)/.core
+
+# The core and what builds the site.
+$(VENV)/.docs: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --constraint constraints.txt --editable '.[docs]'
 	@touch $@ $(VENV)/.core
 
 # All that, torch (its version stands in constraints.txt), and what tests of the evaluation read.
@@ -77,8 +83,11 @@ bench-generate: $(VENV)/.dev   ## 1,000 requests against a chat server on loopba
 docs: $(VENV)/.dev    ## the generated pages: docs/reference/cli.md, docs/reference/schema.md
 	$(BIN)/python docs/generate.py docs
 
+docs-site: $(VENV)/.docs   ## the documentation site, in site/; any warning is an error
+	$(BIN)/python docs/site.py
+
 wheel: $(VENV)/.dev   ## dist/*.whl
 	$(BIN)/python -m build --wheel --outdir dist .
 
 clean:
-	rm -rf dist build clm_demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf dist build site clm_demo .pytest_cache .mypy_cache .ruff_cache

@@ -1,6 +1,6 @@
-"""Imported files: their unaltered rows, and the candidates made of them.
+"""Imported files: their rows as they stand, and the candidates they hold.
 
-file --read_file--> SourceFile (unaltered rows) --candidates_of--> Candidate or Rejection
+file --read_file--> SourceFile (rows unaltered) --candidates_of--> Candidate or Rejection
 """
 
 from __future__ import annotations
@@ -26,23 +26,22 @@ __all__ = [
 
 
 def read_file(path: Path, format: str | None = None, licence: str | None = None) -> SourceFile:
-    """Read a file without altering or dropping any row.
+    """Read a file; alters and drops nothing.
 
     Args:
-        path: A JSON list, JSON Lines or CSV file.
-        format: A name in :data:`FORMATS`; default: detected from the fields.
-        licence: License of the content, if known.
+        path: JSON list, JSON Lines or CSV.
+        format: A name in :data:`FORMATS`; None: told from the fields.
+        licence: Of the file's content, where the user knows it.
 
     Raises:
-        InputFileError: The file cannot be read, has no known format, or contains a clm-data record
-            that does not match its schema.
-        UnknownNameError: There is no such format.
+        InputFileError: Unreadable, of no known format, or a record of ours that breaks its schema.
+        UnknownNameError: No format of that name.
     """
     return named_format(read_rows(path), format, licence)
 
 
 def named_format(raw: RawFile, format: str | None, licence: str | None = None) -> SourceFile:
-    """Add the given or detected format to a file's rows; see :func:`read_file`."""
+    """Rows with the format they are in; see :func:`read_file`."""
     if format is not None:
         check_format(raw, format)
     chosen = format or detect_format(raw)
@@ -54,7 +53,7 @@ def named_format(raw: RawFile, format: str | None, licence: str | None = None) -
 
 
 def stored_files(store: Store) -> list[SourceFile]:
-    """All imported files of a store, in order of import."""
+    """All imported files of a store, in the order of import."""
     return [
         SourceFile(
             source.name,
