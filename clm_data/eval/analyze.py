@@ -67,5 +67,5 @@ def analyze(
     )
     log("drawing the figures")
     drawn = draw_figures(folder / "analysis", folder / "figures")
-    files = sorted({file for figure in drawn for pair in figure.files.values() for file in pair})
+    files = sorted(file for figure in drawn for file in figure.paths)
     return AnalysisReport(tuple(done.tables), tuple(files), tuple(done.left_out))

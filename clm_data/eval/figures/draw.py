@@ -1,92 +1,112 @@
-"""Every figure, drawn from tables alone: the analyses' and the report's."""
+"""Draw the figures of a results folder from its CSV tables."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clm_data import __version__
 from clm_data.eval.csv_tables import Row, read_rows
-from clm_data.eval.figures.edits import EDIT_FIGURES
 from clm_data.eval.figures.evaluation import EVALUATION_FIGURES
+from clm_data.eval.figures.factors import FACTOR_FIGURES
 from clm_data.eval.figures.geometry import GEOMETRY_FIGURES
 from clm_data.eval.figures.language import LANGUAGE_FIGURES
+from clm_data.eval.figures.neurons import NEURON_FIGURES
+from clm_data.eval.figures.save import Fonts, save_figure
 from clm_data.eval.figures.selectivity import SELECTIVITY_FIGURES
-from clm_data.eval.figures.style import Renderer, Spec, save, settings
+from clm_data.eval.figures.style import FigureSpec, plot_settings
 from clm_data.eval.results import write_json
 from clm_data.files import sha256_file
-from clm_data.fonts import find_fonts
 from clm_data.records import LANGUAGES, Language, digest
 
-FIGURES: tuple[Spec, ...] = (
+FIGURES: tuple[FigureSpec, ...] = (
     *EVALUATION_FIGURES,
     *GEOMETRY_FIGURES,
+    *FACTOR_FIGURES,
     *LANGUAGE_FIGURES,
     *SELECTIVITY_FIGURES,
-    *EDIT_FIGURES,
+    *NEURON_FIGURES,
 )
-"""In the order of a report."""
+"""All figures, in the order of the report."""
 INDEX_NAME = "drawn.json"
-"""Says what the figures of a folder were drawn from."""
+"""File that records what the figures of a folder were drawn from."""
+DRAWING_CODE = (
+    "eval/figures/*.py",
+    "eval/bilingual.py",
+    "eval/csv_tables.py",
+    "eval/paper_ranges.py",
+    "eval/tables.py",
+    "fonts.py",
+    "languages.py",
+)
+"""Modules of the package that figures depend on; if one changes, figures are drawn again."""
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A figure that was drawn.
+class DrawnFigure:
+    """A figure with its files.
 
     Attributes:
-        spec: Which.
-        model: Of which model; empty where it shows all.
-        name: File stem without the language.
-        files: PNG and SVG by language; without Chinese where no font has the characters.
+        spec: What was drawn.
+        model: The model it shows; empty if it shows all models.
+        name: Base name of the files, without the language.
+        files: PNG and SVG by language. Chinese is missing if no font has the characters.
     """
 
-    spec: Spec
+    spec: FigureSpec
     model: str
     name: str
     files: Mapping[Language, tuple[Path, Path]]
 
+    @property
+    def paths(self) -> list[Path]:
+        """All files."""
+        return [file for pair in self.files.values() for file in pair]
 
-def draw_figures(folder: Path, out: Path) -> list[Drawn]:
-    """Draw every figure whose table is there, as ``NAME.zh.svg``, ``NAME.en.png`` and so on.
 
-    The same tables and fonts give the same bytes. A figure that an earlier run drew from the same
-    tables is kept; files of one that would be drawn no more are removed.
+def draw_figures(tables: Path, out: Path) -> list[DrawnFigure]:
+    """Bring the figures of a folder up to date: ``NAME.zh.svg``, ``NAME.en.png`` and so on.
+
+    A figure is drawn if its tables exist and they, the fonts or the code have changed since it was
+    last drawn. Files of figures that can no longer be drawn are removed. The same tables and fonts
+    give the same bytes.
 
     Args:
-        folder: Folder of CSV tables, such as ``OUT/analysis``.
-        out: Folder of the figures; made where there is something to draw.
+        tables: Folder of CSV tables, such as ``OUT/analysis``.
+        out: Folder of the figures, such as ``OUT/figures``; created if there is anything to draw.
 
     Raises:
         InputFileError: A table cannot be read.
     """
-    files = _files(folder)
-    tables = _Lazy(files)
-    old, new = _read_index(out), {}
-    drawn: list[Drawn] = []
-    about = _drawing_key()
-    pens = [Renderer(lang) for lang in LANGUAGES]
-    with settings():
+    files = _table_files(tables)
+    rows = _LazyTables(files)
+    drawn_before, index = _read_index(out), {}
+    drawn: list[DrawnFigure] = []
+    fonts = Fonts()
+    shared = _shared_key(fonts)
+    with plot_settings():
         for spec in FIGURES:
             if spec.sources[0] not in files:
                 continue
-            key = digest([about, *(_sha256(files.get(name)) for name in spec.sources)])
-            kept = _kept(old.get(spec.name), key, spec, out)
-            found = _draw(spec, tables, out, pens) if kept is None else kept
-            names = [[one.model, one.name, list(one.files)] for one in found]
-            new[spec.name] = {"key": key, "drawn": names}
+            key = digest([shared, *(_sha256(files.get(name)) for name in spec.sources)])
+            found = _up_to_date(drawn_before.get(spec.name), key, spec, out)
+            if found is None:
+                found = _draw(spec, rows, out, fonts)
+            entries = [[one.model, one.name, list(one.files)] for one in found]
+            index[spec.name] = {"key": key, "drawn": entries}
             drawn += found
-    if new:
-        write_json(out / INDEX_NAME, new)
-    _remove_others(out, {file for one in drawn for pair in one.files.values() for file in pair})
+    if index:
+        write_json(out / INDEX_NAME, {"clm_data": __version__, "figures": index})
+    _remove_others(out, {file for one in drawn for file in one.paths})
     return drawn
 
 
-class _Lazy(dict[str, list[Row]]):
-    """Tables, each read when first asked for; one that is not there is empty."""
+class _LazyTables(dict[str, list[Row]]):
+    """Tables by file name, each read when first used; a missing one has no rows."""
 
     def __init__(self, files: Mapping[str, Path]) -> None:
         super().__init__()
@@ -97,7 +117,7 @@ class _Lazy(dict[str, list[Row]]):
         return self[name]
 
 
-def _files(folder: Path) -> dict[str, Path]:
+def _table_files(folder: Path) -> dict[str, Path]:
     """The CSV files that figures are drawn from, by name."""
     names = {name for spec in FIGURES for name in spec.sources}
     return {name: folder / name for name in sorted(names) if (folder / name).is_file()}
@@ -107,63 +127,73 @@ def _sha256(file: Path | None) -> str:
     return "" if file is None else sha256_file(file)
 
 
-def _drawing_key() -> list[str]:
-    """What the bytes of every figure depend on besides its tables."""
-    from matplotlib import __version__
+def drawing_files() -> list[Path]:
+    """The files of :data:`DRAWING_CODE`."""
+    package = Path(__file__).parents[2]
+    return [file for pattern in DRAWING_CODE for file in sorted(package.glob(pattern))]
 
-    code = [sha256_file(file) for file in sorted(Path(__file__).parent.glob("*.py"))]
-    fonts = find_fonts("中文")
-    names = [Path(file).name for file in fonts.files] if fonts else [str(None)]
-    return [__version__, *names, *code]
+
+def _shared_key(fonts: Fonts) -> list[str]:
+    """What every figure depends on apart from its tables."""
+    from matplotlib import __version__ as matplotlib_version
+
+    code = [sha256_file(file) for file in drawing_files()]
+    return [__version__, matplotlib_version, fonts.key(), *code]
 
 
 def _read_index(out: Path) -> dict[str, Any]:
+    """The index of an earlier run; empty if there is none that can be used."""
     try:
-        found = json.loads((out / INDEX_NAME).read_text(encoding="utf-8"))
+        index = json.loads((out / INDEX_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    figures = index.get("figures") if isinstance(index, dict) else None
+    return figures if isinstance(figures, dict) else {}
 
 
-def _kept(old: Any, key: str, spec: Spec, out: Path) -> list[Drawn] | None:
-    """What an earlier run drew, where it would be the same now and every file is there."""
-    if not isinstance(old, dict) or old.get("key") != key:
+def _up_to_date(entry: Any, key: str, spec: FigureSpec, out: Path) -> list[DrawnFigure] | None:
+    """What an earlier run drew; None if it would differ now or a file is missing."""
+    if not isinstance(entry, dict) or entry.get("key") != key:
         return None
     found = [
-        Drawn(spec, model, name, {lang: _pair(out, name, lang) for lang in languages})
-        for model, name, languages in old["drawn"]
+        DrawnFigure(spec, model, name, {lang: _paths(out, name, lang) for lang in languages})
+        for model, name, languages in entry["drawn"]
     ]
-    files = [file for one in found for pair in one.files.values() for file in pair]
-    return found if all(file.is_file() for file in files) else None
+    return found if all(file.is_file() for one in found for file in one.paths) else None
 
 
-def _pair(out: Path, name: str, lang: Language) -> tuple[Path, Path]:
+def _paths(out: Path, name: str, lang: Language) -> tuple[Path, Path]:
     return out / f"{name}.{lang}.png", out / f"{name}.{lang}.svg"
 
 
 def _draw(
-    spec: Spec, tables: Mapping[str, Sequence[Row]], out: Path, pens: Sequence[Renderer]
-) -> list[Drawn]:
+    spec: FigureSpec, tables: Mapping[str, Sequence[Row]], out: Path, fonts: Fonts
+) -> list[DrawnFigure]:
     several = len({row["model"] for row in tables[spec.sources[0]]}) > 1
-    found: dict[str, dict[Language, tuple[Path, Path]]] = {}
-    names: dict[str, str] = {}
-    for pen in pens:
-        for model, figure in spec.draw(tables, pen):
-            names[model] = f"{spec.name}_{slug(model)}" if several else spec.name
-            pair = _pair(out, names[model], pen.lang)
-            if save(figure, pair, pen):
-                found.setdefault(model, {})[pen.lang] = pair
-    return [Drawn(spec, model, names[model], files) for model, files in found.items()]
+    files: dict[str, dict[Language, tuple[Path, Path]]] = {}
+    for lang in LANGUAGES:
+        for model, figure in spec.draw(tables, lang):
+            paths = _paths(out, _name(spec, model, several), lang)
+            if save_figure(figure, paths, fonts):
+                files.setdefault(model, {})[lang] = paths
+    return [
+        DrawnFigure(spec, model, _name(spec, model, several), of_model)
+        for model, of_model in files.items()
+    ]
 
 
-def slug(name: str) -> str:
-    """A model's name as part of a file's."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-.") or "model"
+def _name(spec: FigureSpec, model: str, several: bool) -> str:
+    return f"{spec.name}_{file_name_part(model)}" if several else spec.name
 
 
-def _remove_others(out: Path, kept: set[Path]) -> None:
-    names = [spec.name for spec in FIGURES]
-    for file in sorted(out.glob("*.*")):
-        ours = any(file.name.startswith(name) for name in names)
-        if ours and file.suffix in (".png", ".svg") and file not in kept:
+def file_name_part(model: str) -> str:
+    """A model's name without characters that are unusual in file names."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", model).strip("-.") or "model"
+
+
+def _remove_others(out: Path, keep: Iterable[Path]) -> None:
+    """Remove files that are named like a figure and are not among those to keep."""
+    names = tuple(spec.name for spec in FIGURES)
+    for file in sorted({*out.glob("*.png"), *out.glob("*.svg")} - set(keep)):
+        if file.name.startswith(names):
             file.unlink()

@@ -1,11 +1,11 @@
-"""Figures of how far edits keep to their language: ``selectivity.csv`` and its points."""
+"""Figures of edit selectivity, drawn from ``selectivity.csv`` and ``selectivity_points.csv``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from clm_data.eval.bilingual import BilingualText
+from clm_data.eval.bilingual import BilingualText, batch_of, edited_in
 from clm_data.eval.csv_tables import (
     Row,
     Tables,
@@ -15,115 +15,109 @@ from clm_data.eval.csv_tables import (
     variants,
     where,
 )
-from clm_data.eval.figures.edits import PAPER_FIGURES, edited_in, largest_places
-from clm_data.eval.figures.style import (
-    LANGUAGE_STYLE,
-    LAYER,
-    Renderer,
-    Spec,
-    batch_words,
-    grid,
-    legend,
-    line,
-    points,
-    scatter,
-    whole_ticks,
-)
+from clm_data.eval.figures.language import PAPER_FIGURES
+from clm_data.eval.figures.layout import add_legend, integer_ticks, panel_grid
+from clm_data.eval.figures.marks import data_points, draw_line, draw_scatter
+from clm_data.eval.figures.neurons import last_edited_layers
+from clm_data.eval.figures.style import LANGUAGE_STYLE, LAYER, FigureSpec
 from clm_data.eval.tables import variant_name
+from clm_data.records import LANGUAGES, Language
+
+_MEASURES = {
+    "own_change": BilingualText("编辑语言的状态，相对变化", "relative change, edited language"),
+    "other_change": BilingualText("另一语言的状态，相对变化", "relative change, other language"),
+    "selectivity": BilingualText("编辑选择性", "edit selectivity"),
+}
+_BIAS = BilingualText("语言偏向（沿语言向量的差）", "language bias (along the language vector)")
 
 
-def bias_selectivity(tables: Tables, pen: Renderer) -> Iterator[tuple[str, Any]]:
-    """Each fact's language bias against how far its edit keeps to its language."""
-    correlations = where(tables["selectivity.csv"], measure="bias_selectivity_correlation")
-    for model, names, groups in largest_places(pen, tables, "selectivity_points.csv"):
-        figure, panels = grid(pen, f"{pen(BIAS.title)} · {model}", names, 2, height=3.0, width=4.2)
-        mine = where(correlations, model=model)
-        for axes_row, rows in zip(panels, groups, strict=True):
-            for axes, edit in zip(axes_row, ("zh", "en"), strict=True):
-                _bias_panel(axes, pen, where(rows, edit=edit), mine, edit)
-        legend(figure, panels)
-        yield model, figure
-
-
-def _bias_panel(
-    axes: Any, pen: Renderer, rows: Sequence[Row], correlations: Sequence[Row], edit: str
-) -> None:
-    xs = [float(row["bias"]) for row in rows]
-    ys = [float(row["selectivity"]) for row in rows]
-    scatter(axes, xs, ys, edited_in(pen, edit), LANGUAGE_STYLE[edit])
-    axes.axhline(0, color="#8c8c8c", linewidth=0.8)
-    axes.set_ylim(-1.05, 1.05)
-    axes.set_xlabel(
-        pen(
-            BilingualText(
-                "语言偏向（在语言向量上的距离）", "language bias (distance along the vector)"
-            )
-        )
-    )
-    axes.set_ylabel(pen(BilingualText("编辑选择性", "edit selectivity")))
-    keys = ("method", "protocol", "mode", "layers", "batch_size", "layer", "edit")
-    found = where(correlations, **{key: rows[0][key] for key in keys}) if rows else []
-    if found:
-        ends = [f"{float(found[0][name]):.2f}" for name in ("value", "low", "high")]
-        axes.set_title(f"r = {ends[0]} [{ends[1]}, {ends[2]}]")
-
-
-def selectivity_layers(tables: Tables, pen: Renderer) -> Iterator[tuple[str, Any]]:
-    """How much an edit moves its own language's states and the other's, by layer."""
+def _draw_layers(tables: Tables, lang: Language) -> Iterator[tuple[str, Any]]:
+    """How much edits change the states of either language, by layer."""
     for model in unique(tables["selectivity.csv"], "model"):
         rows = where(tables["selectivity.csv"], model=model)
         known = variants(rows)
-        mine = [largest_batch(of_variant(rows, one)) for one in known]
-        names = [
-            f"{variant_name(one)}, {batch_words(pen, found[0]['batch_size'])}"
-            for one, found in zip(known, mine, strict=True)
+        largest = [largest_batch(of_variant(rows, one)) for one in known]
+        headings = [
+            f"{variant_name(one)}, {batch_of(found[0]['batch_size']).text(lang)}"
+            for one, found in zip(known, largest, strict=True)
         ]
-        figure, panels = grid(pen, f"{pen(SELECTIVITY.title)} · {model}", names, 3, width=3.6)
-        for axes_row, found in zip(panels, mine, strict=True):
-            _moved(axes_row, pen, found)
-        legend(figure, panels)
+        title = f"{SELECTIVITY.title.text(lang)} · {model}"
+        figure, groups = panel_grid(title, headings, len(_MEASURES), width=3.6)
+        for group, found in zip(groups, largest, strict=True):
+            for axes, (measure, name) in zip(group, _MEASURES.items(), strict=True):
+                _draw_measure(axes, lang, where(found, measure=measure))
+                axes.set_title(name.text(lang))
+        add_legend(figure, groups)
         yield model, figure
 
 
-def _moved(axes_row: Sequence[Any], pen: Renderer, rows: Sequence[Row]) -> None:
-    shown = {
-        "own_change": BilingualText("本语言状态的相对变化", "relative change, own language"),
-        "other_change": BilingualText("另一语言状态的相对变化", "relative change, other language"),
-        "selectivity": BilingualText("编辑选择性", "edit selectivity"),
-    }
-    for axes, (measure, words) in zip(axes_row, shown.items(), strict=True):
-        for edit in ("zh", "en"):
-            series = points(where(rows, measure=measure, edit=edit))
-            line(axes, series, edited_in(pen, edit), LANGUAGE_STYLE[edit])
-        axes.set_title(pen(words))
-        axes.set_xlabel(pen(LAYER))
-        whole_ticks(axes, [float(row["layer"]) for row in rows])
+def _draw_measure(axes: Any, lang: Language, rows: Sequence[Row]) -> None:
+    for edit in LANGUAGES:
+        points = data_points(where(rows, edit=edit))
+        draw_line(axes, points, edited_in(edit).text(lang), LANGUAGE_STYLE[edit])
+    axes.set_xlabel(LAYER.text(lang))
+    integer_ticks(axes, [float(row["layer"]) for row in rows])
 
 
-BIAS = Spec(
+def _draw_bias(tables: Tables, lang: Language) -> Iterator[tuple[str, Any]]:
+    """The language bias of each fact against the selectivity of its edit."""
+    correlations = where(tables["selectivity.csv"], measure="bias_selectivity_correlation")
+    for model, headings, groups in last_edited_layers(lang, tables, "selectivity_points.csv"):
+        title = f"{BIAS.title.text(lang)} · {model}"
+        figure, panels = panel_grid(title, headings, 2, height=3.0, width=4.2)
+        of_model = where(correlations, model=model)
+        for axes_of_group, rows in zip(panels, groups, strict=True):
+            for axes, edit in zip(axes_of_group, LANGUAGES, strict=True):
+                _draw_bias_panel(axes, lang, where(rows, edit=edit), of_model, edit)
+        add_legend(figure, panels)
+        yield model, figure
+
+
+def _draw_bias_panel(
+    axes: Any, lang: Language, rows: Sequence[Row], correlations: Sequence[Row], edit: str
+) -> None:
+    xs = [float(row["bias"]) for row in rows]
+    ys = [float(row["selectivity"]) for row in rows]
+    draw_scatter(axes, xs, ys, edited_in(edit).text(lang), LANGUAGE_STYLE[edit])
+    axes.axhline(0, color="#8c8c8c", linewidth=0.8)
+    axes.set_ylim(-1.05, 1.05)
+    axes.set_xlabel(_BIAS.text(lang))
+    axes.set_ylabel(_MEASURES["selectivity"].text(lang))
+    columns = ("method", "protocol", "mode", "layers", "batch_size", "layer", "edit")
+    found = where(correlations, **{name: rows[0][name] for name in columns}) if rows else []
+    if found:
+        r, low, high = (f"{float(found[0][name]):.2f}" for name in ("value", "low", "high"))
+        axes.set_title(f"r = {r} [{low}, {high}]")
+
+
+SELECTIVITY = FigureSpec(
+    "selectivity_layers",
+    "language",
+    ("selectivity.csv",),
+    BilingualText("编辑对各层隐藏状态的影响", "Effect of edits on hidden states by layer"),
+    BilingualText(
+        "主语最后一个词元处隐藏状态的变化与其自身范数之比，按层给出。左：编辑语言的状态；中：另一"
+        "语言的状态；右：由两者得出的选择性。",
+        "Change of the hidden state at the last token of the subject relative to its norm, by "
+        "layer: states in the edited language, states in the other language, and the selectivity "
+        "computed from both.",
+    ),
+    _draw_layers,
+    PAPER_FIGURES,
+)
+BIAS = FigureSpec(
     "bias_selectivity",
     "language",
     ("selectivity_points.csv", "selectivity.csv"),
     BilingualText("语言偏向与编辑选择性", "Language bias and edit selectivity"),
     BilingualText(
-        "每点一条事实。选择性为一：编辑只移动本语言的状态；为零：两种语言一样。r：相关系数与区间。",
-        "A point a fact. Selectivity one: the edit moves the states of its own language alone; "
-        "zero: both alike. r: correlation with its interval.",
+        "每个点为一条事实。选择性为 1：编辑只改变编辑语言的状态；为 0：对两种语言的影响相同。r 为"
+        "相关系数，方括号内为 95% 区间。",
+        "Each point is a fact. Selectivity 1: the edit changes only the states of the edited "
+        "language; 0: it changes both languages equally. r is the correlation with its 95% "
+        "interval.",
     ),
-    bias_selectivity,
-    PAPER_FIGURES,
-)
-SELECTIVITY = Spec(
-    "selectivity_layers",
-    "language",
-    ("selectivity.csv",),
-    BilingualText("编辑在各层移动了什么", "What edits move, by layer"),
-    BilingualText(
-        "主语处隐藏状态的变化与其自身长度之比，按层；左：被编辑的语言，中：另一语言，右：选择性。",
-        "Change of the hidden state at the subject over its own length, by layer: the edited "
-        "language, the other one, and the selectivity that follows.",
-    ),
-    selectivity_layers,
+    _draw_bias,
     PAPER_FIGURES,
 )
 SELECTIVITY_FIGURES = (SELECTIVITY, BIAS)

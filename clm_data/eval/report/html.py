@@ -244,7 +244,8 @@ def _pictures(tables: Path, out: Path) -> dict[str, list[Picture]]:
         title = spec.title
         if drawn.name != spec.name:
             title = BilingualText(f"{title.zh}：{drawn.model}", f"{title.en}: {drawn.model}")
-        picture = Picture(drawn.name, title, spec.caption, spec.sources, data, spec.paper)
+        figure = f"Figure {spec.paper}" if spec.paper else ""
+        picture = Picture(drawn.name, title, spec.caption, spec.sources, data, figure)
         made.setdefault(spec.chapter, []).append(picture)
     return made
 

@@ -1,81 +1,133 @@
-"""Figures, drawn from made-up tables."""
+"""Figures, drawn from example tables."""
 
 from __future__ import annotations
 
+import ast
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.fonts import use_fonts, write_font
 from helpers.sweep_folder import make_analysis, make_dataset, make_results
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+import clm_data
 from clm_data.eval.analysis.evaluation_tables import write_evaluation_tables
 from clm_data.eval.csv_tables import read_rows
-from clm_data.eval.figures.draw import FIGURES, INDEX_NAME, draw_figures, slug
-from clm_data.eval.figures.style import COLOURS, MARKERS, Renderer, Spec, save, settings
+from clm_data.eval.figures.draw import (
+    FIGURES,
+    INDEX_NAME,
+    draw_figures,
+    drawing_files,
+    file_name_part,
+)
+from clm_data.eval.figures.save import Fonts, save_figure
+from clm_data.eval.figures.style import COLORS, MARKERS, FigureSpec, plot_settings
 from clm_data.fonts import find_fonts
-from clm_data.records import Language
+from clm_data.records import LANGUAGES, Language
+
+PACKAGE = Path(clm_data.__file__).parent
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every table that a figure is drawn from."""
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with every table that a figure is drawn from."""
     folder = tmp_path_factory.mktemp("figures")
-    found = make_results(folder / "out", make_dataset(folder / "set"))
+    results = make_results(folder / "out", make_dataset(folder / "set"))
     make_analysis(folder / "tables")
-    write_evaluation_tables(folder / "tables", found)
+    write_evaluation_tables(folder / "tables", results)
     return folder / "tables"
 
 
-def drawn(spec: Spec, sources: Path, out: Path, lang: Language = "en") -> tuple[bytes, bytes]:
-    """PNG and SVG."""
-    tables = {name: read_rows(sources / name) for name in spec.sources}
-    with settings():
-        ((model, figure),) = spec.draw(tables, Renderer(lang))
-        assert model == "tiny"
-        files = (out / f"{spec.name}.png", out / f"{spec.name}.svg")
-        assert save(figure, files, Renderer(lang))
-        _all_inside(figure)
-    return files[0].read_bytes(), files[1].read_bytes()
+@pytest.fixture
+def venn_table(tables: Path, tmp_path: Path) -> Path:
+    """A folder with a single table, from which one figure is drawn."""
+    folder = tmp_path / "venn"
+    folder.mkdir()
+    (folder / "venn.csv").write_bytes((tables / "venn.csv").read_bytes())
+    return folder
 
 
-def _all_inside(figure: Any) -> None:
-    """That legends and headings are not cut off."""
+def spec_named(name: str) -> FigureSpec:
+    return next(spec for spec in FIGURES if spec.name == name)
+
+
+def figure_of(spec: FigureSpec, tables: Path, lang: Language = "en") -> Any:
+    """The matplotlib figure of the only model."""
+    rows = {name: read_rows(tables / name) for name in spec.sources}
+    ((model, figure),) = spec.draw(rows, lang)
+    assert model == "tiny"
+    return figure
+
+
+def saved(
+    spec: FigureSpec, tables: Path, folder: Path, lang: Language = "en"
+) -> tuple[bytes, bytes]:
+    """PNG and SVG of a figure."""
+    png, svg = folder / "figure.png", folder / "figure.svg"
+    with plot_settings():
+        figure = figure_of(spec, tables, lang)
+        assert save_figure(figure, (png, svg), Fonts())
+        assert_nothing_is_cut_off(figure)
+    return png.read_bytes(), svg.read_bytes()
+
+
+def assert_nothing_is_cut_off(figure: Any) -> None:
     renderer = FigureCanvasAgg(figure).get_renderer()
-    across, down = figure.bbox.width, figure.bbox.height
+    width, height = figure.bbox.width, figure.bbox.height
     headings = [axes.title for axes in figure.findobj(Axes)] + [figure._suptitle]
     for part in [*figure.legends, *headings]:
         box = part.get_window_extent(renderer)
-        assert -1 <= box.x0 <= box.x1 <= across + 1, part
-        assert -1 <= box.y0 <= box.y1 <= down + 1, part
+        assert -1 <= box.x0 <= box.x1 <= width + 1, part
+        assert -1 <= box.y0 <= box.y1 <= height + 1, part
+
+
+def assert_titles_do_not_overlap(figure: Any) -> None:
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    boxes = [
+        axes.title.get_window_extent(renderer)
+        for axes in figure.findobj(Axes)
+        if axes.title.get_text()
+    ]
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[i + 1 :])
 
 
 @pytest.mark.parametrize("spec", FIGURES, ids=lambda spec: spec.name)
-def test_each_figure_is_drawn_with_its_title_and_without_a_date(
-    spec: Spec, sources: Path, tmp_path: Path
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_each_figure_is_complete_and_has_no_date(
+    spec: FigureSpec, lang: Language, tables: Path, tmp_path: Path
 ) -> None:
-    png, svg = drawn(spec, sources, tmp_path)
+    if lang == "zh" and find_fonts("中文") is None:
+        pytest.skip("no Chinese font is installed")
+    png, svg = saved(spec, tables, tmp_path, lang)
     assert png.startswith(b"\x89PNG")
     assert b"<dc:date>" not in svg
-    assert b"<text" not in svg  # letters are outlines: no reader needs the font
+    assert b"<text" not in svg  # letters are outlines, so readers do not need the font
     assert len(svg) > 5_000
 
 
+@pytest.mark.parametrize("spec", FIGURES, ids=lambda spec: spec.name)
+def test_panel_titles_do_not_overlap(spec: FigureSpec, tables: Path) -> None:
+    with plot_settings():
+        figure = figure_of(spec, tables)
+        FigureCanvasAgg(figure).draw()
+        assert_titles_do_not_overlap(figure)
+
+
 @pytest.mark.parametrize("name", ["geometry_additivity", "language_points"])
-def test_the_same_tables_give_the_same_bytes(name: str, sources: Path, tmp_path: Path) -> None:
-    (spec,) = (spec for spec in FIGURES if spec.name == name)
-    first = drawn(spec, sources, tmp_path / "a")
-    assert drawn(spec, sources, tmp_path / "b") == first
+def test_equal_tables_give_equal_bytes(name: str, tables: Path, tmp_path: Path) -> None:
+    spec = spec_named(name)
+    assert saved(spec, tables, tmp_path / "a") == saved(spec, tables, tmp_path / "b")
 
 
-def test_panels_axes_and_series_are_named(sources: Path) -> None:
-    (spec,) = (spec for spec in FIGURES if spec.name == "geometry_independence")
-    tables = {"geometry.csv": read_rows(sources / "geometry.csv")}
-    with settings():
-        ((_, figure),) = spec.draw(tables, Renderer("en"))
+def test_panels_axes_and_series_are_labeled(tables: Path) -> None:
+    with plot_settings():
+        figure = figure_of(spec_named("geometry_independence"), tables)
     labels = {text.get_text() for text in figure.legends[0].get_texts()}
-    assert {"batch of 4", "batch of 12", "range in the paper"} <= labels
+    assert {"batch size 4", "batch size 12", "range reported in the paper"} <= labels
     assert any(label.startswith("null") for label in labels)
     panels = [axes for axes in figure.get_axes() if axes.get_title()]
     assert len(panels) == 6
@@ -83,71 +135,121 @@ def test_panels_axes_and_series_are_named(sources: Path) -> None:
     assert any("degrees" in axes.get_title() for axes in panels)
 
 
-def test_series_differ_in_colour_marker_and_line(sources: Path) -> None:
-    (spec,) = (spec for spec in FIGURES if spec.name == "language_layers")
-    tables = {"language_layers.csv": read_rows(sources / "language_layers.csv")}
-    with settings():
-        ((_, figure),) = spec.draw(tables, Renderer("en"))
+def test_series_differ_in_color_and_marker(tables: Path) -> None:
+    with plot_settings():
+        figure = figure_of(spec_named("language_layers"), tables)
     for axes in figure.get_axes():
-        lines = [one for one in axes.get_lines() if one.get_marker() in MARKERS]
-        for key in ("get_color", "get_marker"):
-            seen = [getattr(line, key)() for line in lines]
-            assert len(set(seen)) == len(seen)
-        assert {line.get_color() for line in lines} <= set(COLOURS)
+        lines = [line for line in axes.get_lines() if line.get_marker() in MARKERS]
+        assert lines
+        for property_of in ("get_color", "get_marker"):
+            values = [getattr(line, property_of)() for line in lines]
+            assert len(set(values)) == len(values)
+        assert {line.get_color() for line in lines} <= set(COLORS)
 
 
-def test_without_a_chinese_font_there_are_english_figures_alone(
-    sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_figures_are_drawn_in_both_languages(venn_table: Path, tmp_path: Path) -> None:
+    if find_fonts("中文图") is None:
+        pytest.skip("no Chinese font is installed")
+    (figure,) = draw_figures(venn_table, tmp_path / "out")
+    assert list(figure.files) == ["zh", "en"]
+    assert figure.files["zh"][1].read_bytes() != figure.files["en"][1].read_bytes()
+
+
+def test_without_a_chinese_font_only_english_figures_are_drawn(
+    venn_table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MPL_IGNORE_SYSTEM_FONTS", "1")
-    few = tmp_path / "few"
-    few.mkdir()
-    (few / "venn.csv").write_bytes((sources / "venn.csv").read_bytes())
-    (one,) = draw_figures(few, tmp_path / "out")
-    assert set(one.files) == {"en"}
+    use_fonts(monkeypatch)
+    (figure,) = draw_figures(venn_table, tmp_path / "out")
+    assert set(figure.files) == {"en"}
     names = {file.name for file in (tmp_path / "out").iterdir()}
     assert names == {"neuron_venn.en.png", "neuron_venn.en.svg", INDEX_NAME}
 
 
-def test_with_a_chinese_font_both_languages_are_drawn_and_differ(
-    sources: Path, tmp_path: Path
+def test_a_chinese_font_without_digits_is_combined_with_another(
+    venn_table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if find_fonts("中文图") is None:
-        pytest.skip("no Chinese font is installed")
-    few = tmp_path / "few"
-    few.mkdir()
-    (few / "venn.csv").write_bytes((sources / "venn.csv").read_bytes())
-    (one,) = draw_figures(few, tmp_path / "out")
-    assert list(one.files) == ["zh", "en"]
-    assert one.files["zh"][1].read_bytes() != one.files["en"][1].read_bytes()
+    """As with Droid Sans Fallback on Debian."""
+    texts = "".join(file.read_text(encoding="utf-8") for file in drawing_files())
+    letters = sorted(letter for letter in set(texts) if ord(letter) > 0x2FFF)
+    glyphs = {letter: f"glyph{number}" for number, letter in enumerate(letters)}
+    use_fonts(monkeypatch, write_font(tmp_path / "han.ttf", glyphs))
+    (figure,) = draw_figures(venn_table, tmp_path / "out")
+    assert list(figure.files) == ["zh", "en"]
 
 
-def test_a_figure_is_drawn_anew_only_where_its_table_has_changed(
-    sources: Path, tmp_path: Path
+def test_a_figure_is_drawn_again_only_if_its_table_changes(
+    venn_table: Path, tmp_path: Path
 ) -> None:
-    table = tmp_path / "venn.csv"
-    table.write_bytes((sources / "venn.csv").read_bytes())
-    (one,) = draw_figures(tmp_path, tmp_path / "out")
-    png, svg = one.files["en"]
-    png.write_bytes(b"kept")
-    assert draw_figures(tmp_path, tmp_path / "out")[0].files == one.files
-    assert png.read_bytes() == b"kept"
+    table, out = venn_table / "venn.csv", tmp_path / "out"
+    (figure,) = draw_figures(venn_table, out)
+    png, svg = figure.files["en"]
+    png.write_bytes(b"not drawn again")
+    assert draw_figures(venn_table, out)[0].files == figure.files
+    assert png.read_bytes() == b"not drawn again"
     table.write_text(table.read_text().replace("1.25", "1.75"))
-    draw_figures(tmp_path, tmp_path / "out")
+    draw_figures(venn_table, out)
     assert png.read_bytes().startswith(b"\x89PNG")
     table.unlink()
-    assert draw_figures(tmp_path, tmp_path / "out") == []
+    assert draw_figures(venn_table, out) == []
     assert not svg.exists()
 
 
-def test_somebody_elses_pictures_in_the_folder_stay(sources: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("changed", ["code", "version"])
+def test_a_figure_is_drawn_again_if_code_or_version_change(
+    changed: str, venn_table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (figure,) = draw_figures(venn_table, tmp_path / "out")
+    png, _ = figure.files["en"]
+    png.write_bytes(b"outdated")
+    if changed == "version":
+        monkeypatch.setattr("clm_data.eval.figures.draw.__version__", "0.0.0")
+    else:
+        code = tmp_path / "code.py"
+        code.write_text("changed = True\n")
+        monkeypatch.setattr(
+            "clm_data.eval.figures.draw.drawing_files", lambda: [*drawing_files(), code]
+        )
+    draw_figures(venn_table, tmp_path / "out")
+    assert png.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_index_names_the_version(venn_table: Path, tmp_path: Path) -> None:
+    draw_figures(venn_table, tmp_path)
+    index = json.loads((tmp_path / INDEX_NAME).read_text(encoding="utf-8"))
+    assert index["clm_data"] == clm_data.__version__
+    assert set(index["figures"]) == {"neuron_venn"}
+
+
+IRRELEVANT = {"", "errors", "eval", "eval/figures", "eval/results", "files", "records"}
+"""Modules that figures import but that do not affect their bytes."""
+
+
+def test_all_code_that_figures_import_is_checked_for_changes() -> None:
+    checked = {file.relative_to(PACKAGE).as_posix() for file in drawing_files()}
+    folder = PACKAGE / "eval" / "figures"
+    assert {f"eval/figures/{file.name}" for file in folder.glob("*.py")} <= checked
+    for file in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("clm_data"):
+                module = "/".join(node.module.split(".")[1:])
+                assert f"{module}.py" in checked or module in IRRELEVANT, (file.name, module)
+
+
+def test_figures_import_neither_analysis_nor_report() -> None:
+    for file in (PACKAGE / "eval" / "figures").glob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        assert "clm_data.eval.analysis" not in text, file.name
+        assert "clm_data.eval.report" not in text, file.name
+
+
+def test_other_files_in_the_folder_are_kept(tmp_path: Path) -> None:
     (tmp_path / "mine.png").write_bytes(b"mine")
     assert draw_figures(tmp_path / "none", tmp_path) == []
     assert (tmp_path / "mine.png").read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted"), [("Llama3-8B", "Llama3-8B"), ("a/b c", "a-b-c"), ("..", "model")]
+    ("model", "expected"), [("Llama3-8B", "Llama3-8B"), ("a/b c", "a-b-c"), ("..", "model")]
 )
-def test_a_models_name_becomes_part_of_a_files(name: str, wanted: str) -> None:
-    assert slug(name) == wanted
+def test_model_names_become_part_of_file_names(model: str, expected: str) -> None:
+    assert file_name_part(model) == expected

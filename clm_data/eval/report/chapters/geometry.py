@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from clm_data.eval.bilingual import GEOMETRY_MEASURES
 from clm_data.eval.csv_tables import (
     Row,
     Tables,
@@ -13,7 +14,6 @@ from clm_data.eval.csv_tables import (
     variants,
     where,
 )
-from clm_data.eval.figures.geometry import MEASURES
 from clm_data.eval.paper_ranges import SOURCE, ReportedRange, reported_range
 from clm_data.eval.report.parts import NONE, BilingualText, Part, Table, Text, columns, decimals
 from clm_data.eval.tables import variant_name
@@ -73,7 +73,7 @@ def _summary(rows: Sequence[Row], size: str, number: int) -> Table:
         (*name, *_line(where(mine, measure=measure), comparison, measure))
         for name, mine in groups(rows)
         for comparison in COMPARISONS
-        for measure in MEASURES
+        for measure in GEOMETRY_MEASURES
         if where(mine, measure=measure, comparison=comparison)
     ]
     return Table(
@@ -132,7 +132,7 @@ def _line(rows: Sequence[Row], comparison: str, measure: str) -> tuple[str, ...]
     like = _like(values, stated)
     words = COMPARISONS[comparison]
     return (
-        *(words.zh, words.en, MEASURES[measure].zh, MEASURES[measure].en),
+        *(words.zh, words.en, GEOMETRY_MEASURES[measure].zh, GEOMETRY_MEASURES[measure].en),
         decimals(min(values, default=None)),
         decimals(max(values, default=None)),
         decimals(min(lows, default=None)),
