@@ -56,7 +56,7 @@ def assemble(store: Store, domains: Mapping[str, Domain], settings: Settings) ->
     """Read, decide, validate and deduplicate everything in the store."""
     read = read_candidates(store, domains)
     decided = apply_decisions(read.kept, store.decisions())
-    valid = validate(decided.sifted.kept)
+    valid = validate(decided.kept)
     unique = deduplicate_entries(
         valid.kept, threshold=settings.dedup.threshold, field=settings.dedup.field
     )
@@ -65,7 +65,7 @@ def assemble(store: Store, domains: Mapping[str, Domain], settings: Settings) ->
     return Assembly(
         candidates=read.kept,
         entries=unique.kept,
-        rejected=(*read.rejected, *decided.sifted.rejected, *valid.rejected, *unique.rejected),
+        rejected=(*read.rejected, *decided.rejected, *valid.rejected, *unique.rejected),
         warnings=tuple((id_, problem) for id_, problem in warnings if id_ in kept_ids),
         status={id_: status for id_, status in decided.status.items() if id_ in kept_ids},
     )
@@ -96,8 +96,8 @@ def stored_answers(store: Store, dialogue: Dialogue) -> Iterator[tuple[int, Comp
 def parse_answer(dialogue: Dialogue, turn: int, completion: Completion) -> StageResult[Candidate]:
     """The candidates in one answer; the part that cannot be parsed is rejected."""
     offline = dialogue.provider == "offline"
-    return parse.read_answer(
-        completion,
+    return parse.parse_entries(
+        completion.text,
         domain=dialogue.domain,
         label=f"{dialogue.domain}/{dialogue.number}/{turn}",
         origin=Origin(

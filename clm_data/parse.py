@@ -1,8 +1,8 @@
-"""Reads the entries out of a model's answer, whatever it wrapped them in.
+"""Extracts entries from a model's answer, whatever text or markup surrounds them.
 
-Brackets are matched first (:mod:`clm_data.brackets`), so that what was never closed is known to be
-incomplete. Each object that is closed is then read on its own: as JSON, or with json-repair where
-it is not quite JSON. An object that breaks off is never completed: repair would invent its ending.
+Brackets are matched first (:mod:`clm_data.brackets`), which shows which objects are never closed.
+Each closed object is then parsed by itself: as JSON, or with json-repair if it is not valid JSON.
+An unclosed object is never repaired, because json-repair would invent the missing end.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from clm_data.brackets import Node, as_json, match_brackets
-from clm_data.llm.base import Completion
 from clm_data.records import (
     FACT_FIELDS,
     LANGUAGES,
@@ -50,13 +49,13 @@ _FIELD_KEY = re.compile(
 
 
 @dataclass(frozen=True)
-class Piece:
-    """One object found in an answer.
+class FoundObject:
+    """A JSON object found in an answer.
 
     Attributes:
-        text: As it stands in the answer.
-        value: What it says; None where it is incomplete or cannot be read.
-        reason: Why it cannot be read.
+        text: Its text in the answer, verbatim.
+        value: Its parsed value; None if it is incomplete or cannot be parsed.
+        reason: Why it has no value; empty if it has one.
     """
 
     text: str
@@ -64,31 +63,31 @@ class Piece:
     reason: str = ""
 
 
-def read_answer(
-    completion: Completion, *, domain: str | None, label: str, origin: Origin
+def parse_entries(
+    text: str, *, domain: str | None, label: str, origin: Origin
 ) -> StageResult[Candidate]:
-    """The complete entries in an answer, in its order.
+    """Parse the complete entries in an answer, in order of appearance.
 
-    Fields are taken as they stand: numbers become text, null stays None, other keys than those of a
-    fact are ignored. Never raises on what a model wrote.
+    Texts are not altered. Numbers become text, null becomes None, and keys other than those of a
+    fact are ignored. No text makes this function raise.
 
     Args:
-        completion: The answer; its ``reasoning`` is not looked at.
-        domain: Domain that was asked for.
-        label: Names the answer in the ids of what cannot be read: ``{label}#{n}``, n from 1.
-        origin: Where the candidates come from.
+        text: The answer, without the model's reasoning.
+        domain: Domain of the candidates.
+        label: Prefix of the ids of rejections: ``{label}#{n}``, where n counts objects from 1.
+        origin: Origin of the candidates.
 
     Returns:
-        Candidates, and an ``unreadable-answer`` rejection for each object that breaks off or is no
-        entry, or for the whole answer where it holds neither an object nor an empty list.
+        The candidates, and an ``unreadable-answer`` rejection for each object that is incomplete or
+        not an entry. An answer with neither an object nor an empty list is one rejection.
     """
     kept: list[Candidate] = []
     rejected: list[Rejection] = []
-    for number, piece in enumerate(read_pieces(completion.text), 1):
+    for number, item in enumerate(find_objects(text), 1):
         found = (
-            [_unreadable(piece.reason)]
-            if piece.value is None
-            else _candidate(piece.value, domain, origin)
+            [_unreadable(item.reason)]
+            if item.value is None
+            else _candidate(item.value, domain, origin)
         )
         if isinstance(found, Candidate):
             kept.append(found)
@@ -99,33 +98,35 @@ def read_answer(
                     id=f"{label}#{number}",
                     domain=domain,
                     problems=tuple(found),
-                    content=piece.text,
+                    content=item.text,
                 )
             )
     return StageResult(tuple(kept), tuple(rejected))
 
 
-def read_items(text: str) -> list[JSONObject]:
-    """Every complete object in a text, lists and wrappers such as ``{"entries": [...]}`` opened."""
-    return [piece.value for piece in read_pieces(text) if piece.value is not None]
+def parse_objects(text: str) -> list[JSONObject]:
+    """Parse every complete object in a text; see :func:`find_objects`."""
+    return [found.value for found in find_objects(text) if found.value is not None]
 
 
-def read_pieces(text: str) -> list[Piece]:
-    """Every object in a text, complete or not; reasoning in ``<think>`` is left out.
+def find_objects(text: str) -> list[FoundObject]:
+    """Find every object in a text, complete or not, in order of appearance.
 
-    A text with neither an object nor an empty list is one unreadable piece.
+    Objects inside lists and inside wrappers such as ``{"entries": [...]}`` are found one by one.
+    Reasoning between ``<think>`` tags is skipped. A text with neither an object nor an empty list
+    gives one found object without a value.
     """
     answer = _THINK_END.sub("", _THINK.sub("", text))
     roots = match_brackets(answer)
-    pieces = list(_pieces(answer, roots))
-    if not pieces and not re.search(r"\[\s*\]", answer):
+    found = list(_objects_in(answer, roots))
+    if not found and not re.search(r"\[\s*\]", answer):
         reason = "no JSON in the answer" if answer.strip() else "the answer is empty"
-        return [Piece(answer or text, None, reason)]
-    return pieces
+        return [FoundObject(answer or text, None, reason)]
+    return found
 
 
-def _pieces(text: str, roots: list[Node]) -> Iterator[Piece]:
-    """Objects of bracket trees in reading order; lists and wrappers are opened."""
+def _objects_in(text: str, roots: list[Node]) -> Iterator[FoundObject]:
+    """Objects of bracket trees in reading order, those inside lists and wrappers one by one."""
     waiting = roots[::-1]
     while waiting:
         node = waiting.pop()
@@ -137,20 +138,20 @@ def _pieces(text: str, roots: list[Node]) -> Iterator[Piece]:
             if node.children and not _is_entry(value or _own_keys(text, node)):
                 waiting += node.children[::-1]
             elif value is not None:
-                yield Piece(raw, value)
+                yield FoundObject(raw, value)
             elif _LIKE_OBJECT.match(raw):
-                yield Piece(raw, None, "cannot be read as JSON")
+                yield FoundObject(raw, None, "cannot be read as JSON")
         else:
             inner = _inner(text, node)
-            lost = not inner or _is_entry(_own_keys(text, node))
-            if lost and _LIKE_OBJECT.match(raw):
+            incomplete = not inner or _is_entry(_own_keys(text, node))
+            if incomplete and _LIKE_OBJECT.match(raw):
                 stop = inner[0].start if inner else node.stop
-                yield Piece(text[node.start : stop], None, _why_open(text, node))
+                yield FoundObject(text[node.start : stop], None, _why_open(text, node))
             waiting += inner[::-1]
 
 
 def _inner(text: str, node: Node) -> list[Node]:
-    """What may hold entries within an object that was never closed: not its own halves."""
+    """Nodes that may hold entries in an unclosed object, except the sides of an entry itself."""
     if not _is_entry(_own_keys(text, node)):
         return node.children
     found: list[Node] = []
@@ -165,12 +166,12 @@ def _inner(text: str, node: Node) -> list[Node]:
 
 
 def _why_open(text: str, node: Node) -> str:
-    broken_off = node.stop == len(text)
-    return "the answer breaks off within it" if broken_off else "a closing bracket is missing"
+    truncated = node.stop == len(text)
+    return "the answer ends inside this object" if truncated else "a closing bracket is missing"
 
 
 def _own_keys(text: str, node: Node) -> list[str]:
-    """The keys that stand in an object itself, not in what it contains."""
+    """The keys of an object, without those of nested objects."""
     at, own = node.start, []
     for child in node.children:
         own.append(text[at : child.start])
@@ -180,7 +181,7 @@ def _own_keys(text: str, node: Node) -> list[str]:
 
 
 def _languages_of(keys: Iterable[str]) -> set[Language]:
-    """The languages that keys name by themselves or in a prefix."""
+    """The languages that keys name, either entirely or by a prefix or suffix."""
     found = set()
     for key in map(_normal, keys):
         match = _FIELD_KEY.fullmatch(key)
@@ -191,7 +192,7 @@ def _languages_of(keys: Iterable[str]) -> set[Language]:
 
 
 def _is_entry(keys: Iterable[str]) -> bool:
-    """Whether an object with these keys is meant as an entry, not as a wrapper of entries."""
+    """Whether an object with these keys is an entry rather than a wrapper of entries."""
     names = [_normal(key) for key in keys]
     return any(name in _LANGUAGE_KEYS or _FIELD_KEY.fullmatch(name) for name in names)
 
@@ -201,7 +202,7 @@ def _normal(key: object) -> str:
 
 
 def _load(text: str) -> JSONObject | None:
-    """The object in a closed pair of braces; None where even repair finds none."""
+    """Parse the text of a closed object; None if json-repair fails too or the object is empty."""
     for load in (_loads, lambda raw: _loads(as_json(raw)), _repair):
         try:
             value = load(text)
@@ -224,10 +225,10 @@ def _repair(text: str) -> Any:
 
 
 def _candidate(value: JSONObject, domain: str | None, origin: Origin) -> Candidate | list[Problem]:
-    """A candidate, or what keeps the object from being one."""
+    """Make a candidate of an object, or return the problems that prevent it."""
     parts = _parts(value)
     if not parts:
-        return [_unreadable("has neither zh nor en fields")]
+        return [_unreadable("the object has neither zh nor en fields")]
     problems: list[Problem] = []
     facts = {lang: _fact(parts.get(lang), lang, problems) for lang in LANGUAGES}
     if problems:
@@ -245,10 +246,10 @@ def _candidate(value: JSONObject, domain: str | None, origin: Origin) -> Candida
 
 
 def _parts(value: JSONObject) -> dict[Language, Any]:
-    """What an object says in each language.
+    """Split an object by language.
 
-    Knows ``{"zh": {...}, "en": {...}}`` and flat rows whose keys carry the language
-    (``zh_prompt``, ``prompt_zh``, ``english_prompt``); a plain key in a flat row is Chinese.
+    Accepts ``{"zh": {...}, "en": {...}}`` and flat objects whose keys carry the language
+    (``zh_prompt``, ``prompt_zh``, ``english_prompt``). A key without a language is Chinese.
     """
     parts: dict[Language, Any] = {}
     flat: dict[Language, JSONObject] = {}
@@ -264,7 +265,7 @@ def _parts(value: JSONObject) -> dict[Language, Any]:
 
 
 def _fact(part: Any, lang: Language, problems: list[Problem]) -> LooseFact | None:
-    """One language's fact; what has the wrong type is added to ``problems``."""
+    """Read the fact in one language; values of a wrong type are added to ``problems``."""
     if part is None:
         return None
     if not isinstance(part, Mapping):

@@ -13,8 +13,7 @@ from clm_data.codes import CODES
 from clm_data.domain import load_domains
 from clm_data.errors import UnknownNameError
 from clm_data.languages import normalize_text
-from clm_data.llm.base import Completion
-from clm_data.parse import read_answer
+from clm_data.parse import parse_entries
 from clm_data.probes import BANK, read_probes
 from clm_data.records import LANGUAGES, Candidate, Fact, LooseFact, LooseProbe, Origin, Problem
 from clm_data.resources import bank_path, resource
@@ -193,9 +192,7 @@ def test_raw_defects_are_one_unreadable_piece_each(defects: tuple[Defect, ...]) 
     for defect in defects:
         if defect.raw is not None:
             text = f"[{defect.raw}, {{}}]"
-            sifted = read_answer(
-                Completion(text=text, model="m"), domain=defect.domain, label="a", origin=ORIGIN
-            )
+            sifted = parse_entries(text, domain=defect.domain, label="a", origin=ORIGIN)
             assert sifted.kept == ()
             assert [r.code for r in sifted.rejected] == ["unreadable-answer"]
 

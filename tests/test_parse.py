@@ -1,4 +1,4 @@
-"""Entries come out of answers whatever they are wrapped in; what breaks off does not."""
+"""Complete entries are parsed from any wrapping; incomplete ones are never completed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from clm_data.llm.base import Completion
-from clm_data.parse import read_answer, read_items, read_pieces
+from clm_data.parse import find_objects, parse_entries, parse_objects
 from clm_data.records import FACT_FIELDS, Candidate, LooseFact, Origin, StageResult, content_id
 
 ORIGIN = Origin(kind="model", name="m")
@@ -33,13 +32,13 @@ LU_XUN: dict[str, Any] = {
 LAO_SHE = json.loads(json.dumps(LU_XUN).replace("Lu Xun", "Lao She").replace("Zhou", "Shu"))
 
 
-def read(text: str) -> StageResult[Candidate]:
-    return read_answer(Completion(text=text, model="m"), domain="d", label="a", origin=ORIGIN)
+def parse(text: str) -> StageResult[Candidate]:
+    return parse_entries(text, domain="d", label="a", origin=ORIGIN)
 
 
 def facts(text: str) -> list[dict[str, Any]]:
-    """What was kept, as {"zh": ..., "en": ...}."""
-    return [candidate.model_dump(include={"zh", "en"}) for candidate in read(text).kept]
+    """The parsed candidates as {"zh": ..., "en": ...}."""
+    return [candidate.model_dump(include={"zh", "en"}) for candidate in parse(text).kept]
 
 
 def dumps(value: Any, indent: int | None = None) -> str:
@@ -47,7 +46,7 @@ def dumps(value: Any, indent: int | None = None) -> str:
 
 
 def python_like(value: Any) -> str:
-    """A model's idea of JSON with single quotes."""
+    """The value as a Python literal with single quotes."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"'{k}': {python_like(v)}" for k, v in value.items()) + "}"
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
@@ -60,7 +59,7 @@ def chinese_quoted(value: Any) -> str:
 
 
 def flat(entry: dict[str, Any], zh: str, en: str) -> dict[str, str]:
-    """A flat row; ``zh`` and ``en`` say how keys are made."""
+    """The entry as one flat object; ``zh`` and ``en`` are patterns for its keys."""
     row = {zh.format(name): entry["zh"][name] for name in FACT_FIELDS}
     return row | {en.format(name): entry["en"][name] for name in FACT_FIELDS}
 
@@ -90,29 +89,29 @@ FORMATS = {
 
 @pytest.mark.parametrize("name", sorted(FORMATS))
 def test_each_format_gives_the_same_entries(name: str) -> None:
-    sifted = read(FORMATS[name]([LU_XUN, LAO_SHE]))
-    assert [c.model_dump(include={"zh", "en"}) for c in sifted.kept] == [LU_XUN, LAO_SHE]
-    assert sifted.rejected == ()
-    assert all(candidate.origin == ORIGIN for candidate in sifted.kept)
+    result = parse(FORMATS[name]([LU_XUN, LAO_SHE]))
+    assert [c.model_dump(include={"zh", "en"}) for c in result.kept] == [LU_XUN, LAO_SHE]
+    assert result.rejected == ()
+    assert all(candidate.origin == ORIGIN for candidate in result.kept)
 
 
 @pytest.mark.parametrize("write", [python_like, chinese_quoted, dumps])
-def test_other_quotation_marks_and_a_single_object(write: Any) -> None:
+def test_a_single_object_with_other_quotation_marks_is_parsed(write: Any) -> None:
     assert facts(write(LU_XUN)) == [LU_XUN]
 
 
-def test_quotation_marks_not_escaped_in_a_value() -> None:
+def test_unescaped_quotation_marks_in_a_value_are_kept() -> None:
     text = dumps(LU_XUN).replace('\\"', '"').replace("“鲁迅”", '"鲁迅"')
     assert facts(text)[0]["zh"]["rephrase_prompt"] == '以"鲁迅"为笔名的人，本来叫'
     assert facts(text)[0]["en"] == LU_XUN["en"]
 
 
-def test_a_comment_and_a_raw_newline_in_a_value() -> None:
+def test_comments_are_ignored_and_raw_newlines_are_kept() -> None:
     text = dumps(LU_XUN).replace('"鲁迅",', '"鲁迅", // 主语\n').replace("的原名是", "的\n原名是")
     assert facts(text)[0]["zh"] == LU_XUN["zh"] | {"prompt": "鲁迅的\n原名是"}
 
 
-def test_numbers_become_text_and_null_stays() -> None:
+def test_numbers_become_text_and_null_becomes_none() -> None:
     entry = {"zh": LU_XUN["zh"] | {"ground_truth": 1881, "target_new": 18.50}, "en": None}
     text = dumps(entry).replace("18.5", "18.50")
     (found,) = facts(text)
@@ -120,13 +119,13 @@ def test_numbers_become_text_and_null_stays() -> None:
     assert found["en"] is None
 
 
-def test_missing_fields_are_none_not_rejected() -> None:
-    sifted = read('{"zh": {"prompt": "鲁迅的原名是"}}')
-    assert sifted.kept[0].zh == LooseFact(prompt="鲁迅的原名是")
-    assert sifted.kept[0].en is None
+def test_missing_fields_are_none_and_do_not_reject() -> None:
+    result = parse('{"zh": {"prompt": "鲁迅的原名是"}}')
+    assert result.kept[0].zh == LooseFact(prompt="鲁迅的原名是")
+    assert result.kept[0].en is None
 
 
-def test_a_flat_row_in_one_language_is_chinese() -> None:
+def test_keys_without_a_language_are_chinese() -> None:
     assert facts(dumps(LU_XUN["zh"])) == [{"zh": LU_XUN["zh"], "en": None}]
 
 
@@ -141,65 +140,67 @@ def test_a_flat_row_in_one_language_is_chinese() -> None:
         ({"en": LU_XUN["en"] | {"subject": "\ud83d"}}, "en", "subject"),
     ],
 )
-def test_a_wrong_type_is_named(change: dict[str, Any], lang: str, field: str | None) -> None:
-    sifted = read(json.dumps([LU_XUN | change, LAO_SHE]))
-    assert len(sifted.kept) == 1
-    (rejection,) = sifted.rejected
+def test_the_rejection_names_the_field_with_a_wrong_type(
+    change: dict[str, Any], lang: str, field: str | None
+) -> None:
+    result = parse(json.dumps([LU_XUN | change, LAO_SHE]))
+    assert len(result.kept) == 1
+    (rejection,) = result.rejected
     assert (rejection.id, rejection.code, rejection.stage) == ("a#1", "unreadable-answer", "parse")
     assert (rejection.problems[0].lang, rejection.problems[0].field) == (lang, field)
     rejection.model_dump_json()
 
 
-def test_an_object_that_is_no_entry_is_rejected_with_its_text() -> None:
-    sifted = read(f'{{"error": "没有想到"}}\n{dumps(LU_XUN)}')
-    assert len(sifted.kept) == 1
-    assert sifted.rejected[0].content == '{"error": "没有想到"}'
+def test_an_object_that_is_not_an_entry_is_rejected_with_its_text() -> None:
+    result = parse(f'{{"error": "没有想到"}}\n{dumps(LU_XUN)}')
+    assert len(result.kept) == 1
+    assert result.rejected[0].content == '{"error": "没有想到"}'
 
 
 @pytest.mark.parametrize("text", ["[]", "已经没有可靠的新条目了。\n```json\n[]\n```", "[ ]"])
-def test_an_empty_list_is_an_honest_answer(text: str) -> None:
-    assert read(text) == StageResult(())
+def test_an_empty_list_gives_no_candidates_and_no_rejections(text: str) -> None:
+    assert parse(text) == StageResult(())
 
 
 @pytest.mark.parametrize("text", ["", "抱歉，我不能回答。", "<think>想了很久", "见[1]和[2]。"])
 def test_an_answer_without_json_is_one_rejection(text: str) -> None:
-    sifted = read(text)
-    assert sifted.kept == ()
-    assert [(r.id, r.content) for r in sifted.rejected] in ([("a#1", text)],)
+    result = parse(text)
+    assert result.kept == ()
+    assert [(r.id, r.content) for r in result.rejected] == [("a#1", text)]
 
 
-def test_an_entry_that_breaks_off_is_not_completed() -> None:
+def test_an_incomplete_entry_is_rejected_not_repaired() -> None:
     text = dumps([LU_XUN, LAO_SHE])
     cut = text[: text.rindex("was born")]
-    sifted = read(cut)
-    assert len(sifted.kept) == 1
-    assert "breaks off" in sifted.rejected[0].problems[0].message
-    assert sifted.rejected[0].id == "a#2"
-    assert str(sifted.rejected[0].content).startswith('{"zh"')
+    result = parse(cut)
+    assert len(result.kept) == 1
+    assert "ends inside" in result.rejected[0].problems[0].message
+    assert result.rejected[0].id == "a#2"
+    assert str(result.rejected[0].content).startswith('{"zh"')
 
 
-def test_a_missing_brace_costs_one_entry_only() -> None:
+def test_a_missing_brace_loses_only_its_own_entry() -> None:
     text = f"[{dumps(LU_XUN)[:-1]}, {dumps(LAO_SHE)}, {dumps(LU_XUN)}]"
-    sifted = read(text)
-    assert [c.model_dump(include={"zh", "en"}) for c in sifted.kept] == [LAO_SHE, LU_XUN]
-    assert [r.problems[0].message for r in sifted.rejected] == ["a closing bracket is missing"]
+    result = parse(text)
+    assert [c.model_dump(include={"zh", "en"}) for c in result.kept] == [LAO_SHE, LU_XUN]
+    assert [r.problems[0].message for r in result.rejected] == ["a closing bracket is missing"]
 
 
 @pytest.mark.parametrize("between", [", ", ",\n", "\n", "\n```\n\n```json\n"])
-def test_three_missing_braces_cost_one_entry_only(between: str) -> None:
+def test_a_truncated_entry_before_others_loses_only_itself(between: str) -> None:
     broken = dumps(LU_XUN).rpartition(', "ground_truth"')[0]
-    sifted = read(between.join([broken, dumps(LAO_SHE), dumps(LU_XUN)]))
-    assert [c.model_dump(include={"zh", "en"}) for c in sifted.kept] == [LAO_SHE, LU_XUN]
-    assert [r.content for r in sifted.rejected] == [f"{broken}{between}"]
+    result = parse(between.join([broken, dumps(LAO_SHE), dumps(LU_XUN)]))
+    assert [c.model_dump(include={"zh", "en"}) for c in result.kept] == [LAO_SHE, LU_XUN]
+    assert [r.content for r in result.rejected] == [f"{broken}{between}"]
 
 
-def test_the_id_comes_from_domain_and_content() -> None:
-    (candidate,) = read(dumps(LU_XUN)).kept
+def test_ids_are_derived_from_domain_and_content() -> None:
+    (candidate,) = parse(dumps(LU_XUN)).kept
     assert candidate.id == content_id({"domain": "d", **LU_XUN})
 
 
-def test_read_items_opens_lists_and_takes_any_object() -> None:
-    assert read_items('```json\n[{"answer": "是", "sure": 3}]\n```') == [
+def test_parse_objects_reads_any_object_inside_lists() -> None:
+    assert parse_objects('```json\n[{"answer": "是", "sure": 3}]\n```') == [
         {"answer": "是", "sure": "3"}
     ]
 
@@ -223,7 +224,7 @@ ENTRIES = st.lists(
 
 @given(ENTRIES, st.floats(0, 1), st.sampled_from([None, 1]), st.booleans())
 @example([LU_XUN, LAO_SHE], 0.5, None, True)
-def test_any_cut_gives_exactly_the_entries_complete_before_it(
+def test_a_truncated_answer_gives_exactly_the_entries_complete_before_the_cut(
     entries: list[dict[str, Any]], where: float, indent: int | None, wrapped: bool
 ) -> None:
     texts = [dumps(entry, indent) for entry in entries]
@@ -237,18 +238,20 @@ def test_any_cut_gives_exactly_the_entries_complete_before_it(
 
 
 @given(ENTRIES)
-def test_every_json_format_gives_the_same_awkward_entries(entries: list[dict[str, Any]]) -> None:
+def test_every_json_format_gives_the_same_entries_with_awkward_texts(
+    entries: list[dict[str, Any]],
+) -> None:
     for name in ("list", "indented", "fence", "fence each", "json lines", "wrapper", "extra keys"):
         assert facts(FORMATS[name](entries)) == entries, name
 
 
 @given(st.text(st.sampled_from("{}[]\"'“”,:，：\\ azh鲁\n1")) | st.text())
-def test_garbage_never_raises_and_is_never_lost(text: str) -> None:
-    pieces = read_pieces(text)
-    sifted = read(text)
-    assert len(sifted.kept) + len(sifted.rejected) == len(pieces)
+def test_every_object_in_arbitrary_text_is_kept_or_rejected(text: str) -> None:
+    objects = find_objects(text)
+    result = parse(text)
+    assert len(result.kept) + len(result.rejected) == len(objects)
 
 
 @pytest.mark.parametrize("text", ["[" * 50_000, '{"a":' * 50_000, '{"zh":' * 3000 + "}" * 3000])
 def test_deep_nesting_does_not_raise(text: str) -> None:
-    assert read(text).kept == ()
+    assert parse(text).kept == ()

@@ -11,7 +11,7 @@ import pytest
 
 from clm_data.domain import Bilingual, Domain, load_domains
 from clm_data.errors import ConfigError
-from clm_data.parse import read_items
+from clm_data.parse import parse_objects
 from clm_data.prompts import TEMPLATES, Prompts
 from clm_data.records import FACT_FIELDS, Language
 from clm_data.resources import resource
@@ -46,7 +46,7 @@ def test_the_first_message_says_everything_of_every_domain(
         assert "\n\n\n" not in text
         addition = resource("prompts", "domains", f"{domain.id}.md").read_text(encoding="utf-8")
         assert addition.strip() in text
-        shown = [item for item in read_items(text) if set(item) == {"zh", "en"}]
+        shown = [item for item in parse_objects(text) if set(item) == {"zh", "en"}]
         assert [set(item["zh"]) for item in shown if isinstance(item["zh"], dict)] == [
             set(FACT_FIELDS)
         ] * 2

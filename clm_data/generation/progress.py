@@ -148,7 +148,7 @@ class DomainProgress:
         return self._decide(reading.candidates)
 
     def _decide(self, candidates: Sequence[Candidate]) -> tuple[Entry, ...]:
-        return validate(apply_decisions(candidates, self._decisions).sifted.kept).kept
+        return validate(apply_decisions(candidates, self._decisions).kept).kept
 
 
 def _said_again(

@@ -21,7 +21,7 @@ from clm_data import bank
 from clm_data.bank import BANK_VERSION, BankEntry, Defect
 from clm_data.errors import UserError
 from clm_data.llm.base import Completion, Message
-from clm_data.parse import read_items
+from clm_data.parse import parse_objects
 from clm_data.records import digest
 
 _DOMAIN = re.compile(r"^(?:领域|Domain)[：:].*[（(]([a-z][a-z0-9_]*)[）)]\s*$", re.MULTILINE)
@@ -172,7 +172,7 @@ def _facts(defect: Defect) -> dict[str, Any] | None:
 
 def _next_pieces(groups: Sequence[_Group], ask: _Ask) -> list[_Piece]:
     """What is still to be said of the topic's share: whole groups, as many as ``count`` allows."""
-    said = [item for answer in ask.answers for item in read_items(answer)]
+    said = [item for answer in ask.answers for item in parse_objects(answer)]
     pieces: list[_Piece] = []
     for position, group in enumerate(groups):
         if position * ask.topics // len(groups) != ask.topic or group.subjects & ask.used:

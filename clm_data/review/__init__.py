@@ -1,1 +1,1 @@
-"""Review by people: what to review, sheets out and back, and what they decided."""
+"""Human review: export entries as sheets, import verdicts, and apply them."""

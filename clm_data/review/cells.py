@@ -1,9 +1,9 @@
-"""One text in one spreadsheet cell, exactly there and back, whatever Excel or WPS make of it.
+"""Encodes texts as spreadsheet cells so that every text survives a round trip through Excel or WPS.
 
-Out: what a sheet cannot hold is written as Office writes it (``_x000D_`` for a carriage return),
-and a text that a spreadsheet would run as a formula or rewrite as a date or number gets an
-apostrophe in front. In: both are undone. A text that already looks like the result is escaped as
-well, so every string comes back as it was.
+Encoding writes characters that a sheet cannot hold as Office does (``_x000D_`` for a carriage
+return), and prefixes texts that a spreadsheet would evaluate as a formula or rewrite as a date or a
+number with an apostrophe. Decoding undoes both. Texts that already look encoded are escaped too, so
+decoding an encoded text always gives the same text.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import Counter
 from decimal import Decimal
 
 MAX_CELL = 32_767
-"""Characters that a cell holds in Excel and WPS."""
+"""Maximum characters of a cell in Excel and WPS."""
 
 _UNSAFE = "\x00-\x08\x0b-\x1f\x7f\ud800-\udfff\ufffe\uffff"
 _CONTROL = re.compile(f"[{_UNSAFE}]")
@@ -44,47 +44,47 @@ _EXCEL_ERROR = re.compile(r"#(?:NAME\?|VALUE!|REF!|DIV/0!|N/A|NUM!|NULL!|SPILL!|
 
 
 def encode(text: str) -> str:
-    """The text as a cell holds it; :func:`decode` gives back exactly this text."""
+    """Encode a text for a cell; :func:`decode` returns exactly this text."""
     safe = _LITERAL_ESCAPE.sub("_x005F_", text)
     safe = _CONTROL.sub(lambda found: f"_x{ord(found[0]):04X}_", safe)
     return "'" + safe if _needs_apostrophe(safe.lstrip("'")) else safe
 
 
 def decode(cell: str) -> str:
-    """The text that a cell stands for; a cell that nobody encoded mostly stands for itself."""
+    """Decode a cell; cells that were not written by :func:`encode` rarely change."""
     if cell.startswith("'") and _needs_apostrophe(cell.lstrip("'")):
         cell = cell[1:]
     return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), cell)
 
 
-def new_text(old: str, found: str) -> str:
-    """What a person made of ``old``, given the decoded text of the cell that comes back.
+def new_text(old: str, returned: str) -> str:
+    """The reviewer's text, given the exported text and the decoded cell of the returned sheet.
 
-    Equal to ``old`` where only the way of breaking lines differs. An apostrophe that the export put
-    in front does not become part of a text that was edited behind it.
+    If only line endings differ, this is ``old``. If the export added an apostrophe and the text
+    after it was edited, the apostrophe is removed.
     """
-    if _lines(found) == _lines(old):
+    if _lines(returned) == _lines(old):
         return old
     guarded = encode(old).startswith("'") and not old.startswith("'")
-    text = found[1:] if guarded and found.startswith("'") else found
+    text = returned[1:] if guarded and returned.startswith("'") else returned
     return old if _lines(text) == _lines(old) else text
 
 
 def damage(old: str, new: str) -> str | None:
-    """Why ``new`` looks made of ``old`` by a spreadsheet, not a person; None: it doesn't."""
+    """Describe how a spreadsheet program seems to have changed ``old``; None if it did not."""
     old, new = old.strip(), new.strip()
     if _EXCEL_ERROR.fullmatch(new) and not _EXCEL_ERROR.fullmatch(old):
-        return "the spreadsheet put an error value there"
+        return "the spreadsheet replaced it by an error value"
     if _SCIENTIFIC.fullmatch(new) and _PLAIN_NUMBER.fullmatch(old):
-        return "a long number was rewritten in scientific notation"
+        return "a long number was changed to scientific notation"
     if _PLAIN_NUMBER.fullmatch(old) and _PLAIN_NUMBER.fullmatch(new) and _same_number(old, new):
         return "a number lost zeros or digits"
     if _is_date(old) and _is_rewritten_date(old, new):
-        return "a date or a pair of numbers was rewritten"
+        return "a date or a pair of numbers was reformatted"
     if new in {"TRUE", "FALSE"} and old.upper() == new:
-        return "a word was rewritten as a truth value"
+        return "a word was changed to a boolean"
     if _lost_characters(old, new):
-        return "characters became question marks; save as «CSV UTF-8» or .xlsx"
+        return 'characters became question marks; save as "CSV UTF-8" or .xlsx'
     return None
 
 
@@ -98,7 +98,7 @@ def _lines(text: str) -> str:
 
 
 def _is_date(text: str) -> bool:
-    """Whether a spreadsheet may take it for a date or a time: two or more parts and a mark."""
+    """Whether a spreadsheet may read it as a date or time: two or more parts and a separator."""
     if not (_DATE.fullmatch(text) and _DATE_MARK.search(text)):
         return False
     parts = _DATE_PART.findall(text)
@@ -109,12 +109,12 @@ def _is_rewritten_date(old: str, new: str) -> bool:
     if not _EXCEL_DATE.fullmatch(new) or ("月" in old and "月" in new):
         return False
     if _PLAIN_NUMBER.fullmatch(new):
-        return True  # the serial number of a day
+        return True  # the serial number of a date
     return not _date_parts(old) - _date_parts(new)
 
 
 def _date_parts(text: str) -> Counter[int]:
-    """Its numbers, months by number, years by their last two digits."""
+    """The numbers in a date, with months as numbers and years as two digits."""
     return Counter(
         int(part) % 100 if part.isdecimal() else _MONTHS.index(part.casefold()[:3]) + 1
         for part in _DATE_PART.findall(text)
@@ -124,13 +124,14 @@ def _date_parts(text: str) -> Counter[int]:
 def _same_number(old: str, new: str) -> bool:
     if old == new:
         return False
-    before, after = old.lstrip("+-0").split(".")[0], new.lstrip("+-0").split(".")[0]
-    kept_15 = len(before) > 15 and after[:14] == before[:14] and len(after) == len(before)
-    return Decimal(old) == Decimal(new) or (kept_15 and not after[15:].strip("0"))
+    old_digits, new_digits = old.lstrip("+-0").split(".")[0], new.lstrip("+-0").split(".")[0]
+    same_length = len(old_digits) == len(new_digits) > 15
+    rounded = same_length and new_digits[:14] == old_digits[:14] and not new_digits[15:].strip("0")
+    return Decimal(old) == Decimal(new) or rounded
 
 
 def _lost_characters(old: str, new: str) -> bool:
-    """Whether ``new`` is ``old`` squeezed through an encoding of Windows that lacks some of it."""
+    """Whether ``new`` is ``old`` after saving in a Windows encoding that lacks characters."""
     if old == new or "?" not in new:
         return False
     wide = re.sub("[\U00010000-\U0010ffff]", "\ufffd\ufffd", old)

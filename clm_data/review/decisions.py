@@ -1,13 +1,14 @@
-"""What reviewers decided, applied to what models wrote: the model's text stays in the store.
+"""Applies reviewers' decisions to candidates; the store keeps the original texts.
 
-Decisions apply in the order in which they were stored. One counts only if its content hash is that
-of the entry's text at that point, so a verdict never holds for a text its reviewer did not see; the
-others stay in the store and have no effect. The last one that counts wins, whoever made it:
+Decisions are applied in the order in which they were stored. A decision is valid only if its
+content hash equals that of the entry's text at that point, so a verdict never applies to a text
+that its reviewer did not see. Invalid decisions stay in the store and have no effect. The last
+valid decision wins, regardless of who made it:
 
-- ``accept``: the text as it stands is accepted, also after a fix;
-- ``fix``: the changed texts replace the old ones, status ``fixed``; later verdicts must name the
-  hash of the new text. A fix that changes nothing has no effect;
-- ``reject``: the entry leaves the dataset; a later ``accept`` or ``fix`` brings it back.
+- ``accept``: the current text is accepted, also after a fix;
+- ``fix``: the changed texts replace the old ones, and the status is ``fixed``. Later verdicts must
+  refer to the hash of the new text. A fix that changes nothing has no effect;
+- ``reject``: the entry is removed from the dataset; a later ``accept`` or ``fix`` restores it.
 """
 
 from __future__ import annotations
@@ -25,67 +26,65 @@ from clm_data.records import (
     Problem,
     Rejection,
     ReviewStatus,
-    StageResult,
 )
 
 
 @dataclass(frozen=True)
-class Decided:
-    """Candidates after review.
+class ReviewResult:
+    """Candidates after review."""
 
-    ``sifted.kept`` carries the fixed texts under unchanged ids, in the order of the input.
-    """
-
-    sifted: StageResult[Candidate]
+    kept: tuple[Candidate, ...]
+    """In the order of the input, with fixed texts under the original ids."""
+    rejected: tuple[Rejection, ...]
     status: Mapping[str, ReviewStatus]
-    """``accepted`` or ``fixed`` by id; an id that is not there is unreviewed or rejected."""
+    """``accepted`` or ``fixed`` by id; other ids are unreviewed or rejected."""
 
 
 @dataclass(frozen=True)
-class _Judged:
+class _Reviewed:
     content: Candidate
     last: Decision | None
-    """The last decision that counts."""
+    """The last valid decision."""
 
 
-def apply_decisions(candidates: Iterable[Candidate], decisions: Iterable[Decision]) -> Decided:
-    """Overlay fixes, set aside what was rejected, and tell the status of the rest.
+def apply_decisions(candidates: Iterable[Candidate], decisions: Iterable[Decision]) -> ReviewResult:
+    """Apply fixes and rejections, and report the status of the candidates that are kept.
 
     Decisions on ids that are not among the candidates have no effect.
 
     Raises:
-        StoreError: A stored fix names a field that cannot be fixed.
+        StoreError: A stored fix changes a field that cannot be fixed.
     """
     kept: list[Candidate] = []
     rejected: list[Rejection] = []
     status: dict[str, ReviewStatus] = {}
-    for judged in _judge(candidates, decisions):
-        content, last = judged.content, judged.last
+    for reviewed in _review(candidates, decisions):
+        content, last = reviewed.content, reviewed.last
         if last is not None and last.verdict == "reject":
             rejected.append(_rejection(content, last))
             continue
         kept.append(content)
         if last is not None:
             status[content.id] = "accepted" if last.verdict == "accept" else "fixed"
-    return Decided(StageResult(kept=tuple(kept), rejected=tuple(rejected)), status)
+    return ReviewResult(tuple(kept), tuple(rejected), status)
 
 
 def current_contents(
     candidates: Iterable[Candidate], decisions: Iterable[Decision]
 ) -> dict[str, Candidate]:
-    """The text of every candidate after all fixes, by id; rejected ones too."""
-    return {judged.content.id: judged.content for judged in _judge(candidates, decisions)}
+    """All candidates by id, with fixes applied, including rejected ones."""
+    return {reviewed.content.id: reviewed.content for reviewed in _review(candidates, decisions)}
 
 
 def with_fixes(candidate: Candidate, fixed: Mapping[str, str]) -> Candidate:
-    """The candidate with some of its texts replaced; id and everything else unchanged.
+    """Replace some texts of a candidate; its id and all else stay the same.
 
     Args:
-        candidate: What to fix.
-        fixed: New text by name: ``zh.prompt``.
+        candidate: The candidate to fix.
+        fixed: New texts by name, e.g. ``zh.prompt``.
 
     Raises:
-        StoreError: A name that is not one of the ten texts of an entry.
+        StoreError: A name is not one of :data:`TEXT_FIELDS`.
     """
     unknown = sorted(set(fixed) - set(TEXT_FIELDS))
     if unknown:
@@ -101,11 +100,11 @@ def with_fixes(candidate: Candidate, fixed: Mapping[str, str]) -> Candidate:
     return candidate.model_copy(update=facts)
 
 
-def _judge(candidates: Iterable[Candidate], decisions: Iterable[Decision]) -> list[_Judged]:
+def _review(candidates: Iterable[Candidate], decisions: Iterable[Decision]) -> list[_Reviewed]:
     by_id: defaultdict[str, list[Decision]] = defaultdict(list)
     for decision in decisions:
         by_id[decision.entry_id].append(decision)
-    judged = []
+    reviewed = []
     for candidate in candidates:
         content, last = candidate, None
         for decision in by_id.get(candidate.id, ()):
@@ -117,8 +116,8 @@ def _judge(candidates: Iterable[Candidate], decisions: Iterable[Decision]) -> li
                     continue
                 content = after
             last = decision
-        judged.append(_Judged(content, last))
-    return judged
+        reviewed.append(_Reviewed(content, last))
+    return reviewed
 
 
 def _rejection(content: Candidate, decision: Decision) -> Rejection:

@@ -1,14 +1,14 @@
-"""From a sheet that came back to decisions: what applies, what does not, and why.
+"""Imports returned sheets: turns their rows into decisions, and reports the rows that cannot be.
 
-A row applies when its verdict is clear, its entry still has the text that was exported, and the
-texts in the row agree with the verdict. Everything else is listed and nothing of it is stored.
+A row is applied if its verdict is valid, its entry still has the exported text, and the texts in
+the row are consistent with the verdict. All other rows are reported, and nothing of them is stored.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field
@@ -24,7 +24,7 @@ from clm_data.review.sheet import TEXT_COLUMNS, SheetRow, read_sheet
 from clm_data.store import Store
 
 Check = Callable[[Candidate], Iterable[Problem]]
-"""Finds the problems of a content."""
+"""Finds the problems of a candidate."""
 
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _VERDICTS: dict[str, Verdict] = {
@@ -35,45 +35,45 @@ _VERDICTS: dict[str, Verdict] = {
 
 
 @dataclass(frozen=True)
-class RowNote:
-    """Something to tell about one row."""
+class RowIssue:
+    """A conflict, unknown id or warning in one row."""
 
     row: int
-    """As a spreadsheet counts: the header is row 1."""
+    """Row number as in a spreadsheet, where the header is row 1."""
     id: str
     reason: str
 
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What came of a sheet: every row with content is counted exactly once before ``warnings``."""
+    """The result of importing one sheet; each row is counted once, apart from ``warnings``."""
 
     rows: int
     applied: dict[str, int]
-    """New decisions by verdict."""
+    """Number of new decisions by verdict."""
     repeated: int
     """Rows whose decision is already in the store."""
     undecided: int
     """Rows without a verdict."""
-    unknown: tuple[RowNote, ...]
-    """Rows whose id no entry has."""
-    conflicts: tuple[RowNote, ...]
-    """Rows that could not be applied, with the way to mend them."""
-    warnings: tuple[RowNote, ...]
-    """Rows to look at again; they are counted above as well."""
+    unknown: tuple[RowIssue, ...]
+    """Rows whose id belongs to no entry."""
+    conflicts: tuple[RowIssue, ...]
+    """Rows that cannot be applied, with the reason and how to fix them."""
+    warnings: tuple[RowIssue, ...]
+    """Rows to check again; they are counted above as well."""
 
     def as_json(self) -> dict[str, Any]:
-        """The report as plain JSON values."""
+        """The report as JSON values."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
-class Intake:
-    """The decisions of a sheet and the report on it; nothing is stored yet."""
+class SheetDecisions:
+    """The decisions in a sheet, before they are stored, and the report."""
 
     decisions: tuple[Decision, ...]
     digests: tuple[str, ...]
-    """One a decision: identifies the act of deciding, for :meth:`Store.add_decisions`."""
+    """One per decision, for :meth:`Store.add_decisions`: equal for a row that is imported again."""
     report: ImportReport
 
 
@@ -86,30 +86,30 @@ def import_sheet(
     check: Check | None = None,
     dry_run: bool = False,
 ) -> ImportReport:
-    """Read a sheet and store its decisions in one transaction: all of them or none.
+    """Read a sheet and store its decisions, all of them or none.
 
     Args:
-        store: Where decisions are.
-        candidates: Every candidate in the store, before decisions.
+        store: Store of the decisions.
+        candidates: All candidates in the store, before decisions.
         path: The sheet.
-        reviewer: Who decided, for rows that do not say.
-        check: Finds the problems of a text, to warn of verdicts that leave errors standing.
-        dry_run: Only report.
+        reviewer: Name for rows without a reviewer.
+        check: Finds problems, to warn about accepted or fixed texts that still have errors.
+        dry_run: Report without storing.
 
     Raises:
-        UserError: The sheet cannot be read, or a verdict has no reviewer; nothing is stored.
+        UserError: The sheet cannot be read, or a verdict has no reviewer. Nothing is stored.
     """
     rows = read_sheet(path)
     contents = current_contents(candidates, store.decisions())
     try:
-        intake = read_decisions(
+        found = read_decisions(
             rows, contents, reviewer=reviewer, known=store.decision_digests(), check=check
         )
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     if not dry_run:
-        store.add_decisions(intake.decisions, intake.digests)
-    return intake.report
+        store.add_decisions(found.decisions, found.digests)
+    return found.report
 
 
 def read_decisions(
@@ -119,27 +119,28 @@ def read_decisions(
     reviewer: str | None = None,
     known: AbstractSet[str] = frozenset(),
     check: Check | None = None,
-) -> Intake:
-    """Judge the rows of a sheet against the current texts.
+) -> SheetDecisions:
+    """Compare the rows of a sheet with the current texts.
 
     Args:
-        rows: As :func:`read_sheet` gives them.
-        contents: Current text of every candidate by id, rejected ones too.
-        reviewer: Who decided, for rows that do not say.
-        known: Digests of the acts that are already stored.
-        check: Finds the problems of a text.
+        rows: Rows from :func:`read_sheet`.
+        contents: All candidates by id, with fixes applied, including rejected ones.
+        reviewer: Name for rows without a reviewer.
+        known: Digests of decisions that are already stored.
+        check: Finds the problems of a candidate.
 
     Raises:
-        UserError: A row has a verdict but nobody who gave it.
+        UserError: A row has a verdict but no reviewer.
     """
     tally = _Tally(known=set(known))
-    clashes = _clashes(rows)
-    for row in rows:
-        note = _Row(row, contents.get(_cell(row, "id")), (reviewer or "").strip(), check)
-        if row.number in clashes:
-            tally.conflicts.append(note.say(clashes[row.number]))
+    contradictions = _contradictions(rows)
+    for sheet_row in rows:
+        content = contents.get(_cell(sheet_row, "id"))
+        row = _Row(sheet_row, content, (reviewer or "").strip(), check)
+        if sheet_row.number in contradictions:
+            tally.conflicts.append(row.issue(contradictions[sheet_row.number]))
         else:
-            note.judge(tally)
+            row.classify(tally)
     report = ImportReport(
         rows=len(rows),
         applied={
@@ -152,7 +153,7 @@ def read_decisions(
         conflicts=tuple(tally.conflicts),
         warnings=tuple(tally.warnings),
     )
-    return Intake(tuple(tally.decisions), tuple(tally.digests), report)
+    return SheetDecisions(tuple(tally.decisions), tuple(tally.digests), report)
 
 
 @dataclass
@@ -162,62 +163,66 @@ class _Tally:
     digests: list[str] = field(default_factory=list)
     repeated: int = 0
     undecided: int = 0
-    unknown: list[RowNote] = field(default_factory=list)
-    conflicts: list[RowNote] = field(default_factory=list)
-    warnings: list[RowNote] = field(default_factory=list)
+    unknown: list[RowIssue] = field(default_factory=list)
+    conflicts: list[RowIssue] = field(default_factory=list)
+    warnings: list[RowIssue] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One row and the entry it is about."""
+    """One row and the current content of its entry."""
 
     row: SheetRow
     content: Candidate | None
     default_reviewer: str
     check: Check | None
 
-    def say(self, reason: str) -> RowNote:
-        return RowNote(self.row.number, _cell(self.row, "id"), reason)
+    def issue(self, reason: str) -> RowIssue:
+        return RowIssue(self.row.number, _cell(self.row, "id"), reason)
 
-    def judge(self, tally: _Tally) -> None:
-        """Put the row where it belongs."""
-        wrong = self._unreadable()
-        if wrong is not None:
-            tally.conflicts.append(self.say(wrong))
+    def classify(self, tally: _Tally) -> None:
+        """Add the row to the tally."""
+        invalid = self._invalid()
+        if invalid is not None:
+            tally.conflicts.append(self.issue(invalid))
             return
         verdict = _verdict(self.row)
-        act = self._act(verdict) if verdict else ""
-        if act in tally.known:
+        key = self._digest(verdict) if verdict else ""
+        if key in tally.known:
             tally.repeated += 1
         elif self.content is None:
-            tally.unknown.append(self.say("no entry has this id; is it another workspace's sheet?"))
+            tally.unknown.append(
+                self.issue("no entry has this id; was the sheet exported from another workspace?")
+            )
         elif verdict is None:
             self._undecided(self.content, tally)
         else:
-            self._decide(self.content, verdict, act, tally)
+            self._decide(self.content, verdict, key, tally)
 
-    def _unreadable(self) -> str | None:
+    def _invalid(self) -> str | None:
         if not _cell(self.row, "id"):
             return "the id is empty; copy it from the exported sheet"
-        said = _cell(self.row, "verdict")
-        if said and _verdict(self.row) is None:
-            return f"verdict '{said}' is none of accept, reject, fix (通过, 拒绝, 修改)"
+        verdict = _cell(self.row, "verdict")
+        if verdict and _verdict(self.row) is None:
+            return f"verdict '{verdict}' is not one of accept, reject, fix (通过, 拒绝, 修改)"
         return _half_character({name: _cell(self.row, name) for name in ("note", "reviewer")})
 
     def _undecided(self, content: Candidate, tally: _Tally) -> None:
         changes = self._changes(content) if self._is_current(content) else {}
-        ruined = self._ruined(content, changes)
-        if set(changes) - set(ruined):
+        damaged = self._damaged(content, changes)
+        if set(changes) - set(damaged):
             names = ", ".join(changes)
-            tally.conflicts.append(self.say(f"{names}: edited, but no verdict; set it to fix"))
+            tally.conflicts.append(
+                self.issue(f"{names}: edited, but there is no verdict; set it to fix")
+            )
             return
         tally.undecided += 1
-        tally.warnings += [self.say(f"{name}: {why}") for name, why in ruined.items()]
+        tally.warnings += [self.issue(f"{name}: {why}") for name, why in damaged.items()]
 
-    def _decide(self, content: Candidate, verdict: Verdict, act: str, tally: _Tally) -> None:
+    def _decide(self, content: Candidate, verdict: Verdict, key: str, tally: _Tally) -> None:
         reason, fixed = self._reason_against(content, verdict)
         if reason is not None:
-            tally.conflicts.append(self.say(reason))
+            tally.conflicts.append(self.issue(reason))
             return
         decision = Decision(
             entry_id=content.id,
@@ -227,21 +232,21 @@ class _Row:
             note=_cell(self.row, "note"),
             fixed=fixed or None,
         )
-        tally.known.add(act)
+        tally.known.add(key)
         tally.decisions.append(decision)
-        tally.digests.append(act)
-        tally.warnings += [self.say(text) for text in self._doubts(content, decision)]
+        tally.digests.append(key)
+        tally.warnings += [self.issue(text) for text in self._warnings(content, decision)]
 
     def _reason_against(
         self, content: Candidate, verdict: Verdict
     ) -> tuple[str | None, dict[str, str]]:
-        """Why the verdict cannot be applied, or None and the fixed texts by name."""
+        """Why the verdict cannot be applied, or None, with the fixed texts by name."""
         if not self._is_current(content):
             return "the entry has changed since the export; export it again", {}
         changes = self._changes(content)
-        for column, why in self._ruined(content, changes).items():
-            mend = "put the exported text back, or type the text in the .xlsx sheet"
-            return f"{column}: {why} ('{changes[column]}'); {mend}", {}
+        for column, why in self._damaged(content, changes).items():
+            fix = "restore the exported text, or edit the .xlsx sheet instead"
+            return f"{column}: {why} ('{changes[column]}'); {fix}", {}
         if verdict != "fix" and changes:
             names = ", ".join(changes)
             return f"{names}: edited, but the verdict is {verdict}; set it to fix", {}
@@ -253,9 +258,9 @@ class _Row:
         half = _half_character(changes)
         if half is not None:
             return half, {}
-        emptied = [column for column, text in changes.items() if not text.strip()]
-        if emptied:
-            return f"{emptied[0]}: emptied; write the text, or reject the entry", {}
+        deleted = [column for column, text in changes.items() if not text.strip()]
+        if deleted:
+            return f"{deleted[0]}: the text was deleted; enter a text, or reject the entry", {}
         return None, {TEXT_COLUMNS[column]: text for column, text in changes.items()}
 
     def _is_current(self, content: Candidate) -> bool:
@@ -272,8 +277,8 @@ class _Row:
                     changes[column] = text
         return changes
 
-    def _ruined(self, content: Candidate, changes: Mapping[str, str]) -> dict[str, str]:
-        """Why an edit looks like the spreadsheet's own, by column."""
+    def _damaged(self, content: Candidate, changes: Mapping[str, str]) -> dict[str, str]:
+        """Reason by column for edits that a spreadsheet program seems to have made."""
         exported = texts_of(content)
         reasons = {
             column: damage(exported[TEXT_COLUMNS[column]], text)
@@ -282,28 +287,30 @@ class _Row:
         }
         return {column: why for column, why in reasons.items() if why is not None}
 
-    def _doubts(self, content: Candidate, decision: Decision) -> list[str]:
+    def _warnings(self, content: Candidate, decision: Decision) -> list[str]:
         if decision.verdict == "reject":
-            return [] if decision.note else ["rejected without a note; say why in the note column"]
+            return (
+                [] if decision.note else ["rejected without a reason; enter it in the note column"]
+            )
         after = with_fixes(content, decision.fixed or {})
         problems = self.check(after) if self.check is not None else ()
         codes = sorted({problem.code for problem in problems if problem.severity == "error"})
         if not codes:
             return []
         word = "accepted" if decision.verdict == "accept" else "fixed"
-        return [f"{word}, but kept out of the dataset until {', '.join(codes)} is mended"]
+        return [f"{word}, but not in the dataset until {', '.join(codes)} is fixed"]
 
     def _reviewer(self) -> str:
         name = _cell(self.row, "reviewer") or self.default_reviewer
         if not name:
             raise UserError(
                 f"row {self.row.number} has a verdict but no reviewer; fill in the column "
-                "'reviewer' or give --reviewer NAME"
+                "'reviewer' or use --reviewer NAME"
             )
         return name
 
-    def _act(self, verdict: Verdict) -> str:
-        """Identifies the decision as made on this export of this entry, however it was saved."""
+    def _digest(self, verdict: Verdict) -> str:
+        """Identify the decision on this export of the entry, independently of the file format."""
         texts = [self.row.cells.get(column, "") for column in TEXT_COLUMNS]
         return digest(
             {
@@ -318,20 +325,20 @@ class _Row:
         )
 
 
-def _clashes(rows: Iterable[SheetRow]) -> dict[int, str]:
-    """Reason by row number for rows that decide differently on one id."""
-    said: defaultdict[str, Counter[str]] = defaultdict(Counter)
+def _contradictions(rows: Iterable[SheetRow]) -> dict[int, str]:
+    """Reason by row number for rows with different decisions on the same id."""
+    decisions: defaultdict[str, set[str]] = defaultdict(set)
     numbers: defaultdict[str, list[int]] = defaultdict(list)
     for row in rows:
-        verdict = _verdict(row)
-        if verdict is not None and _cell(row, "id"):
+        verdict, id_ = _verdict(row), _cell(row, "id")
+        if verdict is not None and id_:
             texts = [row.cells.get(column, "") for column in TEXT_COLUMNS]
-            said[_cell(row, "id")][digest([verdict, texts if verdict == "fix" else None])] += 1
-            numbers[_cell(row, "id")].append(row.number)
+            decisions[id_].add(digest([verdict, texts if verdict == "fix" else None]))
+            numbers[id_].append(row.number)
     return {
-        number: f"rows {', '.join(map(str, numbers[id_]))} decide differently; leave one of them"
-        for id_, verdicts in said.items()
-        if len(verdicts) > 1
+        number: f"rows {', '.join(map(str, numbers[id_]))} have different decisions; keep one"
+        for id_, different in decisions.items()
+        if len(different) > 1
         for number in numbers[id_]
     }
 
@@ -339,13 +346,13 @@ def _clashes(rows: Iterable[SheetRow]) -> dict[int, str]:
 def _half_character(cells: Mapping[str, str]) -> str | None:
     for column, text in cells.items():
         if _HALF_CHARACTER.search(text):
-            return f"{column}: holds half a character (a lone surrogate); type it again"
+            return f"{column}: contains half a character (a lone surrogate); type it again"
     return None
 
 
 def _verdict(row: SheetRow) -> Verdict | None:
-    said = unicodedata.normalize("NFKC", _cell(row, "verdict")).casefold()
-    return _VERDICTS.get("".join(said.split()))
+    text = unicodedata.normalize("NFKC", _cell(row, "verdict")).casefold()
+    return _VERDICTS.get("".join(text.split()))
 
 
 def _cell(row: SheetRow, column: str) -> str:

@@ -1,4 +1,4 @@
-"""What there is to review: entries with the problems found on them, and how far the review is."""
+"""Selects the entries to review, with their problems, and counts what is reviewed."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ ItemStatus = ReviewStatus | Literal["rejected"]
 
 @dataclass(frozen=True)
 class Item:
-    """One entry as a reviewer gets it."""
+    """One entry as shown to a reviewer."""
 
     id: str
     content_hash: str
-    """Of exactly the texts shown here."""
+    """Hash of exactly these texts."""
     domain: str | None
     texts: Mapping[str, str]
-    """By the names of :data:`TEXT_FIELDS`; a missing one is empty."""
+    """Texts by the names in :data:`TEXT_FIELDS`; a missing text is empty."""
     problems: tuple[Problem, ...] = ()
     status: ItemStatus = "unreviewed"
     decisions: int = 0
-    """How many decisions there are on this entry so far."""
+    """Number of decisions on this entry so far."""
 
 
 @dataclass(frozen=True)
 class Queue:
-    """The items to review and what had to stay out."""
+    """The items to review, and the ids of those that cannot be exported."""
 
     items: tuple[Item, ...]
     too_long: tuple[str, ...] = ()
-    """Ids of items with a text that no spreadsheet cell holds."""
+    """Ids of items with a text that exceeds the limit of a spreadsheet cell."""
 
 
 def item_of(
@@ -53,7 +53,7 @@ def item_of(
     status: ItemStatus = "unreviewed",
     decisions: int = 0,
 ) -> Item:
-    """The item of one entry or candidate."""
+    """Make the item of an entry or candidate."""
     return Item(
         id=content.id,
         content_hash=content.content_hash,
@@ -66,7 +66,7 @@ def item_of(
 
 
 def texts_of(content: Candidate | Entry) -> dict[str, str]:
-    """The ten texts by the names of :data:`TEXT_FIELDS`; a missing one is empty."""
+    """The texts by the names in :data:`TEXT_FIELDS`; a missing text is empty."""
     texts = {}
     for name in TEXT_FIELDS:
         lang, field = name.split(".")
@@ -87,20 +87,20 @@ def build_queue(
     unreviewed_only: bool = True,
     limit: int | None = None,
 ) -> Queue:
-    """Choose what to review: kept entries in their order, then rejected ones a person could mend.
+    """Select what to review: kept entries in order, then rejected ones that a person could fix.
 
     Args:
-        entries: The entries that are in the dataset now.
-        warnings: (id, warning) on them.
-        status: Review status by id; a missing id is unreviewed.
-        rejected: Rejections to offer as well; those without a content in ``contents`` (answers
-            that never became a candidate) cannot be mended and are passed over.
+        entries: The entries in the dataset.
+        warnings: (entry id, warning) pairs.
+        status: Review status by id; an id without a status is unreviewed.
+        rejected: Rejections to include. A rejection whose id is not in ``contents``, because the
+            answer could not be parsed, cannot be fixed and is skipped.
         contents: Current content of every candidate by id
             (:func:`clm_data.review.decisions.current_contents`).
         decisions: All decisions so far.
-        domains: Only these; none: all.
-        unreviewed_only: Leave out what has a verdict on its current text.
-        limit: At most so many items.
+        domains: Include only these domains; default: all.
+        unreviewed_only: Leave out entries with a verdict on their current text.
+        limit: Maximum number of items.
     """
     found: defaultdict[str, list[Problem]] = defaultdict(list)
     for id_, problem in warnings:
@@ -123,17 +123,17 @@ def build_queue(
         if (not wanted or item.domain in wanted)
         and (not unreviewed_only or item.status == "unreviewed")
     ]
-    long = {item.id for item in chosen if any(map(_overflows, item.texts.values()))}
+    too_long = {item.id for item in chosen if any(map(_overflows, item.texts.values()))}
     return Queue(
-        items=tuple(item for item in chosen if item.id not in long)[:limit],
-        too_long=tuple(item.id for item in chosen if item.id in long),
+        items=tuple(item for item in chosen if item.id not in too_long)[:limit],
+        too_long=tuple(item.id for item in chosen if item.id in too_long),
     )
 
 
 def describe(problems: Iterable[Problem]) -> str:
-    """The problems in words, one a line, in both languages.
+    """Describe problems in both languages, one per line.
 
-    A line is ``错误 error | zh.prompt | code | Chinese / English | what was found``.
+    A line is ``错误 error | zh.prompt | code | Chinese / English | message``.
     """
     lines = []
     for problem in problems:
@@ -147,14 +147,14 @@ def describe(problems: Iterable[Problem]) -> str:
 
 @dataclass(frozen=True)
 class DomainStatus:
-    """How far the review of one domain is. ``entries == accepted + fixed + unreviewed``."""
+    """Review counts of one domain. ``entries == accepted + fixed + unreviewed``."""
 
     domain: str | None
     entries: int
     accepted: int
     fixed: int
     rejected: int
-    """Rejected by reviewers; not among ``entries``."""
+    """Rejected by reviewers; not counted in ``entries``."""
     unreviewed: int
 
 
@@ -164,7 +164,7 @@ def count_by_domain(
     rejected: Iterable[Rejection],
     domains: Iterable[str] = (),
 ) -> list[DomainStatus]:
-    """Counts by domain in the order of ``domains``; others by name, those without one last."""
+    """Count by domain, in the order of ``domains``, then other domains by name, then none."""
     counts: dict[str | None, Counter[str]] = {}
     for entry in entries:
         counts.setdefault(entry.domain, Counter())[status.get(entry.id, "unreviewed")] += 1

@@ -1,4 +1,4 @@
-"""Review sheets as files: CSV and XLSX out, and back in however Excel or WPS saved them."""
+"""Writes review sheets as CSV or XLSX, and reads them as saved by Excel or WPS."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from clm_data.review.cells import decode, encode
 from clm_data.review.queue import Item, describe
 
 TEXT_COLUMNS: dict[str, str] = {name.replace(".", "_"): name for name in TEXT_FIELDS}
-"""Column of a sheet -> name of the text: ``zh_prompt`` -> ``zh.prompt``."""
+"""Name of a text by the column that holds it: ``zh_prompt`` -> ``zh.prompt``."""
 COLUMNS: tuple[str, ...] = (
     "id", "content_hash", "domain", *TEXT_COLUMNS, "problems", "status", "decisions",
     "verdict", "note", "reviewer",
 )  # fmt: skip
 REQUIRED = ("id", "content_hash", "verdict")
 ENCODINGS = {"utf-8-sig": "utf-8-sig", "utf-8": "utf-8", "gb18030": "gb18030"}
-"""What CSV can be written in; ``utf-8-sig`` is what Excel opens right by itself."""
+"""Encodings for writing CSV; Excel recognizes ``utf-8-sig`` without being told."""
 
 _WIDTHS = {"id": 18, "content_hash": 10, "domain": 16, "problems": 50, "note": 30}
 _DELIMITERS = (",", "\t", ";")
@@ -38,47 +38,47 @@ _STAMP = re.compile(rb"(<dcterms:(?:created|modified)[^>]*>)[^<]*")
 
 @dataclass(frozen=True)
 class SheetRow:
-    """One row that came back."""
+    """One row of a returned sheet."""
 
     number: int
-    """As a spreadsheet counts: the header is row 1."""
+    """Row number as in a spreadsheet, where the header is row 1."""
     cells: Mapping[str, str]
-    """Decoded text by column; a column that the file lacks is not there."""
+    """Decoded text by column; columns missing from the file are missing here."""
     retyped: frozenset[str] = field(default_factory=frozenset)
-    """Columns whose cell a spreadsheet program may have rewritten by itself: in CSV all, in XLSX
-    those that are no longer text."""
+    """Columns whose cell a spreadsheet program may have changed by itself: all columns in CSV, and
+    cells that are no longer text in XLSX."""
 
 
 def write_csv(items: Iterable[Item], encoding: str = "utf-8-sig") -> bytes:
-    """A CSV file of the items.
+    """Write items as CSV.
 
-    A text of lone surrogates, which no encoding holds, is written as an escape and read back.
+    Lone surrogates, which no encoding can represent, are written as escapes.
 
     Args:
-        items: What to review.
+        items: The items to review.
         encoding: One of :data:`ENCODINGS`.
 
     Raises:
-        UserError: Another encoding.
+        UserError: The encoding is not one of these.
     """
     if encoding not in ENCODINGS:
-        raise UserError(f"encoding '{encoding}' is not offered; use {', '.join(ENCODINGS)}")
+        raise UserError(f"encoding '{encoding}' is not supported; use {', '.join(ENCODINGS)}")
     out = io.StringIO(newline="")
     writer = csv.writer(out)
     writer.writerow(COLUMNS)
     writer.writerows(_cells(item) for item in items)
     data = out.getvalue().encode(encoding)
     if _decode_bytes(data) != out.getvalue():
-        # So few bytes that they are also valid in the other encoding: mark which it is.
+        # Few bytes may be valid in both encodings: a byte-order mark tells them apart.
         data = ("\ufeff" + out.getvalue()).encode(encoding)
     return data
 
 
 def write_xlsx(items: Iterable[Item], guidelines: str) -> bytes:
-    """An XLSX file of the items: all cells text, the header frozen, a list to choose verdicts from.
+    """Write items as XLSX, with text cells, a frozen header and a drop-down list of verdicts.
 
     Args:
-        items: What to review.
+        items: The items to review.
         guidelines: Text of the second sheet.
     """
     from openpyxl.utils.cell import get_column_letter
@@ -110,22 +110,23 @@ def write_xlsx(items: Iterable[Item], guidelines: str) -> bytes:
 def write_sheet(
     items: Sequence[Item], path: Path, *, encoding: str = "utf-8-sig", force: bool = False
 ) -> None:
-    """Write a sheet, XLSX or CSV by the file's ending; the file is whole or not there.
+    """Write a sheet as XLSX or CSV, depending on the file name; the file is written atomically.
 
     Args:
-        items: What to review.
+        items: The items to review.
         path: ``*.csv`` or ``*.xlsx``.
-        encoding: Of CSV, one of :data:`ENCODINGS`.
-        force: Replace a file that is there; it may hold somebody's verdicts.
+        encoding: Encoding of CSV, one of :data:`ENCODINGS`.
+        force: Replace an existing file, which may contain verdicts.
 
     Raises:
-        UserError: Another ending or encoding, a file is already there, or it cannot be written.
+        UserError: The file name or encoding is not supported, the file exists, or it cannot be
+            written.
     """
     if path.suffix.lower() not in {".csv", ".xlsx"}:
         raise UserError(f"{path}: the name must end in .csv or .xlsx")
     if path.exists() and not force:
         raise UserError(
-            f"{path} exists and may hold verdicts; import it first and name another file, "
+            f"{path} exists and may contain verdicts; import it and choose another name, "
             "or replace it with --force"
         )
     if path.suffix.lower() == ".csv":
@@ -142,13 +143,13 @@ def write_sheet(
 
 
 def read_sheet(path: Path) -> list[SheetRow]:
-    """Read a sheet that came back; blank rows are left out.
+    """Read a returned sheet; empty rows are skipped.
 
-    Takes CSV with comma, semicolon or tab in UTF-8, GB18030 or (with a byte-order mark) UTF-16, and
-    XLSX; told apart by content. Columns may stand in any order, their names in any case.
+    Accepts XLSX, and CSV with commas, semicolons or tabs in UTF-8, GB18030 or, with a byte-order
+    mark, UTF-16; the content decides which. Columns may have any order, and their names any case.
 
     Raises:
-        InputFileError: Not such a file, or a needed column is missing or stands twice.
+        InputFileError: The file is none of these, or a required column is missing or duplicated.
     """
     try:
         data = path.read_bytes()
@@ -157,12 +158,14 @@ def read_sheet(path: Path) -> list[SheetRow]:
     if data.startswith(b"PK\x03\x04"):
         table, all_retyped = _read_xlsx(data, path), False
     elif data.startswith(b"\xd0\xcf\x11\xe0"):
-        raise InputFileError(f"{path}: an old .xls file; save it as .xlsx or CSV and import that")
+        raise InputFileError(
+            f"{path}: old .xls format; save the sheet as .xlsx or CSV and import that"
+        )
     else:
         table, all_retyped = _read_csv(data, path), True
     filled = [(number, row) for number, row in enumerate(table, 1) if any(map(_filled, row))]
     if not filled:
-        raise InputFileError(f"{path}: the file is empty; give a sheet made by review export")
+        raise InputFileError(f"{path}: the file is empty; import a sheet written by review export")
     columns = _columns(filled[0][1], path)
     rows = []
     for number, row in filled[1:]:
@@ -203,7 +206,7 @@ def _fill(sheet: Any, rows: Iterable[Sequence[str]]) -> None:
 
 
 def _without_times(data: bytes) -> bytes:
-    """The same workbook without the time of writing: equal items give equal bytes."""
+    """Remove times from a workbook, so that equal items give equal bytes."""
     out = io.BytesIO()
     with (
         zipfile.ZipFile(io.BytesIO(data)) as source,
@@ -220,7 +223,7 @@ def _without_times(data: bytes) -> bytes:
 
 
 def _decode_bytes(data: bytes) -> str | None:
-    """The text of a CSV file; None where it is in none of the encodings."""
+    """Decode a CSV file; None if it has none of the supported encodings."""
     guesses = ["utf-8-sig", "gb18030"]
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         guesses = ["utf-16"]
@@ -236,7 +239,7 @@ def _read_csv(data: bytes, path: Path) -> Sequence[Sequence[Any]]:
     text = _decode_bytes(data)
     if text is None:
         raise InputFileError(
-            f"{path}: neither UTF-8 nor GB18030; save it as «CSV UTF-8» or .xlsx and import that"
+            f'{path}: neither UTF-8 nor GB18030; save it as "CSV UTF-8" or .xlsx and import that'
         )
     header = next((line for line in text.splitlines() if line.strip(",;\t \"'")), "")
     delimiter = max(_DELIMITERS, key=header.count)
@@ -244,7 +247,7 @@ def _read_csv(data: bytes, path: Path) -> Sequence[Sequence[Any]]:
         return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error as error:
         raise InputFileError(
-            f"{path}: not whole as CSV ({error}); was it cut off? Save the sheet again"
+            f"{path}: not valid CSV ({error}); if the file is truncated, save the sheet again"
         ) from error
 
 
@@ -253,29 +256,29 @@ def _read_xlsx(data: bytes, path: Path) -> Sequence[Sequence[Any]]:
 
     try:
         book = load_workbook(io.BytesIO(data))  # type: ignore[no-untyped-call]
-    except Exception as error:  # the parser raises what its XML and zip layers raise
+    except Exception as error:  # openpyxl passes on any error of its XML and zip layers
         raise InputFileError(
-            f"{path}: cannot be read as XLSX; open it and save it again as .xlsx"
+            f"{path}: cannot be read as XLSX; open it and save it as .xlsx again"
         ) from error
     sheet = book["review"] if "review" in book.sheetnames else book.worksheets[0]
     return list(sheet.iter_rows(values_only=True))
 
 
 def _columns(header: Sequence[Any], path: Path) -> dict[str, int]:
-    """Index of every known column in a header row."""
+    """Index of each known column in a header row."""
     known = {_name(column): column for column in COLUMNS}
     found: dict[str, int] = {}
     for index, cell in enumerate(header):
         column = known.get(_name(_text(cell)))
         if column in found:
-            raise InputFileError(f"{path}: column '{column}' stands twice; delete one of them")
+            raise InputFileError(f"{path}: column '{column}' appears twice; delete one of them")
         if column is not None:
             found[column] = index
     missing = [column for column in REQUIRED if column not in found]
     if missing:
         raise InputFileError(
-            f"{path}: column '{missing[0]}' is missing; the first row must name the columns as "
-            "review export wrote them"
+            f"{path}: column '{missing[0]}' is missing; the first row must contain the "
+            "column names written by review export"
         )
     return found
 
@@ -289,7 +292,7 @@ def _filled(value: Any) -> bool:
 
 
 def _text(value: Any) -> str:
-    """A cell of a workbook as text; numbers and dates in their plainest form."""
+    """The text of a workbook cell; numbers and dates in their simplest form."""
     if value is None or isinstance(value, str):
         return value or ""
     if isinstance(value, bool):

@@ -1,6 +1,6 @@
-"""Imported files: their rows as they stand, and the candidates they hold.
+"""Imported files: their unaltered rows, and the candidates made of them.
 
-file --read_file--> SourceFile (rows unaltered) --candidates_of--> Candidate or Rejection
+file --read_file--> SourceFile (unaltered rows) --candidates_of--> Candidate or Rejection
 """
 
 from __future__ import annotations
@@ -26,22 +26,23 @@ __all__ = [
 
 
 def read_file(path: Path, format: str | None = None, licence: str | None = None) -> SourceFile:
-    """Read a file; alters and drops nothing.
+    """Read a file without altering or dropping any row.
 
     Args:
-        path: JSON list, JSON Lines or CSV.
-        format: A name in :data:`FORMATS`; None: told from the fields.
-        licence: Of the file's content, where the user knows it.
+        path: A JSON list, JSON Lines or CSV file.
+        format: A name in :data:`FORMATS`; default: detected from the fields.
+        licence: License of the content, if known.
 
     Raises:
-        InputFileError: Unreadable, of no known format, or a record of ours that breaks its schema.
-        UnknownNameError: No format of that name.
+        InputFileError: The file cannot be read, has no known format, or contains a clm-data record
+            that does not match its schema.
+        UnknownNameError: There is no such format.
     """
     return named_format(read_rows(path), format, licence)
 
 
 def named_format(raw: RawFile, format: str | None, licence: str | None = None) -> SourceFile:
-    """Rows with the format they are in; see :func:`read_file`."""
+    """Add the given or detected format to a file's rows; see :func:`read_file`."""
     if format is not None:
         check_format(raw, format)
     chosen = format or detect_format(raw)
@@ -53,7 +54,7 @@ def named_format(raw: RawFile, format: str | None, licence: str | None = None) -
 
 
 def stored_files(store: Store) -> list[SourceFile]:
-    """All imported files of a store, in the order of import."""
+    """All imported files of a store, in order of import."""
     return [
         SourceFile(
             source.name,

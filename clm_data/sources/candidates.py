@@ -1,4 +1,4 @@
-"""From rows to candidates: which rows belong together, and what was said twice."""
+"""Makes candidates of rows: pairs the rows of both languages and drops repetitions."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from clm_data.records import (
     digest,
 )
 from clm_data.sources.files import SourceFile
-from clm_data.sources.formats import FORMATS, Reading, han_share, plain_reader, written_in
+from clm_data.sources.formats import FORMATS, ParsedRow, han_share, plain_reader, written_in
 
-Reader = Callable[[Mapping[str, Any]], Reading]
+Reader = Callable[[Mapping[str, Any]], ParsedRow]
 
 
 @dataclass(frozen=True)
 class Unit:
-    """Files that are read together: one, or the Chinese and the English half of one dataset."""
+    """Files that are read together: one file, or the Chinese and English files of one dataset."""
 
     first: SourceFile
     english: SourceFile | None = None
 
     @property
     def origin(self) -> Origin:
-        """The origin of what the unit holds."""
+        """The origin of the candidates in the unit."""
         files = [self.first] if self.english is None else [self.first, self.english]
         licences = {file.licence for file in files}
         return Origin(
@@ -47,25 +47,26 @@ class Unit:
 
 
 def candidates_of(files: Sequence[SourceFile]) -> StageResult[Candidate]:
-    """The candidates of some files taken together.
+    """Make candidates of the rows of all files.
 
-    Published Chinese and English files with the same sequence of ``case_id`` are paired, as are the
-    alternating rows of the mixed layout. What stands in two files is one candidate, by its facts,
-    and a one-language row that another file has with its other half is not a candidate of its own;
-    repetitions *within* a file stay. A row that is no object, or has a value of a wrong type,
-    becomes a rejection ``unreadable-answer``.
+    Published Chinese and English files with the same sequence of ``case_id`` are paired row by row,
+    and so are the alternating rows of the mixed layout. Facts that appear in two files give one
+    candidate, and a row in one language is dropped if another file has it in both. Repetitions
+    *within* a file are kept. A row that is not an object or has a value of a wrong type becomes an
+    ``unreadable-answer`` rejection.
 
     Returns:
-        In the order of files and rows. Ids are :func:`clm_data.records.content_id`, so repetitions
-        have equal ids until :func:`clm_data.records.unique_ids` tells them apart.
+        Candidates and rejections in the order of files and rows. Ids are
+        :func:`clm_data.records.content_id`, so repetitions have equal ids until
+        :func:`clm_data.records.unique_ids` changes them.
     """
-    items = list(_once(_read_unit(unit) for unit in units_of(files)))
-    kept = _without_halves([item for item in items if isinstance(item, Candidate)])
+    items = list(_merge(_read_unit(unit) for unit in units_of(files)))
+    kept = _without_partial_copies([item for item in items if isinstance(item, Candidate)])
     return StageResult(tuple(kept), tuple(item for item in items if isinstance(item, Rejection)))
 
 
 def units_of(files: Sequence[SourceFile]) -> list[Unit]:
-    """Pair Chinese files with English ones of equal ``case_id`` sequences; others stand alone."""
+    """Pair Chinese and English files with equal ``case_id`` sequences; others stay single."""
     halves = {"clm-bench-zh", "clm-bench-en"}
     ids = {file.sha256: _case_ids(file.rows) for file in files if file.format in halves}
     units: list[Unit] = []
@@ -93,11 +94,11 @@ def units_of(files: Sequence[SourceFile]) -> list[Unit]:
 
 
 def pair_alternating(rows: Sequence[Any]) -> list[tuple[Any, Any]]:
-    """Chinese and English halves of the mixed layout.
+    """Pair the Chinese and English rows of the mixed layout.
 
     Returns:
-        (Chinese row, English row); None for the half that is not there, and (row, None) for what is
-        no object.
+        (Chinese row, English row) pairs, with None for a missing row. A row that is not an object
+        gives (row, None).
     """
     pairs: list[tuple[Any, Any]] = []
     position = 0
@@ -114,7 +115,7 @@ def pair_alternating(rows: Sequence[Any]) -> list[tuple[Any, Any]]:
 
 
 def _case_ids(rows: Sequence[Any]) -> list[str]:
-    """Ids with their type: 1 and "1" are two ids."""
+    """Ids as JSON, so that 1 and "1" are different."""
     return [
         canonical_json(row.get("case_id")) if isinstance(row, dict) else "not an object"
         for row in rows
@@ -139,18 +140,18 @@ def _read_unit(unit: Unit) -> Iterator[Candidate | Rejection]:
 
 
 Parts = list[tuple[Reader, Any]]
-"""Rows of one candidate, each with what reads it."""
+"""The rows of one candidate, each with its reader."""
 
 
 def _rows_of(unit: Unit) -> Iterator[tuple[Any, Parts]]:
-    """Candidate by candidate: what to show where it cannot be read, and its parts."""
+    """Yield, for each candidate, the content for a possible rejection, and the parts."""
     read = FORMATS[unit.first.format].read
     pairs: Iterable[tuple[Any, Any]]
     if unit.english is not None:
         pairs = zip(unit.first.rows, unit.english.rows, strict=True)
         read_english = FORMATS[unit.english.format].read
     elif unit.first.format == "clm-bench-mix":
-        # Within a pair the place decides the language, not the script of a defective row.
+        # Within a pair, position decides the language, since the script of a bad row may mislead.
         pairs = pair_alternating(unit.first.rows)
         read_english = plain_reader("en")
     else:
@@ -165,15 +166,15 @@ def _rows_of(unit: Unit) -> Iterator[tuple[Any, Parts]]:
 
 
 def _candidate(parts: Parts, origin: Origin) -> Candidate:
-    """The candidate that one or two rows make.
+    """Make a candidate of one or two rows.
 
     Raises:
-        ValueError: A row is no object, or a value is of a wrong type.
+        ValueError: A row is not an object, or a value has a wrong type.
     """
-    readings = [read(_object(row)) for read, row in parts]
-    facts = {lang: _loose_fact(reading, lang) for reading in readings for lang in reading.facts}
-    probes = {lang: _loose_probe(reading, lang) for reading in readings for lang in reading.probes}
-    first = readings[0]
+    rows = [read(_object(row)) for read, row in parts]
+    facts = {lang: _loose_fact(row, lang) for row in rows for lang in row.facts}
+    probes = {lang: _loose_probe(row, lang) for row in rows for lang in row.probes}
+    first = rows[0]
     domain = _checked(first.domain, (str,), "domain")
     content: dict[str, Any] = {
         "domain": domain,
@@ -193,16 +194,16 @@ def _candidate(parts: Parts, origin: Origin) -> Candidate:
 
 def _object(row: Any) -> dict[str, Any]:
     if not isinstance(row, dict):
-        raise ValueError(f"expected an object, found {_shown(row)}")
+        raise ValueError(f"expected an object, found {_excerpt(row)}")
     return row
 
 
-def _loose_fact(reading: Reading, lang: Language) -> LooseFact:
-    return LooseFact(**_texts(reading.facts[lang], lang))
+def _loose_fact(row: ParsedRow, lang: Language) -> LooseFact:
+    return LooseFact(**_texts(row.facts[lang], lang))
 
 
-def _loose_probe(reading: Reading, lang: Language) -> LooseProbe | None:
-    texts = _texts(reading.probes[lang], lang)
+def _loose_probe(row: ParsedRow, lang: Language) -> LooseProbe | None:
+    texts = _texts(row.probes[lang], lang)
     return LooseProbe(**texts) if any(text is not None for text in texts.values()) else None
 
 
@@ -214,10 +215,10 @@ def _checked(value: Any, types: tuple[type, ...], name: str) -> Any:
     if value is None or (isinstance(value, types) and not isinstance(value, bool)):
         return value
     expected = "text" if types == (str,) else "a whole number or text"
-    raise ValueError(f"{name}: expected {expected}, found {_shown(value)}")
+    raise ValueError(f"{name}: expected {expected}, found {_excerpt(value)}")
 
 
-def _shown(value: Any) -> str:
+def _excerpt(value: Any) -> str:
     text = canonical_json(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -232,35 +233,35 @@ def _rejection(label: str, reason: str, content: Any) -> Rejection:
     )
 
 
-def _once(units: Iterable[Iterable[Candidate | Rejection]]) -> Iterator[Candidate | Rejection]:
-    """What several units hold is given once, or as often as the unit has it that has it most."""
+def _merge(units: Iterable[Iterable[Candidate | Rejection]]) -> Iterator[Candidate | Rejection]:
+    """Merge units: each item appears as often as in the unit that contains it most often."""
     seen: Counter[str] = Counter()
     for unit in units:
-        here: Counter[str] = Counter()
+        in_unit: Counter[str] = Counter()
         for item in unit:
             key = item.id if isinstance(item, Candidate) else digest(item.content)
-            here[key] += 1
-            if here[key] > seen[key]:
-                seen[key] = here[key]
+            in_unit[key] += 1
+            if in_unit[key] > seen[key]:
+                seen[key] = in_unit[key]
                 yield item
 
 
-def _without_halves(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Leave out one-language candidates that stand whole in another unit."""
-    whole = Counter(
-        key for candidate in candidates for key in _sides(candidate) if _is_whole(candidate)
+def _without_partial_copies(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Drop candidates in one language that another unit has in both languages."""
+    complete = Counter(
+        key for candidate in candidates for key in _sides(candidate) if _is_bilingual(candidate)
     )
     kept = []
     for candidate in candidates:
         sides = _sides(candidate)
-        if not _is_whole(candidate) and sides and whole[sides[0]] > 0:
-            whole[sides[0]] -= 1
+        if not _is_bilingual(candidate) and sides and complete[sides[0]] > 0:
+            complete[sides[0]] -= 1
         else:
             kept.append(candidate)
     return kept
 
 
-def _is_whole(candidate: Candidate) -> bool:
+def _is_bilingual(candidate: Candidate) -> bool:
     return candidate.zh is not None and candidate.en is not None
 
 

@@ -1,4 +1,4 @@
-"""Reading a file's rows as they stand: JSON, JSON Lines or CSV, told apart by their content."""
+"""Reads the rows of JSON, JSON Lines and CSV files, which are distinguished by their content."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 
 @dataclass(frozen=True)
 class RawFile:
-    """A file's rows before anyone says what they mean."""
+    """The rows of a file whose format is not known yet."""
 
     name: str
-    """File name without folder."""
+    """File name without the folder."""
     sha256: str
     """Of the file's bytes."""
     rows: list[Any]
-    """JSON values, unaltered; a CSV row is an object of texts by column name."""
+    """JSON values, unaltered. A CSV row is an object of strings by column name."""
     is_csv: bool
 
 
@@ -34,24 +34,25 @@ class SourceFile:
     """An imported file."""
 
     name: str
-    """File name without folder."""
+    """File name without the folder."""
     format: str
     """A name in :data:`clm_data.sources.FORMATS`."""
     sha256: str
     """Of the file's bytes."""
     rows: list[Any]
-    """JSON values, as they stand in the file."""
+    """JSON values, unaltered."""
     licence: str | None = None
-    """As the user gave it."""
+    """License of the content as given by the user."""
 
 
 def read_rows(path: Path) -> RawFile:
-    """Read a file: a JSON list or object, JSON Lines, or CSV with a header line.
+    """Read a JSON list or object, JSON Lines, or CSV with a header line.
 
-    JSON must be UTF-8; CSV may be UTF-8 or GB18030. A byte order mark is ignored.
+    JSON must be UTF-8; CSV may be UTF-8 or GB18030. A byte-order mark is ignored.
 
     Raises:
-        InputFileError: Unreadable, empty or broken; says where.
+        InputFileError: The file is missing, unreadable, empty or invalid. The message gives the
+            line if there is one.
     """
     try:
         data = path.read_bytes()
@@ -67,7 +68,7 @@ def read_rows(path: Path) -> RawFile:
     if _HALF_CHARACTER.search(text):
         _check_characters(rows, path)
     if not rows:
-        raise InputFileError(f"{path}: the file holds no rows")
+        raise InputFileError(f"{path}: the file contains no rows")
     return RawFile(path.name, hashlib.sha256(data).hexdigest(), rows, is_csv)
 
 
@@ -117,12 +118,12 @@ def _check_characters(rows: list[Any], path: Path) -> None:
             json.dumps(row, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError as error:
             raise InputFileError(
-                f"{path}: row {number} holds half a character (a lone surrogate); remove it"
+                f"{path}: row {number} contains half a character (a lone surrogate); remove it"
             ) from error
 
 
 def _parse(text: str) -> Any:
-    """JSON, refusing what could not be given back: a name twice in one object, NaN, infinity."""
+    """Parse JSON; duplicate keys, NaN and infinity raise ValueError, as they would be lost."""
     return json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
 
 
@@ -130,8 +131,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the field '{twice}' stands twice in one object")
+        duplicate = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the field '{duplicate}' appears twice in one object")
     return value
 
 
@@ -147,17 +148,17 @@ def _csv_rows(text: str, path: Path) -> list[Any]:
         header = [name.strip() for name in next(reader)]
         if len(header) < 2:
             raise InputFileError(
-                f"{path}: begins with '{head.strip()[:40]}'; expected a JSON list, JSON Lines, "
+                f"{path}: starts with '{head.strip()[:40]}'; expected a JSON list, JSON Lines, "
                 "or CSV with a header line"
             )
         if len(set(header)) < len(header):
-            raise InputFileError(f"{path}:1: a column name stands twice in the header")
+            raise InputFileError(f"{path}:1: a column name appears twice in the header")
         rows = []
         for cells in reader:
             if len(cells) > len(header):
                 raise InputFileError(
-                    f"{path}:{reader.line_num}: {len(cells)} cells under {len(header)} columns; "
-                    "quote texts that hold the delimiter"
+                    f"{path}:{reader.line_num}: {len(cells)} cells for {len(header)} columns; "
+                    "quote texts that contain the delimiter"
                 )
             if cells:
                 rows.append(dict(zip(header, cells, strict=False)))

@@ -1,6 +1,6 @@
-"""The formats we read: how each is recognised, and what its rows say in our terms.
+"""The supported file formats: how to recognize each, and how to read its rows.
 
-A new format is one entry in :data:`FORMATS`.
+Adding a format means adding one entry to :data:`FORMATS`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What a row says, in our field names; values are as they stand, of any type."""
+class ParsedRow:
+    """A row under clm-data's field names; values are unaltered and may have any type."""
 
     facts: dict[Language, dict[str, Any]]
     probes: dict[Language, dict[str, Any]] = field(default_factory=dict)
@@ -34,18 +34,18 @@ class Format:
     """A layout of rows.
 
     Attributes:
-        title: What it is, for people.
-        fits: Whether a row has its fields.
-        read: What such a row says; raises ValueError where it is not built as it should be.
+        title: Description shown to users.
+        matches: Whether a row has the fields of the format.
+        read: Reads such a row; raises ValueError if its structure is wrong.
     """
 
     title: str
-    fits: Callable[[Row], bool]
-    read: Callable[[Row], Reading]
+    matches: Callable[[Row], bool]
+    read: Callable[[Row], ParsedRow]
 
 
 def han_share(text: Any) -> float:
-    """Share of Han among Han and Latin characters, a Han one counted as three; 0 without either."""
+    """Share of Han in Han and Latin characters, where a Han one counts as three; 0 without both."""
     if not isinstance(text, str):
         return 0.0
     han = 3 * len(HAN.findall(text))
@@ -53,26 +53,26 @@ def han_share(text: Any) -> float:
 
 
 def written_in(text: Any) -> Language:
-    """The language of a whole sentence by its script: names of the other one do not decide."""
+    """The language of a sentence by its script, tolerating names in the other script."""
     return "zh" if han_share(text) >= 0.5 else "en"
 
 
 def detect_format(raw: RawFile) -> str:
-    """The name of the format that a file's rows are in.
+    """Detect the format of a file's rows.
 
     Raises:
-        InputFileError: None of ours; names the fields that were found.
+        InputFileError: No format matches; the message lists the fields found.
     """
     rows = [row for row in raw.rows if isinstance(row, dict)]
     if raw.is_csv:
         found = "csv" if _is_csv_row(rows[0]) else None
     else:
         first = rows[0] if rows else {}
-        found = next((name for name, known in FORMATS.items() if known.fits(first)), None)
+        found = next((name for name, known in FORMATS.items() if known.matches(first)), None)
     if found is None:
-        fields = ", ".join(list(rows[0])[:8]) if rows else "no objects"
+        fields = ", ".join(list(rows[0])[:8]) if rows else "no JSON objects"
         raise InputFileError(
-            f"{raw.name}: rows with {fields} are of no known format; known formats: "
+            f"{raw.name}: no known format has rows with {fields}; known formats: "
             f"{', '.join(sorted(FORMATS))}"
         )
     if found == "clm-bench-zh" and _has_both_languages(rows):
@@ -81,18 +81,18 @@ def detect_format(raw: RawFile) -> str:
 
 
 def check_format(raw: RawFile, name: str) -> None:
-    """Make sure that a format that a user named can be that of the rows.
+    """Check that a format given by the user can be the format of the rows.
 
     Raises:
-        UnknownNameError: No such format.
-        InputFileError: No row has its fields.
+        UnknownNameError: There is no such format.
+        InputFileError: No row has the fields of the format.
     """
     if name not in FORMATS:
         raise UnknownNameError("format", name, FORMATS)
-    if not any(isinstance(row, dict) and FORMATS[name].fits(row) for row in raw.rows):
+    if not any(isinstance(row, dict) and FORMATS[name].matches(row) for row in raw.rows):
         raise InputFileError(
             f"{raw.name}: no row has the fields of {name} ({FORMATS[name].title}); "
-            "leave --format out to have it detected"
+            "omit --format to detect the format"
         )
 
 
@@ -102,7 +102,7 @@ def _has_both_languages(rows: Sequence[Row]) -> bool:
 
 
 def _first(value: Any) -> Any:
-    """The first of a list, however deep; other values as they are. An empty list is no answer."""
+    """The first item of a list, at any depth; None if it is empty; other values unchanged."""
     while isinstance(value, list):
         value = value[0] if value else None
     return value
@@ -112,12 +112,12 @@ def _has(*names: str) -> Callable[[Row], bool]:
     return lambda row: all(name in row for name in names)
 
 
-def plain_reader(lang: Language | None) -> Callable[[Row], Reading]:
-    """Reads plain names; without a language the script of the prompt tells."""
+def plain_reader(lang: Language | None) -> Callable[[Row], ParsedRow]:
+    """A reader of fields without a language prefix; default language: by the prompt's script."""
 
-    def read(row: Row) -> Reading:
+    def read(row: Row) -> ParsedRow:
         side = lang or written_in(row.get("prompt"))
-        return Reading(
+        return ParsedRow(
             {side: {name: row.get(name) for name in FACT_FIELDS}},
             {side: {name: row.get(name) for name in PROBE_FIELDS}},
             row.get("case_id"),
@@ -126,7 +126,7 @@ def plain_reader(lang: Language | None) -> Callable[[Row], Reading]:
     return read
 
 
-def _read_english(row: Row) -> Reading:
+def _read_english(row: Row) -> ParsedRow:
     return plain_reader("en")(with_plain_names(dict(row)))
 
 
@@ -144,7 +144,7 @@ def _is_easyedit(row: Row) -> bool:
     )
 
 
-def _read_easyedit(row: Row) -> Reading:
+def _read_easyedit(row: Row) -> ParsedRow:
     lang = written_in(_first(row.get("prompt")))
     fact = {name: _first(row.get(name)) for name in FACT_FIELDS}
     fact["rephrase_prompt"] = _first(row.get("rephrase_prompt", row.get("rephrase")))
@@ -152,7 +152,7 @@ def _read_easyedit(row: Row) -> Reading:
         probe = {"loc": row["locality_prompt"], "loc_ans": row.get("locality_ground_truth")}
     else:
         probe = _first_locality(row.get("locality"))
-    return Reading({lang: fact}, {lang: probe}, row.get("case_id"))
+    return ParsedRow({lang: fact}, {lang: probe}, row.get("case_id"))
 
 
 def _first_locality(groups: Any) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def _first_locality(groups: Any) -> dict[str, Any]:
     return {}
 
 
-def _read_counterfact(row: Row) -> Reading:
+def _read_counterfact(row: Row) -> ParsedRow:
     edit = _object_at(row, "requested_rewrite")
     prompt = edit.get("prompt")
     subject = edit.get("subject")
@@ -182,9 +182,9 @@ def _read_counterfact(row: Row) -> Reading:
         "rephrase_prompt": _first(row.get("paraphrase_prompts")),
     }
     lang = written_in(prompt)
-    # Its neighbourhood asks the same of other subjects, so the answer is the truth once more.
+    # Neighborhood prompts ask the same of other subjects that have the same true answer.
     probe = {"loc": _first(row.get("neighborhood_prompts")), "loc_ans": truth}
-    return Reading({lang: fact}, {lang: probe}, row.get("case_id"))
+    return ParsedRow({lang: fact}, {lang: probe}, row.get("case_id"))
 
 
 def _text_of(target: Any) -> Any:
@@ -192,7 +192,7 @@ def _text_of(target: Any) -> Any:
 
 
 def _zsre_side(row: Row) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A ZsRE row. ``alt`` is what to edit in; ``pred`` is only what some model once said."""
+    """Fact and probe of a ZsRE row; ``alt`` is the target, ``pred`` an unused model answer."""
     fact = {
         "prompt": row.get("src"),
         "subject": row.get("subject"),
@@ -203,22 +203,22 @@ def _zsre_side(row: Row) -> tuple[dict[str, Any], dict[str, Any]]:
     return fact, {"loc": row.get("loc"), "loc_ans": _first(row.get("loc_ans"))}
 
 
-def _read_zsre(row: Row) -> Reading:
+def _read_zsre(row: Row) -> ParsedRow:
     fact, probe = _zsre_side(row)
     lang = written_in(fact["prompt"])
-    return Reading({lang: fact}, {lang: probe}, row.get("case_id"))
+    return ParsedRow({lang: fact}, {lang: probe}, row.get("case_id"))
 
 
 def _both(name: str) -> Callable[[Row], bool]:
-    """Whether a row has an object with this field for each language."""
+    """A check that a row has, for each language, an object with this field."""
     return lambda row: all(
         isinstance(row.get(lang), dict) and name in row[lang] for lang in LANGUAGES
     )
 
 
-def _read_bi_zsre(row: Row) -> Reading:
+def _read_bi_zsre(row: Row) -> ParsedRow:
     sides = {lang: _zsre_side(_object_at(row, lang)) for lang in LANGUAGES}
-    return Reading(
+    return ParsedRow(
         {lang: side[0] for lang, side in sides.items()},
         {lang: side[1] for lang, side in sides.items()},
         row.get("case_id"),
@@ -230,8 +230,8 @@ def _is_ours(row: Row) -> bool:
     return bool(sides) and all("prompt" in side for side in sides)
 
 
-def _read_ours(row: Row) -> Reading:
-    """Our records, entries, candidates and rows of the configuration ``parallel``."""
+def _read_ours(row: Row) -> ParsedRow:
+    """Records, entries and candidates of clm-data, and rows of the configuration ``parallel``."""
     facts: dict[Language, dict[str, Any]] = {}
     probes: dict[Language, dict[str, Any]] = {}
     pair = row.get("probe")
@@ -242,7 +242,7 @@ def _read_ours(row: Row) -> Reading:
             places = (row.get(f"{lang}_probe"), pair.get(lang) if isinstance(pair, dict) else None)
             probe = next((place for place in places if isinstance(place, dict)), side)
             probes[lang] = {name: probe.get(name) for name in PROBE_FIELDS}
-    return Reading(facts, probes, row.get("case_id"), row.get("domain"))
+    return ParsedRow(facts, probes, row.get("case_id"), row.get("domain"))
 
 
 _CSV_PREFIXES: dict[Language, tuple[str, ...]] = {
@@ -252,7 +252,7 @@ _CSV_PREFIXES: dict[Language, tuple[str, ...]] = {
 
 
 def _csv_side(row: Row, lang: Language) -> dict[str, Any]:
-    """What stands in the columns of one language, by field; empty where it has none."""
+    """The cells in the columns of one language, by field; empty if there are no such columns."""
     return {
         name: _cell(row[prefix + name])
         for name in (*FACT_FIELDS, *PROBE_FIELDS)
@@ -262,7 +262,7 @@ def _csv_side(row: Row, lang: Language) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> Any:
-    """What a cell stands for: an apostrophe before a formula start is not part of the text."""
+    """The text of a cell, without the apostrophe that protects it from formula evaluation."""
     return decode(value) if isinstance(value, str) else value
 
 
@@ -270,23 +270,24 @@ def _is_csv_row(row: Row) -> bool:
     return "prompt" in row or any("prompt" in _csv_side(row, lang) for lang in LANGUAGES)
 
 
-def _read_csv(row: Row) -> Reading:
-    """Columns ``zh_prompt`` and ``en_prompt`` (or ``english_prompt``), or plain names for one side.
+def _read_csv(row: Row) -> ParsedRow:
+    """Read columns with a language prefix (``zh_prompt``, ``english_prompt``) or without.
 
-    Plain names beside columns of one language are the other language; alone, the script tells.
+    If one language has prefixed columns, columns without a prefix are the other language. If none
+    has, the script of the prompt decides.
     """
     sides = {lang: _csv_side(row, lang) for lang in LANGUAGES}
     plain = {name: _cell(row[name]) for name in (*FACT_FIELDS, *PROBE_FIELDS) if name in row}
-    named = [lang for lang in LANGUAGES if "prompt" in sides[lang]]
+    prefixed = [lang for lang in LANGUAGES if "prompt" in sides[lang]]
     if "prompt" not in plain:
-        owner: Language = named[0]
-    elif named:
-        owner = "zh" if named == ["en"] else "en"
+        plain_lang: Language = prefixed[0]
+    elif prefixed:
+        plain_lang = "zh" if prefixed == ["en"] else "en"
     else:
-        owner = written_in(plain["prompt"])
-    sides[owner] = {**plain, **sides[owner]}
+        plain_lang = written_in(plain["prompt"])
+    sides[plain_lang] = {**plain, **sides[plain_lang]}
     given = {lang: side for lang, side in sides.items() if "prompt" in side}
-    return Reading(
+    return ParsedRow(
         {lang: {name: side.get(name) for name in FACT_FIELDS} for lang, side in given.items()},
         {lang: {name: side.get(name) for name in PROBE_FIELDS} for lang, side in given.items()},
         row.get("case_id") or None,
@@ -317,6 +318,6 @@ FORMATS: dict[str, Format] = {
         _has("prompt", "subject", "target_new"),
         plain_reader(None),
     ),
-    "csv": Format("CSV with zh_prompt ... or published names", _is_csv_row, _read_csv),
+    "csv": Format("CSV with zh_prompt, en_prompt ... or CLM-Bench names", _is_csv_row, _read_csv),
 }
-"""By name, in the order in which they are tried."""
+"""Formats by name, in the order in which detection tries them."""

@@ -1,4 +1,4 @@
-"""Judges candidates by the rules: valid ones become entries, the rest rejections with reasons."""
+"""Validation: candidates that pass the rules become entries, the others become rejections."""
 
 from __future__ import annotations
 
@@ -23,39 +23,41 @@ __all__ = ["RULES", "problems_of", "set_problems", "validate"]
 
 
 def validate(candidates: Iterable[Candidate]) -> StageResult[Entry]:
-    """Sift candidates by the rules.
+    """Apply the rules to candidates.
 
-    An error rejects the candidate (stage ``validate``, all its problems, errors first); warnings on
-    what is kept are set aside. Every candidate is kept or rejected, once. A probe that a kept
-    candidate brought along and that has an error, or serves an earlier kept entry, does not sink
-    the entry: the entry goes without it, and ``rejected`` holds the probe *in addition*, as stage
-    ``locality`` with id ``<candidate id>/probe``.
+    A candidate with an error is rejected, with all its problems, errors first. Otherwise it is kept
+    as an entry, and its warnings are returned separately. Each candidate is either kept or rejected
+    at stage ``validate``.
+
+    A bad probe does not reject its entry. If the probe of a kept candidate has an error, or an
+    earlier kept entry uses the same probe, the entry is kept without it, and ``rejected``
+    *additionally* contains the probe, with stage ``locality`` and id ``<candidate id>/probe``.
     """
     items = list(candidates)
-    about_set: dict[str, list[Problem]] = {}
+    between: dict[str, list[Problem]] = {}
     for id_, problem in set_problems(items):
-        about_set.setdefault(id_, []).append(problem)
+        between.setdefault(id_, []).append(problem)
     kept: list[Entry] = []
     rejected: list[Rejection] = []
     warnings: list[tuple[str, Problem]] = []
     used: dict[tuple[Language, str], str] = {}
     for candidate in items:
-        problems = [*problems_of(candidate), *about_set.get(candidate.id, ())]
-        of_fact = [problem for problem in problems if problem.field not in PROBE_FIELDS]
-        if any(problem.severity == "error" for problem in of_fact):
-            rejected.append(_rejection(candidate, of_fact))
+        problems = [*problems_of(candidate), *between.get(candidate.id, ())]
+        fact_problems = [problem for problem in problems if problem.field not in PROBE_FIELDS]
+        if any(problem.severity == "error" for problem in fact_problems):
+            rejected.append(_rejection(candidate, fact_problems))
             continue
-        of_probe = [problem for problem in problems if problem.field in PROBE_FIELDS]
-        of_probe += repeated_probe(candidate, used)
+        probe_problems = [problem for problem in problems if problem.field in PROBE_FIELDS]
+        probe_problems += repeated_probe(candidate, used)
         pair = None
-        if any(problem.severity == "error" for problem in of_probe):
-            rejected.append(_probe_rejection(candidate, of_probe))
+        if any(problem.severity == "error" for problem in probe_problems):
+            rejected.append(_probe_rejection(candidate, probe_problems))
         elif candidate.zh_probe is not None:
             pair = _pair(candidate)
             used |= dict.fromkeys(probe_keys(candidate), candidate.id)
-            warnings += [(candidate.id, problem) for problem in of_probe]
+            warnings += [(candidate.id, problem) for problem in probe_problems]
         kept.append(_entry(candidate, pair))
-        warnings += [(candidate.id, problem) for problem in of_fact]
+        warnings += [(candidate.id, problem) for problem in fact_problems]
     return StageResult(tuple(kept), tuple(rejected), tuple(warnings))
 
 

@@ -1,4 +1,4 @@
-"""How two texts of one language compare."""
+"""Comparisons of two texts in the same language."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ from clm_data.languages import LANGUAGE_INFO, mentions, normalize_answer, normal
 from clm_data.records import Language
 
 NEAR = 0.9
-"""Texts more similar than this hardly differ."""
+"""Similarity above which two texts count as nearly the same."""
 _SAME_WORDS = 0.8
+"""Minimum similarity of the words of two questions that count as the same."""
 
 
 def similarity(one: str, other: str) -> float:
-    """Normalised Indel similarity, 0 to 1: what the near-duplicate filter measures."""
+    """Normalized Indel similarity in [0, 1], the measure of the near-duplicate filter."""
     return dedup.similarity(normalize_text(one), normalize_text(other))
 
 
 def same(one: str, other: str, lang: Language) -> bool:
-    """Whether two texts are equal but for spelling (:func:`languages.normalize_answer`)."""
+    """Whether two texts are equal after :func:`languages.normalize_answer`."""
     return one == other or normalize_answer(one, lang) == normalize_answer(other, lang) != ""
 
 
 def same_question(one: str, other: str, subject: str, lang: Language) -> float | None:
-    """How similar two questions about one subject are; None where they are not the same.
+    """Similarity of two questions about one subject; None if they are different questions.
 
-    Measured by characters. Where words are set apart, as in English, also by the words around the
-    subject: a long subject makes «the nature of S was» and «the cause of S was» look alike.
+    Similarity is measured by characters. In languages with spaces between words, the words around
+    the subject must be similar as well: with a long subject, "the nature of S was" and
+    "the cause of S was" are similar by characters.
     """
     from rapidfuzz.distance import Indel
 
@@ -42,10 +44,10 @@ def same_question(one: str, other: str, subject: str, lang: Language) -> float |
 
 
 def nearness(truth: str, target: str, lang: Language) -> str | None:
-    """How a target hardly differs from the truth, in words; None where it does differ.
+    """Describe why a target is too close to the truth; None if it is not.
 
-    A negation on one side (对称, 不对称) or another number makes a contrast; a single character is
-    too short to judge.
+    A negation on one side (对称, 不对称) or different numbers make the two clearly different.
+    Single characters are too short to be compared.
     """
     one, other = normalize_answer(truth, lang), normalize_answer(target, lang)
     negated = [LANGUAGE_INFO[lang].negation.search(text) is not None for text in (one, other)]
@@ -57,15 +59,15 @@ def nearness(truth: str, target: str, lang: Language) -> str | None:
     if mentions(one, other, lang):
         return "is part of"
     one, other = _differing(one, other)
-    return "is hardly different from" if similarity(one, other) > NEAR else None
+    return "differs only slightly from" if similarity(one, other) > NEAR else None
 
 
 def gives_away(text: str, answer: str, subject: str, lang: Language) -> bool:
-    """Whether a text names an answer.
+    """Whether a text contains an answer.
 
-    English by whole words, whatever the case; the subject counts too («night» in «night-blooming
-    jasmine»). A single Han character counts only outside the subject, a bare number of one or two
-    digits and a single letter not at all: they stand in dates and words by chance.
+    English answers match whole words in any case, also inside the subject ("night" in
+    "night-blooming jasmine"). A single Han character matches only outside the subject. A number of
+    one or two digits and a single letter never match: they occur by chance in dates and words.
     """
     bare = answer.strip()
     if (len(bare) == 1 and bare.isascii()) or re.fullmatch(r"[0-9]{1,2}", bare):
@@ -76,9 +78,9 @@ def gives_away(text: str, answer: str, subject: str, lang: Language) -> bool:
 
 
 def _differing(one: str, other: str) -> tuple[str, str]:
-    """The two texts without the words they begin and end with in common.
+    """The two texts without the words that both begin or end with.
 
-    «Northern Song dynasty» and «Southern Song dynasty» are alike but for what matters.
+    "Northern Song dynasty" and "Southern Song dynasty" share all words but the ones that matter.
     """
     left, right = one.split(), other.split()
     while left and right and left[0] == right[0]:

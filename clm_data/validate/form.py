@@ -1,4 +1,4 @@
-"""Whether a text has the form and the language that its field wants."""
+"""Checks of the form and the language of one text."""
 
 from __future__ import annotations
 
@@ -26,9 +26,12 @@ _NAME = re.compile(r"[A-Za-zÀ-ɏ]*[A-ZÀ-Þ][A-Za-zÀ-ɏ'’.-]*")
 
 
 def why_not_cloze(text: str, subject: str, lang: Language) -> str | None:
-    """Why a prompt is no open statement, in words; None where it is one.
+    """Describe why a prompt is not a cloze, i.e. a statement that the answer completes.
 
-    Titles and the subject may hold what they like: 《谁动了我的奶酪》 makes no question.
+    Titles and the subject are ignored: 《谁动了我的奶酪》 does not make a prompt a question.
+
+    Returns:
+        The reason, or None for a cloze.
     """
     info = LANGUAGE_INFO[lang]
     end = text.rstrip()
@@ -38,13 +41,13 @@ def why_not_cloze(text: str, subject: str, lang: Language) -> str | None:
     if _BLANK_TO_FILL.search(plain):
         return "has a blank to fill in"
     if _FINAL_MARK.search(plain) and not info.abbreviations.search(end):
-        return f"ends in «{plain[-1]}»"
+        return f'ends in "{plain[-1]}"'
     asked = info.question.search(plain)
-    return f"asks «{asked[0].strip()}»" if asked else None
+    return f'asks a question ("{asked[0].strip()}")' if asked else None
 
 
 def foreign_words(text: str, lang: Language) -> str | None:
-    """The first words of another script in the text; None where there are none."""
+    """The first words in a script that does not belong in the text; None if there are none."""
     other = OTHER_SCRIPT.search(text)
     if other:
         return other[0]
@@ -55,10 +58,10 @@ def foreign_words(text: str, lang: Language) -> str | None:
 
 
 def is_foreign(text: str, field: str, lang: Language) -> bool:
-    """Whether a text as a whole is in another language.
+    """Whether a whole text is in another language.
 
-    Prompts and rephrasings by script and detector, names and titles left out of account; subjects
-    and answers, which are too short for that, by script alone.
+    Prompts and rephrasings are checked by script and by language detection, ignoring names and
+    titles. Subjects and answers are too short for detection and are checked by script only.
     """
     scripts = {"zh": has_han(text), "en": has_latin(text)}
     if not scripts[lang]:
@@ -72,10 +75,10 @@ def is_foreign(text: str, field: str, lang: Language) -> bool:
 
 
 def is_untranslated(text: str, field: str, lang: Language) -> bool:
-    """Whether a probe is not in the language of its side.
+    """Whether a text of a probe is not in the language it should be in.
 
-    Many questions about the wide world hold foreign titles, so a Chinese one is taken as
-    translated when any Han stands in it; an answer may be a name in Latin letters.
+    Many questions contain foreign titles, so a Chinese question counts as translated if it contains
+    any Han character. A Chinese answer may also be a name in Latin letters.
     """
     if lang == "en":
         return has_han(text) and (not has_latin(text) or detect(text) != lang)

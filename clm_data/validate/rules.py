@@ -1,7 +1,7 @@
-"""The rules on one candidate: small pure functions, one a code, over both languages.
+"""Rules on one candidate: one small pure function per code, applied to both languages.
 
-A rule judges what is there: missing and blank fields are the affair of ``empty-field`` alone. What
-differs between the languages stands in :mod:`clm_data.languages`.
+A rule looks only at texts that exist; missing and empty fields are reported by ``empty-field``
+alone. Everything that differs between languages is defined in :mod:`clm_data.languages`.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _ANSWERS = ("ground_truth", "target_new")
 
 
 def empty_field(candidate: Candidate) -> Iterator[Problem]:
-    """A side, or a field of a side, that is missing, null or blank."""
+    """A language or a field that is missing, null or empty."""
     for lang in LANGUAGES:
         fact = candidate.fact(lang)
         if fact is None:
-            message = f"the {LANGUAGE_INFO[lang].en} side is missing"
+            message = f"the {LANGUAGE_INFO[lang].en} fact is missing"
             yield Problem(code="empty-field", lang=lang, message=message)
         else:
             yield from _empty_fields(fact, FACT_FIELDS, lang)
@@ -52,48 +52,48 @@ def empty_field(candidate: Candidate) -> Iterator[Problem]:
 
 
 def subject_not_in_prompt(candidate: Candidate) -> Iterator[Problem]:
-    """The subject must stand in the prompt letter by letter: editors look it up there."""
+    """The subject must appear verbatim in the prompt, where editors look up its position."""
     return _subject_missing(candidate, "prompt", "subject-not-in-prompt")
 
 
 def subject_not_in_rephrase(candidate: Candidate) -> Iterator[Problem]:
-    """A rephrasing may name the subject otherwise, but a reviewer should see it."""
+    """A rephrasing may refer to the subject differently, but a reviewer should know."""
     return _subject_missing(candidate, "rephrase_prompt", "subject-not-in-rephrase")
 
 
 def answer_in_prompt(candidate: Candidate) -> Iterator[Problem]:
-    """The truth or the new target stands in the prompt (:func:`compare.gives_away`)."""
+    """The prompt contains the truth or the new target (:func:`compare.gives_away`)."""
     return _leaks(candidate, "prompt", "answer-in-prompt")
 
 
 def answer_in_rephrase(candidate: Candidate) -> Iterator[Problem]:
-    """The truth or the new target stands in the rephrasing (:func:`compare.gives_away`)."""
+    """The rephrasing contains the truth or the new target (:func:`compare.gives_away`)."""
     return _leaks(candidate, "rephrase_prompt", "answer-in-rephrase")
 
 
 def target_equals_truth(candidate: Candidate) -> Iterator[Problem]:
-    """The new target is the truth, perhaps spelt otherwise."""
+    """The new target equals the truth, possibly in another spelling."""
     for lang, truth, target in _pairs(candidate, "ground_truth", "target_new"):
         if same(truth, target, lang):
-            message = f"{quote(target)} is the truth {quote(truth)} again"
+            message = f"{quote(target)} is the same as the truth {quote(truth)}"
             yield _problem("target-equals-truth", message, lang, "target_new")
 
 
 def target_near_truth(candidate: Candidate) -> Iterator[Problem]:
-    """One of truth and new target contains the other, or only their spelling differs a little.
+    """The truth and the new target contain each other or differ by a few characters.
 
-    A negation (对称, 不对称) and another number make a real contrast; a single character is too
-    short to judge.
+    A negation (对称, 不对称) or different numbers make the two clearly different. Single characters
+    are too short to be compared.
     """
     for lang, truth, target in _pairs(candidate, "ground_truth", "target_new"):
-        how = None if same(truth, target, lang) else nearness(truth, target, lang)
-        if how:
-            message = f"{quote(target)} {how} the truth {quote(truth)}"
+        relation = None if same(truth, target, lang) else nearness(truth, target, lang)
+        if relation:
+            message = f"{quote(target)} {relation} the truth {quote(truth)}"
             yield _problem("target-near-truth", message, lang, "target_new")
 
 
 def rephrase_equals_prompt(candidate: Candidate) -> Iterator[Problem]:
-    """The rephrasing is the prompt, but for width, case and punctuation."""
+    """The rephrasing equals the prompt up to character width, case and punctuation."""
     for lang, prompt, rephrase in _pairs(candidate, "prompt", "rephrase_prompt"):
         if same(prompt, rephrase, lang):
             message = f"the rephrasing repeats the prompt {quote(prompt)}"
@@ -105,12 +105,12 @@ def rephrase_near_prompt(candidate: Candidate) -> Iterator[Problem]:
     for lang, prompt, rephrase in _pairs(candidate, "prompt", "rephrase_prompt"):
         ratio = similarity(prompt, rephrase)
         if ratio > NEAR and not same(prompt, rephrase, lang):
-            message = f"{quote(rephrase)} is {ratio:.0%} the prompt {quote(prompt)}"
+            message = f"{quote(rephrase)} is {ratio:.0%} similar to the prompt {quote(prompt)}"
             yield _problem("rephrase-near-prompt", message, lang, "rephrase_prompt")
 
 
 def prompt_not_cloze(candidate: Candidate) -> Iterator[Problem]:
-    """A question, a finished sentence, or a blank to fill, where an open statement is due."""
+    """A question, a complete sentence or a blank to fill in, instead of a cloze."""
     for lang, name, text in fact_texts(candidate, PROMPTS):
         fact = candidate.fact(lang)
         found = why_not_cloze(text, (fact.subject if fact else None) or "", lang)
@@ -119,10 +119,10 @@ def prompt_not_cloze(candidate: Candidate) -> Iterator[Problem]:
 
 
 def mixed_script(candidate: Candidate) -> Iterator[Problem]:
-    """Han in an English field, untranslated Latin words in a Chinese one, or a third script.
+    """Han characters in English, untranslated Latin words in Chinese, or a third script.
 
-    Names, abbreviations and units in Latin letters belong in Chinese. A text that is in the wrong
-    language as a whole is ``wrong-language`` instead.
+    Names, abbreviations and units in Latin letters are allowed in Chinese. A text that is entirely
+    in the wrong language is reported as ``wrong-language`` instead.
     """
     for lang, name, text in fact_texts(candidate):
         found = foreign_words(text, lang)
@@ -132,7 +132,7 @@ def mixed_script(candidate: Candidate) -> Iterator[Problem]:
 
 
 def wrong_language(candidate: Candidate) -> Iterator[Problem]:
-    """Prompts and rephrasings by script and detector; subjects and answers by script alone."""
+    """A text that is entirely in another language (:func:`form.is_foreign`)."""
     for lang, name, text in fact_texts(candidate):
         if is_foreign(text, name, lang):
             message = f"not {LANGUAGE_INFO[lang].en}: {quote(text)}"
@@ -140,7 +140,7 @@ def wrong_language(candidate: Candidate) -> Iterator[Problem]:
 
 
 def traditional_characters(candidate: Candidate) -> Iterator[Problem]:
-    """Traditional characters in a Chinese text; those that are standard in names do not count."""
+    """Traditional characters in Chinese text, except those that are standard in names."""
     for lang, name, text in _all_texts(candidate):
         found = languages.traditional_characters(text) if lang == "zh" else []
         if found:
@@ -149,7 +149,7 @@ def traditional_characters(candidate: Candidate) -> Iterator[Problem]:
 
 
 def control_character(candidate: Candidate) -> Iterator[Problem]:
-    """Characters that nobody sees but every tokenizer does."""
+    """Invisible characters, which change how a text is tokenized."""
     for lang, name, text in _all_texts(candidate):
         found = texts.control_characters(text)
         if found:
@@ -158,7 +158,7 @@ def control_character(candidate: Candidate) -> Iterator[Problem]:
 
 
 def stray_whitespace(candidate: Candidate) -> Iterator[Problem]:
-    """Blanks at an end, doubled, full-width, no-break or thin, or between Chinese characters."""
+    """Spaces at an end, doubled, full-width, no-break, thin, or between Chinese characters."""
     for lang, name, text in _all_texts(candidate):
         found = texts.stray_whitespace(text)
         if found:
@@ -167,7 +167,7 @@ def stray_whitespace(candidate: Candidate) -> Iterator[Problem]:
 
 
 def number_mismatch(candidate: Candidate) -> Iterator[Problem]:
-    """Numbers and dates of a field that the other language's field does not have."""
+    """Numbers and dates in a field that differ between the two languages."""
     for name in (*FACT_FIELDS, *PROBE_FIELDS):
         zh, en = _field(candidate, "zh", name), _field(candidate, "en", name)
         if zh and en and (found := numerals.disagreement(zh, en)):
@@ -177,18 +177,17 @@ def number_mismatch(candidate: Candidate) -> Iterator[Problem]:
 
 
 def length(candidate: Candidate) -> Iterator[Problem]:
-    """Longer than a prompt or an answer of its language may be."""
+    """A text longer than the limit for prompts or for answers in its language."""
     for lang, name, text in fact_texts(candidate):
-        limit = (
-            LANGUAGE_INFO[lang].max_prompt if name in PROMPTS else LANGUAGE_INFO[lang].max_answer
-        )
+        info = LANGUAGE_INFO[lang]
+        limit = info.max_prompt if name in PROMPTS else info.max_answer
         if len(text) > limit:
-            message = f"{len(text)} characters, at most {limit}: {quote(text)}"
+            message = f"{len(text)} characters, more than {limit}: {quote(text)}"
             yield _problem("length", message, lang, name)
 
 
 def untranslated_probe(candidate: Candidate) -> Iterator[Problem]:
-    """A probe that is not in the language of its side; a name in Latin letters may answer."""
+    """A probe that was not translated into its language (:func:`form.is_untranslated`)."""
     for lang in LANGUAGES:
         for _, name, text in _texts_of(candidate.probe(lang), PROBE_FIELDS, lang):
             if is_untranslated(text, name, lang):
@@ -197,7 +196,7 @@ def untranslated_probe(candidate: Candidate) -> Iterator[Problem]:
 
 
 def probe_touches_subject(candidate: Candidate) -> Iterator[Problem]:
-    """A probe that mentions what is edited: its answer may change with the edit."""
+    """A probe that mentions the edited subject or an answer, so that the edit may change it."""
     for lang in LANGUAGES:
         fact = candidate.fact(lang) or LooseFact()
         about: dict[str, str | None] = {
@@ -238,14 +237,14 @@ RULES: dict[str, Rule] = {
 
 
 def problems_of(candidate: Candidate) -> list[Problem]:
-    """All problems of one candidate, its probes included, in the order of :data:`RULES`."""
+    """All problems of one candidate and its probes, in the order of :data:`RULES`."""
     return [problem for rule in RULES.values() for problem in rule(candidate)]
 
 
 def fact_texts(
     candidate: Candidate, names: tuple[str, ...] = FACT_FIELDS
 ) -> Iterator[tuple[Language, str, str]]:
-    """(language, field, text) of the fields of the facts that are not blank."""
+    """Yield (language, field, text) for the texts of the facts that are not empty."""
     for lang in LANGUAGES:
         yield from _texts_of(candidate.fact(lang), names, lang)
 
@@ -282,7 +281,7 @@ def _field(candidate: Candidate, lang: Language, name: str) -> str | None:
 
 
 def _pairs(candidate: Candidate, one: str, other: str) -> Iterator[tuple[Language, str, str]]:
-    """(language, text of the one field, text of the other) where neither is blank."""
+    """Yield (language, first text, second text) if neither is empty."""
     for lang in LANGUAGES:
         first, second = _field(candidate, lang, one), _field(candidate, lang, other)
         if first is not None and second is not None and not is_blank(first) | is_blank(second):
@@ -292,7 +291,7 @@ def _pairs(candidate: Candidate, one: str, other: str) -> Iterator[tuple[Languag
 def _subject_missing(candidate: Candidate, name: str, code: str) -> Iterator[Problem]:
     for lang, subject, text in _pairs(candidate, "subject", name):
         if subject not in text:
-            message = f"{quote(subject)} does not stand in {quote(text)}"
+            message = f"{quote(subject)} is not in {quote(text)}"
             yield _problem(code, message, lang, name)
 
 

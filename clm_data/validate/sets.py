@@ -1,27 +1,29 @@
-"""Findings on a whole set of candidates: what one entry alone does not show."""
+"""Problems between candidates of a set, which no candidate shows by itself."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from clm_data.dedup import similar_pairs
 from clm_data.languages import normalize_answer, normalize_text
 from clm_data.records import LANGUAGES, Candidate, Language, Problem
 from clm_data.text import is_blank, quote
 from clm_data.validate.compare import same, same_question
 
 Finding = tuple[str, Problem]
-"""(id of the candidate, what was found)."""
+"""(candidate id, problem)."""
 
 
 def set_problems(candidates: Sequence[Candidate]) -> list[Finding]:
-    """Clashing ids and conflicting truths, which entries may have and yet be kept."""
+    """Find duplicate ids and conflicting truths, which are warnings."""
     return [*duplicate_ids(candidates), *conflicting_truths(candidates)]
 
 
 def duplicate_ids(candidates: Iterable[Candidate]) -> Iterator[Finding]:
-    """Ids that a source uses twice (``1`` and ``"1"`` are one), or of another type than its others.
+    """Find ids that a source uses twice, or whose type differs from most others of the source.
 
-    Every entry concerned is found, not only the later one.
+    ``1`` and ``"1"`` are the same id. All entries with a duplicate id are reported, not only the
+    later ones.
     """
     by_source: dict[str, list[Candidate]] = {}
     for candidate in candidates:
@@ -35,14 +37,14 @@ def duplicate_ids(candidates: Iterable[Candidate]) -> Iterator[Finding]:
         odd_type = str if 2 * len(strings) <= len(members) else int
         mixed = 0 < len(strings) < len(members)
         for candidate in members:
-            twins = [other for other in by_id[str(candidate.case_id)] if other is not candidate]
-            if twins:
-                message = f"id {candidate.case_id!r} also stands as {twins[0].case_id!r}"
+            others = [other for other in by_id[str(candidate.case_id)] if other is not candidate]
+            if others:
+                message = f"id {candidate.case_id!r} is used again as {others[0].case_id!r}"
             elif mixed and isinstance(candidate.case_id, odd_type):
-                message = f"id {candidate.case_id!r} is of another type than most"
+                message = f"id {candidate.case_id!r} differs in type from most ids"
             else:
                 continue
-            twin = twins[0].id if twins else None
+            twin = others[0].id if others else None
             yield (
                 candidate.id,
                 Problem(code="duplicate-id", message=message, field="id", twin=twin),
@@ -50,10 +52,10 @@ def duplicate_ids(candidates: Iterable[Candidate]) -> Iterator[Finding]:
 
 
 def conflicting_truths(candidates: Sequence[Candidate]) -> Iterator[Finding]:
-    """Later entries that answer an earlier entry's question otherwise.
+    """Find later entries that give another answer to an earlier entry's question.
 
-    The same question: equal subjects, and prompts or rephrasings as alike as
-    :func:`compare.same_question` wants.
+    Two entries ask the same question if their subjects are equal and a prompt or rephrasing of one
+    matches a prompt or rephrasing of the other (:func:`compare.same_question`).
     """
     for lang in LANGUAGES:
         by_subject: dict[str, list[Candidate]] = {}
@@ -71,7 +73,7 @@ def conflicting_truths(candidates: Sequence[Candidate]) -> Iterator[Finding]:
 
 
 def repeated_probes(candidates: Iterable[Candidate]) -> Iterator[Finding]:
-    """Later entries whose probe asks what an earlier entry's probe asks."""
+    """Find later entries whose probe asks the same question as an earlier entry's probe."""
     used: dict[tuple[Language, str], str] = {}
     for candidate in candidates:
         for problem in repeated_probe(candidate, used):
@@ -83,19 +85,24 @@ def repeated_probes(candidates: Iterable[Candidate]) -> Iterator[Finding]:
 def repeated_probe(
     candidate: Candidate, used: Mapping[tuple[Language, str], str]
 ) -> Iterator[Problem]:
-    """Where a candidate's probe is in use; ``used`` says by whom, by :func:`probe_keys`."""
+    """Find the probes of a candidate that another entry uses.
+
+    Args:
+        candidate: The candidate to check.
+        used: Entry id by probe key (:func:`probe_keys`).
+    """
     for lang, key in probe_keys(candidate):
         first = used.get((lang, key))
         if first is not None:
             probe = candidate.probe(lang)
-            message = f"{quote((probe and probe.loc) or '')} is the probe of {first} too"
+            message = f"{quote((probe and probe.loc) or '')} is already the probe of {first}"
             yield Problem(
                 code="repeated-probe", message=message, lang=lang, field="loc", twin=first
             )
 
 
 def probe_keys(candidate: Candidate) -> Iterator[tuple[Language, str]]:
-    """(language, question normalised) of the probes that came with a candidate."""
+    """Yield (language, normalized question) of the probes of a candidate."""
     for lang in LANGUAGES:
         probe = candidate.probe(lang)
         if probe is not None and probe.loc is not None and not is_blank(probe.loc):
@@ -103,7 +110,7 @@ def probe_keys(candidate: Candidate) -> Iterator[tuple[Language, str]]:
 
 
 def duplicate_facts(candidates: Iterable[Candidate]) -> Iterator[Finding]:
-    """Later entries with an earlier entry's prompt and subject, normalised, in one language."""
+    """Find later entries with the prompt and subject of an earlier entry, after normalization."""
     seen: dict[tuple[Language, str, str], str] = {}
     for candidate in candidates:
         for lang in LANGUAGES:
@@ -114,7 +121,7 @@ def duplicate_facts(candidates: Iterable[Candidate]) -> Iterator[Finding]:
             key = (lang, normalize_text(prompt), normalize_text(subject))
             first = seen.setdefault(key, candidate.id)
             if first != candidate.id:
-                message = f"prompt {quote(prompt)} and subject are those of {first}"
+                message = f"{first} has the same subject and prompt {quote(prompt)}"
                 problem = Problem(
                     code="duplicate-fact", message=message, lang=lang, field="prompt", twin=first
                 )
@@ -122,9 +129,7 @@ def duplicate_facts(candidates: Iterable[Candidate]) -> Iterator[Finding]:
 
 
 def near_duplicates(candidates: Sequence[Candidate], threshold: float) -> Iterator[Finding]:
-    """Pairs of prompts more similar than the threshold, per language; told of the later one."""
-    from clm_data.dedup import similar_pairs
-
+    """Find later entries whose prompt is more similar to an earlier one than the threshold."""
     for lang in LANGUAGES:
         members = [
             (candidate, normalize_text(fact.prompt))
@@ -135,7 +140,7 @@ def near_duplicates(candidates: Sequence[Candidate], threshold: float) -> Iterat
         ]
         for left, right, ratio in similar_pairs([text for _, text in members], threshold):
             (first, text), (later, other) = members[left], members[right]
-            message = f"{quote(other)} is {ratio:.1%} {quote(text)} of {first.id}"
+            message = f"{quote(other)} is {ratio:.1%} similar to {quote(text)} of {first.id}"
             problem = Problem(
                 code="near-duplicate",
                 message=message,
@@ -148,7 +153,7 @@ def near_duplicates(candidates: Sequence[Candidate], threshold: float) -> Iterat
 
 
 def _conflict(one: Candidate, other: Candidate, lang: Language) -> float | None:
-    """How similar the questions are where two candidates of one subject conflict."""
+    """Similarity of the questions of two conflicting candidates; None if they do not conflict."""
     a, b = one.fact(lang), other.fact(lang)
     if a is None or b is None or same(a.ground_truth or "", b.ground_truth or "", lang):
         return None
@@ -167,7 +172,7 @@ def _conflict_problem(one: Candidate, other: Candidate, ratio: float, lang: Lang
     question = (a and a.prompt) or ""
     return Problem(
         code="conflicting-truth",
-        message=f"{quote(question)} has {quote(mine)}, but {quote(theirs)} in {other.id}",
+        message=f"{quote(question)} has the truth {quote(mine)}, but {quote(theirs)} in {other.id}",
         lang=lang,
         field="ground_truth",
         twin=other.id,

@@ -1,4 +1,4 @@
-"""Candidates, sheets of them, and what a person does to a sheet in between."""
+"""Candidates to review, and review sheets that are exported, edited and imported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Row = dict[str, str]
 
 
 def candidate(number: int, **zh: str | None) -> Candidate:
-    """A candidate on river ``number``; keywords replace Chinese texts."""
+    """A candidate about river ``number``, with Chinese texts replaced by keywords."""
     facts = {lang: example_fact(lang, number).model_dump() for lang in ("zh", "en")}
     return Candidate(
         id=f"clm-{number:012x}",
@@ -31,11 +31,12 @@ def candidate(number: int, **zh: str | None) -> Candidate:
 
 
 def candidates(count: int) -> list[Candidate]:
+    """Candidates about the rivers 1 to ``count``."""
     return [candidate(number) for number in range(1, count + 1)]
 
 
 def exported_rows(contents: Iterable[Candidate]) -> list[Row]:
-    """The rows of a sheet as a spreadsheet program holds them after opening the CSV."""
+    """The rows of an exported sheet, with cells as a spreadsheet program shows them."""
     text = write_csv([item_of(content) for content in contents]).decode("utf-8-sig")
     return list(csv.DictReader(io.StringIO(text, newline="")))
 
@@ -48,6 +49,7 @@ def csv_bytes(
     delimiter: str = ",",
     line_end: str = "\r\n",
 ) -> bytes:
+    """A CSV file with these rows, as a spreadsheet program might save it."""
     out = io.StringIO(newline="")
     writer = csv.writer(out, delimiter=delimiter, lineterminator=line_end)
     writer.writerow(columns)
@@ -55,16 +57,16 @@ def csv_bytes(
     return out.getvalue().encode(encoding)
 
 
-class Desk:
-    """A store, its candidates and a folder for sheets."""
+class ReviewFolder:
+    """A folder with a store of decisions on some candidates, and the sheets to import."""
 
     def __init__(self, folder: Path, contents: Sequence[Candidate]) -> None:
         self.folder = folder
         self.candidates = list(contents)
         self.store = Store(f"sqlite:///{folder / 'clm.db'}")
 
-    def rows(self) -> list[Row]:
-        """A fresh export of the current contents."""
+    def export_rows(self) -> list[Row]:
+        """The rows of a sheet exported now."""
         decisions = self.store.decisions()
         contents = current_contents(self.candidates, decisions)
         items = [
@@ -74,7 +76,7 @@ class Desk:
         text = write_csv(items).decode("utf-8-sig")
         return list(csv.DictReader(io.StringIO(text, newline="")))
 
-    def take(
+    def import_rows(
         self,
         sheet: Sequence[Row] | bytes,
         *,
@@ -83,6 +85,7 @@ class Desk:
         name: str = "sheet.csv",
         check: Callable[[Candidate], list[object]] | None = None,
     ) -> ImportReport:
+        """Save rows or the bytes of a file as a sheet, and import it."""
         path = self.folder / name
         path.write_bytes(sheet if isinstance(sheet, bytes) else csv_bytes(sheet))
         return import_sheet(

@@ -12,7 +12,7 @@ from clm_data.domain import Domain, load_domains
 from clm_data.errors import UserError
 from clm_data.llm.base import Completion, Message
 from clm_data.llm.offline import OfflineModel
-from clm_data.parse import read_answer, read_items, read_pieces
+from clm_data.parse import find_objects, parse_entries, parse_objects
 from clm_data.prompts import Prompts
 from clm_data.records import LANGUAGES, Candidate, Language, Origin
 from clm_data.resources import resource
@@ -64,7 +64,9 @@ def candidates(answers: list[Completion], domain: str) -> list[Candidate]:
     return [
         candidate
         for number, answer in enumerate(answers)
-        for candidate in read_answer(answer, domain=domain, label=str(number), origin=origin).kept
+        for candidate in parse_entries(
+            answer.text, domain=domain, label=str(number), origin=origin
+        ).kept
     ]
 
 
@@ -88,7 +90,7 @@ def test_all_topics_together_give_every_entry_and_defect_once(
         expected = Counter((fact.prompt, fact.rephrase_prompt) for fact in facts)
         expected += Counter((d.zh.prompt, d.zh.rephrase_prompt) for d in defects if d.zh)
         assert got == expected, domain.id
-        unread = [p.text for a in answers for p in read_pieces(a.text) if p.value is None]
+        unread = [p.text for a in answers for p in find_objects(a.text) if p.value is None]
         for defect in defects:
             if defect.raw is not None and "note" not in defect.raw:
                 said = sum(defect.raw in answer.text for answer in answers)
@@ -120,16 +122,16 @@ def test_used_subjects_are_not_said_again(domains: dict[str, Domain]) -> None:
     domain = domains["physics"]
     subjects = tuple(entry.zh.subject for entry in bank.load_domain("physics"))
     answers = hold(domain, 0, used=subjects, turns=1)
-    assert read_items(answers[0].text) == []
+    assert parse_objects(answers[0].text) == []
     english = tuple(entry.en.subject for entry in bank.load_domain("physics"))
-    assert read_items(hold(domain, 0, lang="en", used=english, turns=1)[0].text) == []
+    assert parse_objects(hold(domain, 0, lang="en", used=english, turns=1)[0].text) == []
 
 
 def test_an_exhausted_topic_says_so_with_an_empty_list(domains: dict[str, Domain]) -> None:
     last = hold(domains["sports"], 1, turns=5)[-1]
     assert last.text.endswith("[]")
     assert last.text != "[]"
-    assert read_pieces(last.text) == []
+    assert find_objects(last.text) == []
     assert last.finish_reason == "stop"
 
 
@@ -152,7 +154,7 @@ def test_answers_come_in_many_shapes_and_some_are_cut_off(domains: dict[str, Dom
     cut = [answer for answer in answers if answer.finish_reason == "length"]
     assert cut
     for answer in cut:
-        assert read_pieces(answer.text)[-1].value is None
+        assert find_objects(answer.text)[-1].value is None
 
 
 def test_what_was_cut_off_comes_again_in_the_next_turn(domains: dict[str, Domain]) -> None:
@@ -162,9 +164,9 @@ def test_what_was_cut_off_comes_again_in_the_next_turn(domains: dict[str, Domain
             first, second = hold(domain, topic, turns=2)
             if first.finish_reason == "length":
                 seen += 1
-                lost = read_pieces(first.text)[-1].text
+                lost = find_objects(first.text)[-1].text
                 prompt = lost.split('"prompt": "')[1].split('"')[0]
-                (again,) = [i for i in read_items(second.text) if i["zh"]["prompt"] == prompt]
+                (again,) = [i for i in parse_objects(second.text) if i["zh"]["prompt"] == prompt]
                 assert again["en"]["rephrase_prompt"]
     assert seen
 
@@ -172,7 +174,7 @@ def test_what_was_cut_off_comes_again_in_the_next_turn(domains: dict[str, Domain
 def test_about_as_many_as_asked(domains: dict[str, Domain]) -> None:
     for count in (1, 2, 3):
         (answer,) = hold(domains["astronomy"], 0, count=count, turns=1)
-        assert len(read_pieces(answer.text)) in range(max(1, count - 1), count + 2)
+        assert len(find_objects(answer.text)) in range(max(1, count - 1), count + 2)
 
 
 def test_a_domain_of_the_users_own_is_one_clear_line(domains: dict[str, Domain]) -> None:

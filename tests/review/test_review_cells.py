@@ -40,8 +40,8 @@ def _items(cells: list[str]) -> list[Item]:
     ]
 
 
-def _same(items: list[Item], data: bytes, path: Path) -> int:
-    """Cells that came back as they were; every one is compared."""
+def _assert_round_trip(items: list[Item], data: bytes, path: Path) -> int:
+    """Check that every cell is read unchanged, and return their number."""
     path.write_bytes(data)
     rows = read_sheet(path)
     assert [row.cells["id"] for row in rows] == [item.id for item in items]
@@ -50,7 +50,7 @@ def _same(items: list[Item], data: bytes, path: Path) -> int:
     return len(items) * len(TEXT_FIELDS)
 
 
-def test_ten_thousand_cells_survive_csv_in_every_encoding(tmp_path: Path) -> None:
+def test_ten_thousand_cells_round_trip_through_csv_in_every_encoding(tmp_path: Path) -> None:
     compared = dict.fromkeys(ENCODINGS, 0)
 
     @settings(max_examples=105, deadline=None, suppress_health_check=PATIENT)
@@ -58,14 +58,16 @@ def test_ten_thousand_cells_survive_csv_in_every_encoding(tmp_path: Path) -> Non
     def check(cells: list[str]) -> None:
         items = _items(cells)
         for encoding in ENCODINGS:
-            compared[encoding] += _same(items, write_csv(items, encoding), tmp_path / "sheet.csv")
+            compared[encoding] += _assert_round_trip(
+                items, write_csv(items, encoding), tmp_path / "sheet.csv"
+            )
 
     check()
     assert set(compared) == {"utf-8-sig", "utf-8", "gb18030"}
     assert min(compared.values()) >= 10_000
 
 
-def test_cells_survive_xlsx(tmp_path: Path) -> None:
+def test_cells_round_trip_through_xlsx(tmp_path: Path) -> None:
     compared = 0
 
     @settings(max_examples=15, deadline=None, suppress_health_check=PATIENT)
@@ -73,7 +75,7 @@ def test_cells_survive_xlsx(tmp_path: Path) -> None:
     def check(cells: list[str]) -> None:
         nonlocal compared
         items = _items(cells)
-        compared += _same(items, write_xlsx(items, "guide"), tmp_path / "sheet.xlsx")
+        compared += _assert_round_trip(items, write_xlsx(items, "guide"), tmp_path / "sheet.xlsx")
 
     check()
     assert compared >= 1_000
@@ -81,7 +83,7 @@ def test_cells_survive_xlsx(tmp_path: Path) -> None:
 
 @settings(max_examples=500, deadline=None)
 @given(CELLS)
-def test_decode_undoes_encode_and_no_cell_starts_a_formula(text: str) -> None:
+def test_decode_inverts_encode_and_no_cell_starts_a_formula(text: str) -> None:
     cell = encode(text)
     assert decode(cell) == text
     assert cell[:1] not in set("\t\r\n")
@@ -90,29 +92,29 @@ def test_decode_undoes_encode_and_no_cell_starts_a_formula(text: str) -> None:
 
 @settings(max_examples=500, deadline=None)
 @given(CELLS)
-def test_an_untouched_cell_is_never_an_edit(text: str) -> None:
+def test_an_unchanged_cell_is_never_an_edit(text: str) -> None:
     assert new_text(text, decode(encode(text))) == text
 
 
 @pytest.mark.parametrize(
     "text", ["=1+1", "+86", "-5", "@home", "\t=1", "  =1", "＝1", "－5", "＠家", "＋1", "\n=1"]
 )
-def test_formula_starts_get_an_apostrophe(text: str) -> None:
+def test_texts_that_start_a_formula_get_an_apostrophe(text: str) -> None:
     assert encode(text) == "'" + text
 
 
 @pytest.mark.parametrize("text", ["007", "1949-10-01", "October 1, 1949", "2-1", "10:30", "1E5"])
-def test_what_a_spreadsheet_would_rewrite_gets_an_apostrophe(text: str) -> None:
+def test_texts_that_a_spreadsheet_would_reformat_get_an_apostrophe(text: str) -> None:
     assert encode(text) == "'" + text
 
 
 @pytest.mark.parametrize("text", ["周树人", "1949", "3.14", "'tis", "''quoted''", "May", "", " "])
-def test_other_texts_go_out_as_they_are(text: str) -> None:
+def test_other_texts_are_written_unchanged(text: str) -> None:
     assert encode(text) == text
 
 
 @pytest.mark.parametrize(
-    ("old", "found", "new"),
+    ("old", "returned", "new"),
     [
         ("-5", "-5", "-5"),
         ("-5", "-6", "-6"),
@@ -122,8 +124,8 @@ def test_other_texts_go_out_as_they_are(text: str) -> None:
         ("tis", "'tis", "'tis"),
     ],
 )
-def test_an_edit_is_read_without_what_the_sheet_added(old: str, found: str, new: str) -> None:
-    assert new_text(old, found) == new
+def test_an_edit_is_read_without_the_added_apostrophe(old: str, returned: str, new: str) -> None:
+    assert new_text(old, returned) == new
 
 
 @pytest.mark.parametrize(
@@ -149,7 +151,7 @@ def test_an_edit_is_read_without_what_the_sheet_added(old: str, found: str, new:
         ("王㐀a", "王?a"),
     ],
 )
-def test_what_excel_makes_of_texts_is_recognised(old: str, new: str) -> None:
+def test_changes_made_by_excel_are_recognized(old: str, new: str) -> None:
     assert damage(old, new) is not None
 
 
@@ -168,5 +170,5 @@ def test_what_excel_makes_of_texts_is_recognised(old: str, new: str) -> None:
         ("007", "008"),
     ],
 )
-def test_what_people_write_is_not_taken_for_damage(old: str, new: str) -> None:
+def test_edits_by_people_are_not_taken_for_damage(old: str, new: str) -> None:
     assert damage(old, new) is None

@@ -1,4 +1,4 @@
-"""The commands on a real workspace, and ``kill -9`` in the middle of an import."""
+"""The review commands on a real workspace, and imports killed with SIGKILL."""
 
 from __future__ import annotations
 
@@ -39,73 +39,73 @@ def _json(capsys: pytest.CaptureFixture[str]) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
-def _in(workspace_folder: Path, *words: str) -> int:
+def _review(workspace_folder: Path, *words: str) -> int:
     return run(["--workspace", str(workspace_folder), "review", *words])
 
 
-def test_a_sheet_goes_out_and_its_verdicts_come_in(
+def test_verdicts_in_an_exported_sheet_can_be_imported(
     workspace_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sheet = workspace_folder / "sheet.csv"
-    assert _in(workspace_folder, "export", "--out", str(sheet), "--json") == 0
+    assert _review(workspace_folder, "export", "--out", str(sheet), "--json") == 0
     assert _json(capsys) == {"file": str(sheet), "entries": COUNT, "too_long": []}
     rows = _rows(sheet)
     rows[0] |= {"verdict": "通过"}
     rows[1] |= {"verdict": "reject", "note": "假"}
     rows[2] |= {"verdict": "accept", "zh_target_new": "别的"}
     sheet.write_bytes(csv_bytes(rows, encoding="gb18030"))
-    assert _in(workspace_folder, "import", str(sheet), "--reviewer", "Li", "--dry-run") == 0
+    assert _review(workspace_folder, "import", str(sheet), "--reviewer", "Li", "--dry-run") == 0
     assert "2 would be applied" in capsys.readouterr().out
     assert _decisions(workspace_folder) == []
-    assert _in(workspace_folder, "import", str(sheet), "--reviewer", "Li", "--strict") == 1
+    assert _review(workspace_folder, "import", str(sheet), "--reviewer", "Li", "--strict") == 1
     out = capsys.readouterr().out
     assert "2 applied (1 accept, 1 reject, 0 fix)" in out
     assert f"conflict: row 4, {rows[2]['id']}: zh_target_new: edited" in out
-    assert _in(workspace_folder, "import", str(sheet), "--reviewer", "Li", "--json") == 0
+    assert _review(workspace_folder, "import", str(sheet), "--reviewer", "Li", "--json") == 0
     (report,) = _json(capsys)
     assert (report["repeated"], report["undecided"], len(report["conflicts"])) == (2, COUNT - 3, 1)
-    assert _in(workspace_folder, "status", "--json") == 0
+    assert _review(workspace_folder, "status", "--json") == 0
     status = {row["domain"]: row for row in _json(capsys)}
     assert list(status) == [name for name in status if name in DOMAINS]
     total = {name: sum(row[name] for row in status.values()) for name in ("accepted", "rejected")}
     assert total == {"accepted": 1, "rejected": 1}
     assert sum(row["entries"] for row in status.values()) == COUNT - 1
-    assert _in(workspace_folder, "status") == 0
+    assert _review(workspace_folder, "status") == 0
     assert "unreviewed" in capsys.readouterr().out
 
 
-def test_export_narrows_widens_and_guards(
+def test_export_selects_entries_and_does_not_overwrite_a_sheet(
     workspace_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sheet = workspace_folder / "sheet.csv"
     one = ["export", "--out", str(sheet), "--domain", "physics"]
-    assert _in(workspace_folder, *one, "--limit", "2") == 0
+    assert _review(workspace_folder, *one, "--limit", "2") == 0
     assert [row["domain"] for row in _rows(sheet)] == ["physics"] * 2
-    assert _in(workspace_folder, *one) == 2
+    assert _review(workspace_folder, *one) == 2
     assert "--force" in capsys.readouterr().err
-    assert _in(workspace_folder, *one, "--all", "--force") == 0
+    assert _review(workspace_folder, *one, "--all", "--force") == 0
     rows = _rows(sheet)
     assert len(rows) == len(bank.load_domain("physics")) + 1
     assert "subject-not-in-prompt" in rows[-1]["problems"]
-    assert _in(workspace_folder, "export", "--domain", "phisics") == 2
+    assert _review(workspace_folder, "export", "--domain", "phisics") == 2
     assert "did you mean physics" in capsys.readouterr().err
 
 
-def test_a_fix_mends_a_rejected_entry_and_accept_alone_does_not(
+def test_a_rejected_entry_can_be_fixed_but_not_accepted_unchanged(
     workspace_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sheet = workspace_folder / "sheet.csv"
-    assert _in(workspace_folder, "export", "--out", str(sheet), "--all") == 0
+    assert _review(workspace_folder, "export", "--out", str(sheet), "--all") == 0
     bad = _rows(sheet)[-1]
     sheet.write_bytes(csv_bytes([bad | {"verdict": "accept"}]))
     capsys.readouterr()
-    assert _in(workspace_folder, "import", str(sheet), "--reviewer", "Li") == 0
-    assert "kept out of the dataset until subject-not-in-prompt" in capsys.readouterr().out
+    assert _review(workspace_folder, "import", str(sheet), "--reviewer", "Li") == 0
+    assert "not in the dataset until subject-not-in-prompt" in capsys.readouterr().out
     fixed = bad | {"verdict": "fix", "zh_subject": "声音", "zh_prompt": "声音在水里的传播快于"}
     fixed |= {"zh_ground_truth": "空气中", "zh_target_new": "钢铁中"}
     fixed |= {"zh_rephrase_prompt": "跟水里相比，声音走得更慢的地方是在"}
     sheet.write_bytes(csv_bytes([fixed]))
-    assert _in(workspace_folder, "import", str(sheet), "--reviewer", "Li", "--json") == 0
+    assert _review(workspace_folder, "import", str(sheet), "--reviewer", "Li", "--json") == 0
     (report,) = _json(capsys)
     assert (report["applied"]["fix"], report["conflicts"]) == (1, [])
     assert _decisions(workspace_folder)[-1].fixed == {
@@ -117,12 +117,12 @@ def test_a_fix_mends_a_rejected_entry_and_accept_alone_does_not(
     }
 
 
-def test_a_broken_sheet_is_one_line_and_exit_code_2(
+def test_an_invalid_sheet_is_a_one_line_error_with_exit_code_2(
     workspace_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sheet = workspace_folder / "sheet.csv"
     sheet.write_text("id,verdict\nclm-1,accept\n", encoding="utf-8")
-    assert _in(workspace_folder, "import", str(sheet)) == 2
+    assert _review(workspace_folder, "import", str(sheet)) == 2
     error = capsys.readouterr().err
     assert "column 'content_hash' is missing" in error
     assert error.count("\n") == 1
@@ -131,11 +131,11 @@ def test_a_broken_sheet_is_one_line_and_exit_code_2(
 @pytest.mark.parametrize(
     "kills", [3, pytest.param(20, marks=pytest.mark.slow)], ids=["few", "many"]
 )
-def test_killed_imports_store_all_or_nothing_and_the_next_one_ends_right(
+def test_a_killed_import_stores_all_or_nothing_and_can_be_repeated(
     kills: int, workspace_folder: Path
 ) -> None:
     sheet = workspace_folder / "sheet.csv"
-    assert _in(workspace_folder, "export", "--out", str(sheet)) == 0
+    assert _review(workspace_folder, "export", "--out", str(sheet)) == 0
     verdicts = ("accept", "reject", "accept")
     rows = _rows(sheet)
     for number, row in enumerate(rows):
@@ -156,7 +156,7 @@ def test_killed_imports_store_all_or_nothing_and_the_next_one_ends_right(
     length = time.monotonic() - start
     chance = random.Random(5)
     pristine = {path: path.read_bytes() for path in workspace_folder.glob("clm.db*")}
-    ended = []
+    results = []
     for _ in range(kills):
         for path in workspace_folder.glob("clm.db*"):
             path.unlink()
@@ -168,6 +168,6 @@ def test_killed_imports_store_all_or_nothing_and_the_next_one_ends_right(
         process.wait()
         assert len(_decisions(workspace_folder)) in {0, COUNT}
         subprocess.run(command, check=True, capture_output=True)
-        ended.append(_decisions(workspace_folder))
-    assert [decision.note for decision in ended[0]] == [row["note"] for row in rows]
-    assert all(decisions == ended[0] for decisions in ended)
+        results.append(_decisions(workspace_folder))
+    assert [decision.note for decision in results[0]] == [row["note"] for row in rows]
+    assert all(decisions == results[0] for decisions in results)

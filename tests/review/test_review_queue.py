@@ -53,13 +53,13 @@ def test_missing_texts_are_empty() -> None:
     assert (texts["zh.subject"], texts["en.prompt"]) == ("", "")
 
 
-def test_the_queue_holds_unreviewed_entries_in_order_with_their_warnings() -> None:
+def test_the_queue_contains_unreviewed_entries_in_order_with_their_warnings() -> None:
     queue = build_queue(ENTRIES, [(IDS[2], WARNING)], {IDS[0]: "accepted", IDS[1]: "fixed"})
     assert [item.id for item in queue.items] == IDS[2:]
     assert [item.problems for item in queue.items] == [(WARNING,), ()]
 
 
-def test_any_status_shows_the_status_and_the_number_of_decisions() -> None:
+def test_reviewed_entries_have_a_status_and_a_number_of_decisions() -> None:
     decision = Decision(entry_id=IDS[0], content_hash="0", verdict="accept", reviewer="Li")
     queue = build_queue(
         ENTRIES, [], {IDS[0]: "accepted"}, decisions=[decision, decision], unreviewed_only=False
@@ -68,39 +68,39 @@ def test_any_status_shows_the_status_and_the_number_of_decisions() -> None:
     assert [item.decisions for item in queue.items] == [2, 0, 0, 0]
 
 
-def test_domain_and_limit_narrow_the_queue() -> None:
+def test_domains_and_limit_restrict_the_queue() -> None:
     rivers = build_queue(ENTRIES, [], {}, domains=["rivers"])
     assert [item.id for item in rivers.items] == [IDS[0], IDS[2]]
     assert [item.id for item in build_queue(ENTRIES, [], {}, limit=3).items] == IDS[:3]
 
 
-def test_rejected_entries_come_last_if_a_person_can_mend_them() -> None:
-    mendable, refused = candidate(8, subject=""), candidate(9)
+def test_rejected_entries_that_can_be_fixed_come_last() -> None:
+    fixable, refused = candidate(8, subject=""), candidate(9)
     queue = build_queue(
         ENTRIES,
         [],
         {},
         rejected=[
             Rejection(stage="parse", id="x#1", domain=None, problems=(WARNING,), content="text"),
-            _rejection(mendable),
+            _rejection(fixable),
             _rejection(refused, "review"),
         ],
-        contents={mendable.id: mendable, refused.id: refused},
+        contents={fixable.id: fixable, refused.id: refused},
         unreviewed_only=False,
     )
-    assert [item.id for item in queue.items] == [*IDS, mendable.id, refused.id]
+    assert [item.id for item in queue.items] == [*IDS, fixable.id, refused.id]
     assert queue.items[-2].problems[0].code == "empty-field"
     assert [item.status for item in queue.items[-2:]] == ["unreviewed", "rejected"]
 
 
-def test_what_no_cell_can_hold_is_named_and_left_out() -> None:
+def test_entries_too_long_for_a_cell_are_left_out_and_listed() -> None:
     long = candidate(8, prompt="长" * (MAX_CELL + 1))
     queue = build_queue(ENTRIES, [], {}, rejected=[_rejection(long)], contents={long.id: long})
     assert [item.id for item in queue.items] == IDS
     assert queue.too_long == (long.id,)
 
 
-def test_problems_are_told_in_both_languages_one_a_line() -> None:
+def test_problems_are_described_in_both_languages_one_per_line() -> None:
     number = Problem(code="duplicate-id", message="clm-1", field="id")
     first, second = describe([WARNING, number]).split("\n")
     assert first == (
@@ -109,7 +109,7 @@ def test_problems_are_told_in_both_languages_one_a_line() -> None:
     assert second.startswith("提醒 warning | id | duplicate-id |")
 
 
-def test_status_counts_every_entry_once_by_domain_in_the_order_of_the_file() -> None:
+def test_every_entry_is_counted_once_by_domain_in_the_order_of_the_domains() -> None:
     rows = count_by_domain(
         ENTRIES,
         {IDS[0]: "accepted", IDS[1]: "fixed"},
@@ -125,5 +125,5 @@ def test_status_counts_every_entry_once_by_domain_in_the_order_of_the_file() -> 
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_status_of_nothing_is_nothing(count: int) -> None:
+def test_only_domains_with_entries_are_counted(count: int) -> None:
     assert len(count_by_domain(ENTRIES[:count], {}, [])) == count

@@ -22,7 +22,7 @@ def _read(data: bytes, folder: Path, name: str = "sheet.csv") -> list[Row]:
     return [dict(row.cells) for row in read_sheet(path)]
 
 
-def test_columns_stand_side_by_side_in_both_languages() -> None:
+def test_the_columns_of_both_languages_alternate() -> None:
     assert COLUMNS[:7] == (
         "id", "content_hash", "domain", "zh_prompt", "en_prompt", "zh_subject", "en_subject",
     )  # fmt: skip
@@ -34,14 +34,14 @@ def test_excel_opens_the_default_csv_as_utf8() -> None:
     assert write_csv([item_of(candidate(1))]).startswith(b"\xef\xbb\xbfid,content_hash,")
 
 
-def test_problems_stand_in_the_sheet_in_both_languages() -> None:
+def test_problems_are_described_in_both_languages() -> None:
     problem = Problem(code="number-mismatch", message="3 and 4", lang="en", field="prompt")
     cell = write_csv([item_of(candidate(1), [problem])]).decode("utf-8-sig")
     for words in ("en.prompt", "中英文数字不一致", "numbers differ", "3 and 4", "warning", "提醒"):
         assert words in cell
 
 
-def test_an_encoding_that_is_not_offered_is_refused() -> None:
+def test_an_unsupported_encoding_is_an_error() -> None:
     with pytest.raises(UserError, match="latin-1"):
         write_csv([], "latin-1")
 
@@ -49,7 +49,7 @@ def test_an_encoding_that_is_not_offered_is_refused() -> None:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gb18030", "utf-16"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("line_end", ["\r\n", "\n"])
-def test_a_sheet_is_read_however_it_was_saved(
+def test_a_sheet_is_read_in_every_encoding_and_csv_dialect(
     encoding: str, delimiter: str, line_end: str, tmp_path: Path
 ) -> None:
     rows = exported_rows(candidates(3))
@@ -58,13 +58,13 @@ def test_a_sheet_is_read_however_it_was_saved(
     assert _read(data, tmp_path) == rows
 
 
-def test_utf16_big_endian_with_its_mark_is_read(tmp_path: Path) -> None:
+def test_big_endian_utf16_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     rows = exported_rows(candidates(2))
     data = b"\xfe\xff" + csv_bytes(rows, encoding="utf-16-be", delimiter="\t")
     assert _read(data, tmp_path) == rows
 
 
-def test_a_few_bytes_that_two_encodings_share_are_marked(tmp_path: Path) -> None:
+def test_bytes_valid_in_two_encodings_get_a_byte_order_mark(tmp_path: Path) -> None:
     item = item_of(candidate(1, prompt="模"))
     only = item.__class__(item.id, item.content_hash, None, dict.fromkeys(TEXT_FIELDS, "模"))
     data = write_csv([only], "gb18030")
@@ -72,7 +72,7 @@ def test_a_few_bytes_that_two_encodings_share_are_marked(tmp_path: Path) -> None
     assert _read(data, tmp_path)[0]["zh_prompt"] == "模"
 
 
-def test_columns_may_move_be_added_or_missing_and_be_named_in_any_case(tmp_path: Path) -> None:
+def test_columns_may_be_moved_added_missing_and_named_in_any_case(tmp_path: Path) -> None:
     rows = exported_rows(candidates(2))
     kept = ["verdict", "note", "zh_prompt", "content_hash", "id"]
     header = [" VERDICT ", "my own column", "Note", "ZH prompt", "Content-Hash", "ＩＤ"]
@@ -82,20 +82,20 @@ def test_columns_may_move_be_added_or_missing_and_be_named_in_any_case(tmp_path:
 
 
 @pytest.mark.parametrize("column", ["id", "content_hash", "verdict"])
-def test_a_needed_column_that_is_missing_is_named(column: str, tmp_path: Path) -> None:
+def test_the_error_names_a_missing_required_column(column: str, tmp_path: Path) -> None:
     columns = [name for name in COLUMNS if name != column]
     data = csv_bytes(exported_rows(candidates(1)), columns=columns)
     with pytest.raises(InputFileError, match=f"'{column}' is missing"):
         _read(data, tmp_path)
 
 
-def test_a_column_that_stands_twice_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_duplicate_column(tmp_path: Path) -> None:
     data = csv_bytes(exported_rows(candidates(1)), columns=[*COLUMNS, "verdict"])
-    with pytest.raises(InputFileError, match="'verdict' stands twice"):
+    with pytest.raises(InputFileError, match="'verdict' appears twice"):
         _read(data, tmp_path)
 
 
-def test_blank_rows_are_skipped_and_numbers_stay_those_of_the_spreadsheet(tmp_path: Path) -> None:
+def test_empty_rows_are_skipped_and_row_numbers_match_the_spreadsheet(tmp_path: Path) -> None:
     rows = exported_rows(candidates(2))
     data = csv_bytes([rows[0], {}, {"note": "  "}, rows[1]])
     path = tmp_path / "sheet.csv"
@@ -103,7 +103,7 @@ def test_blank_rows_are_skipped_and_numbers_stay_those_of_the_spreadsheet(tmp_pa
     assert [row.number for row in read_sheet(path)] == [2, 5]
 
 
-def test_short_rows_are_read_as_blank_at_the_end(tmp_path: Path) -> None:
+def test_missing_cells_at_the_end_of_a_row_are_empty(tmp_path: Path) -> None:
     data = csv_bytes(exported_rows(candidates(1))).rstrip(b"\r\n,")
     assert _read(data, tmp_path)[0]["reviewer"] == ""
 
@@ -116,21 +116,23 @@ def test_short_rows_are_read_as_blank_at_the_end(tmp_path: Path) -> None:
         (b"\xd0\xcf\x11\xe0old", "xls"),
         (b"PK\x03\x04broken", "XLSX"),
         (b"id,\xff\xff\xff", "neither UTF-8 nor GB18030"),
-        (b'id,content_hash,verdict\r\n1,2,"cut', "not whole"),
+        (b'id,content_hash,verdict\r\n1,2,"cut', "not valid CSV"),
     ],
 )
-def test_what_is_no_sheet_is_refused_in_one_line(data: bytes, words: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_sheet_is_a_one_line_error(
+    data: bytes, words: str, tmp_path: Path
+) -> None:
     with pytest.raises(InputFileError, match=words) as caught:
         _read(data, tmp_path)
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputFileError, match=r"gone\.csv"):
         read_sheet(tmp_path / "gone.csv")
 
 
-def test_xlsx_holds_text_a_frozen_header_verdicts_to_choose_and_the_guidelines() -> None:
+def test_xlsx_has_text_cells_a_frozen_header_a_verdict_list_and_the_guidelines() -> None:
     data = write_xlsx([item_of(candidate(1, prompt="=1+1", subject="#N/A"))], "规则\n=rule")
     book = openpyxl.load_workbook(io.BytesIO(data))
     sheet = book["review"]
@@ -151,7 +153,7 @@ def test_equal_items_give_equal_xlsx_bytes() -> None:
         assert {info.date_time[0] for info in archive.infolist()} == {1980}
 
 
-def test_a_workbook_that_was_edited_and_saved_is_read(tmp_path: Path) -> None:
+def test_an_edited_workbook_is_read_and_retyped_cells_are_marked(tmp_path: Path) -> None:
     contents = candidates(2)
     book = openpyxl.load_workbook(io.BytesIO(write_xlsx(map(item_of, contents), "guide")))
     sheet = book["review"]
@@ -172,12 +174,12 @@ def test_a_workbook_that_was_edited_and_saved_is_read(tmp_path: Path) -> None:
     assert second.cells["zh_prompt"] == contents[1].zh.prompt  # type: ignore[union-attr]
 
 
-def test_write_sheet_chooses_by_ending_and_guards_what_is_there(tmp_path: Path) -> None:
+def test_write_sheet_chooses_the_format_by_name_and_does_not_overwrite(tmp_path: Path) -> None:
     items = [item_of(candidate(1))]
     for name in ("a.csv", "a.XLSX"):
         write_sheet(items, tmp_path / name)
         assert read_sheet(tmp_path / name)[0].cells["id"] == items[0].id
-    with pytest.raises(UserError, match="may hold verdicts"):
+    with pytest.raises(UserError, match="may contain verdicts"):
         write_sheet(items, tmp_path / "a.csv")
     write_sheet([], tmp_path / "a.csv", force=True)
     assert read_sheet(tmp_path / "a.csv") == []
@@ -186,7 +188,7 @@ def test_write_sheet_chooses_by_ending_and_guards_what_is_there(tmp_path: Path) 
     assert {path.name for path in tmp_path.iterdir()} == {"a.csv", "a.XLSX"}
 
 
-def test_the_xlsx_sheet_carries_both_guidelines(tmp_path: Path) -> None:
+def test_the_xlsx_sheet_contains_the_guidelines_in_both_languages(tmp_path: Path) -> None:
     write_sheet([], tmp_path / "a.xlsx")
     lines = openpyxl.load_workbook(tmp_path / "a.xlsx")["guidelines"].iter_rows(values_only=True)
     text = "\n".join(str(line[0] or "") for line in lines)

@@ -51,7 +51,7 @@ def test_export_does_not_overwrite_a_sheet_unless_forced(
 ) -> None:
     out = tmp_path / "sheet.csv"
     out.write_text("verdicts", encoding="utf-8")
-    with pytest.raises(UserError, match="may hold verdicts"):
+    with pytest.raises(UserError, match="may contain verdicts"):
         export_sheet(workspace, out)
     assert out.read_text(encoding="utf-8") == "verdicts"
     assert export_sheet(workspace, out, force=True).entries == len(read_rows(out))

@@ -26,7 +26,7 @@ def zsre(side: Mapping[str, str]) -> dict[str, Any]:
     return {
         "subject": side["subject"],
         "src": side["prompt"],
-        "pred": "what a model said",
+        "pred": "a model answer",
         "rephrase": side["rephrase_prompt"],
         "alt": side["target_new"],
         "answers": [side["ground_truth"], "another name"],
@@ -101,13 +101,13 @@ def saved(folder: Path, rows: Any, name: str = "made.json") -> Path:
 
 
 @pytest.mark.parametrize("label", ROWS)
-def test_each_format_is_recognised_and_read(tmp_path: Path, label: str) -> None:
+def test_each_format_is_detected_and_read(tmp_path: Path, label: str) -> None:
     name, rows, languages = ROWS[label]
     source = read_file(saved(tmp_path, rows), licence="MIT")
     assert (source.format, source.rows, source.licence) == (name, rows, "MIT")
-    sifted = candidates_of([source])
-    (found,) = sifted.kept
-    assert sifted.rejected == ()
+    result = candidates_of([source])
+    (found,) = result.kept
+    assert result.rejected == ()
     assert found.origin == Origin(kind="import", name="made.json", licence="MIT")
     for lang in ("zh", "en"):
         expected = LooseFact(**FACTS[lang]) if lang in languages else None
@@ -116,11 +116,11 @@ def test_each_format_is_recognised_and_read(tmp_path: Path, label: str) -> None:
             assert found.probe(lang) == LooseProbe(**PROBES[lang])
 
 
-def test_every_format_has_a_fixture_here() -> None:
+def test_every_format_has_an_example_in_this_module() -> None:
     assert {name for name, _, _ in ROWS.values()} | {"csv"} == FORMATS.keys()
 
 
-def test_domain_and_case_id_come_along() -> None:
+def test_domain_and_case_id_are_read() -> None:
     (ours,) = candidates_of([file_of([OURS], "clm-data")]).kept
     (parallel,) = candidates_of([file_of([PARALLEL], "clm-data")]).kept
     (counterfact,) = candidates_of([file_of([COUNTERFACT], "counterfact")]).kept
@@ -142,7 +142,7 @@ def test_domain_and_case_id_come_along() -> None:
         ("zh_{}", "{}"),
     ],
 )
-def test_csv_with_our_names_or_the_published_ones(tmp_path: Path, names: tuple[str, str]) -> None:
+def test_csv_columns_may_have_any_supported_prefix(tmp_path: Path, names: tuple[str, str]) -> None:
     row = {names[0].format(name): text for name, text in ZH.items()}
     row |= {names[1].format(name): text for name, text in EN.items()}
     out = io.StringIO()
@@ -161,14 +161,14 @@ def test_csv_with_our_names_or_the_published_ones(tmp_path: Path, names: tuple[s
     )
 
 
-def test_unknown_fields_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputFileError, match=r"rows with question, answer are of no known format"):
+def test_an_unknown_format_is_reported_with_its_fields(tmp_path: Path) -> None:
+    with pytest.raises(InputFileError, match="no known format has rows with question, answer"):
         read_file(saved(tmp_path, [{"question": "a", "answer": "b"}]))
-    with pytest.raises(InputFileError, match="no objects are of no known format"):
+    with pytest.raises(InputFileError, match="no known format has rows with no JSON objects"):
         read_file(saved(tmp_path, [1, 2]))
 
 
-def test_named_format_must_exist_and_fit(tmp_path: Path) -> None:
+def test_a_given_format_must_exist_and_match(tmp_path: Path) -> None:
     path = saved(tmp_path, [{"case_id": 1, **ZH}])
     assert read_file(path, "clm-bench-mix").format == "clm-bench-mix"
     with pytest.raises(UnknownNameError, match="did you mean counterfact"):
@@ -177,7 +177,7 @@ def test_named_format_must_exist_and_fit(tmp_path: Path) -> None:
         read_file(path, "zsre")
 
 
-def test_a_record_of_ours_must_keep_its_schema(tmp_path: Path) -> None:
+def test_a_clm_data_record_must_match_its_schema(tmp_path: Path) -> None:
     record = {
         "id": "clm-1",
         "case_id": 0.5,
@@ -212,12 +212,16 @@ def test_a_record_of_ours_must_keep_its_schema(tmp_path: Path) -> None:
 def test_unreadable_rows_are_rejected_with_their_content(
     rows: list[Any], format: str, reason: str
 ) -> None:
-    sifted = candidates_of([file_of(rows, format)])
-    assert sifted.kept == ()
-    (gone,) = sifted.rejected
-    assert (gone.stage, gone.id, gone.code) == ("parse", "made.json#1", "unreadable-answer")
-    assert gone.problems[0].message.startswith(reason)
-    assert gone.content == rows[0]
+    result = candidates_of([file_of(rows, format)])
+    assert result.kept == ()
+    (rejection,) = result.rejected
+    assert (rejection.stage, rejection.id, rejection.code) == (
+        "parse",
+        "made.json#1",
+        "unreadable-answer",
+    )
+    assert rejection.problems[0].message.startswith(reason)
+    assert rejection.content == rows[0]
 
 
 def numbered(number: int | str, lang: Language = "zh", **changes: Any) -> dict[str, Any]:
@@ -248,7 +252,7 @@ def test_mixed_rows_are_paired_by_script_and_id(
     assert [sides(candidate) for candidate in found] == expected
 
 
-def test_halves_with_other_ids_are_not_paired() -> None:
+def test_files_with_different_ids_are_not_paired() -> None:
     zh = file_of([numbered(1), numbered(2, target_new="x")], "clm-bench-zh", "zh.json")
     rows = [with_english_names(numbered(n, "en", target_new=str(n))) for n in (2, 1)]
     en = file_of(rows, "clm-bench-en", "en.json")
@@ -256,7 +260,7 @@ def test_halves_with_other_ids_are_not_paired() -> None:
     assert [sides(candidate) for candidate in found] == ["zh", "zh", "en", "en"]
 
 
-def test_paired_halves_share_an_origin() -> None:
+def test_a_pair_of_files_has_one_origin() -> None:
     zh = SourceFile("zh.json", "clm-bench-zh", "1", [numbered(1)], "MIT")
     row = with_english_names(numbered(1, "en"))
     both = [zh, SourceFile("en.json", "clm-bench-en", "2", [row], "MIT")]
@@ -266,7 +270,7 @@ def test_paired_halves_share_an_origin() -> None:
     assert candidates_of(mixed).kept[0].origin.licence is None
 
 
-def test_repetitions_in_a_file_stay_and_those_across_files_do_not() -> None:
+def test_repetitions_within_a_file_are_kept_and_across_files_are_dropped() -> None:
     twice = file_of([numbered(1), numbered(2)], "clm-bench-zh", "a.json")
     once = file_of([numbered(3)], "clm-bench-zh", "b.json")
     found = candidates_of([twice, once]).kept
@@ -276,7 +280,9 @@ def test_repetitions_in_a_file_stay_and_those_across_files_do_not() -> None:
     assert [(c.case_id, c.origin.name) for c in found] == [(3, "b.json"), (2, "a.json")]
 
 
-def test_published_sample_is_300_candidates_in_any_combination(sample_folder: Path) -> None:
+def test_the_published_sample_gives_300_candidates_in_any_combination_of_files(
+    sample_folder: Path,
+) -> None:
     files = {name: read_file(sample_folder / name) for name in PUBLISHED_FILES}
     formats = [file.format for file in files.values()]
     assert formats == ["clm-bench-zh", "clm-bench-en", "clm-bench-mix"]

@@ -26,7 +26,7 @@ def written(folder: Path, data: bytes | str, name: str = "file.json") -> Path:
 
 @settings(max_examples=60)
 @given(st.lists(st.dictionaries(st.text(), JSON_VALUES, min_size=1), min_size=1, max_size=5))
-def test_json_and_json_lines_come_as_they_stand(
+def test_json_and_json_lines_give_the_same_unaltered_rows(
     tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, object]]
 ) -> None:
     folder = tmp_path_factory.mktemp("rows")
@@ -38,20 +38,22 @@ def test_json_and_json_lines_come_as_they_stand(
     assert [list(row) for row in as_list.rows] == [list(row) for row in rows]
 
 
-def test_types_nulls_and_order_are_kept(tmp_path: Path) -> None:
+def test_types_nulls_and_order_are_preserved(tmp_path: Path) -> None:
     text = '[{"case_id": 1, "b": null, "a": " x "}, {"case_id": "1"}, 5]'
     raw = read_rows(written(tmp_path, text))
     assert json.dumps(raw.rows) == text
     assert raw.sha256 == hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_byte_order_mark_and_single_object(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_ignored_and_a_single_object_is_one_row(tmp_path: Path) -> None:
     assert read_rows(written(tmp_path, b'\xef\xbb\xbf{"prompt": "a"}')).rows == [{"prompt": "a"}]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gb18030"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-def test_csv_in_every_encoding(tmp_path: Path, encoding: str, delimiter: str) -> None:
+def test_csv_is_read_in_every_encoding_and_with_every_delimiter(
+    tmp_path: Path, encoding: str, delimiter: str
+) -> None:
     text = f'zh_prompt{delimiter}en_prompt\r\n"长江,的;\n源头"{delimiter}"A ""river"""\r\n\r\n'
     raw = read_rows(written(tmp_path, text.encode(encoding), "x.csv"))
     assert raw.is_csv
@@ -62,27 +64,29 @@ def test_csv_in_every_encoding(tmp_path: Path, encoding: str, delimiter: str) ->
     ("data", "message"),
     [
         (b"", "the file is empty"),
-        (b"[]", "holds no rows"),
+        (b"[]", "contains no rows"),
         (b'[{"a": 1},\n{"a": }]', r"file\.json:2: not valid JSON"),
         (b'{"a": 1}\n{"a": \n', r"file\.json:2: not valid JSON"),
         ('[\n"长'.encode("gb18030"), r"file\.json:2: not UTF-8 text; save the JSON as UTF-8"),
-        (b'[{"a": 1, "a": 2}]', "'a' stands twice"),
+        (b'[{"a": 1, "a": 2}]', "'a' appears twice"),
         (b'[{"a": NaN}]', "NaN is not a JSON number"),
-        (b'[{"a": "x"}, {"a": "\\ud83d"}]', "row 2 holds half a character"),
-        (b"just words", "begins with 'just words'; expected a JSON list"),
-        (b"a,b\n1,2,3\n", r"file\.json:2: 3 cells under 2 columns"),
+        (b'[{"a": "x"}, {"a": "\\ud83d"}]', "row 2 contains half a character"),
+        (b"just words", "starts with 'just words'; expected a JSON list"),
+        (b"a,b\n1,2,3\n", r"file\.json:2: 3 cells for 2 columns"),
         (b'a,b\n1,"2\n', r"file\.json:2: not valid CSV"),
-        (b"a,a\n1,2\n", "stands twice in the header"),
+        (b"a,a\n1,2\n", "appears twice in the header"),
         (b"a,b\n\xff\xff\n", "not UTF-8 text, and not GB18030"),
     ],
 )
-def test_broken_files_say_where_in_one_line(tmp_path: Path, data: bytes, message: str) -> None:
+def test_the_error_on_an_invalid_file_is_one_line_with_the_place(
+    tmp_path: Path, data: bytes, message: str
+) -> None:
     with pytest.raises(InputFileError, match=message) as caught:
         read_rows(written(tmp_path, data))
     assert "\n" not in str(caught.value)
 
 
-def test_missing_file_and_folder(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_reported(tmp_path: Path) -> None:
     with pytest.raises(InputFileError, match="no such file"):
         read_rows(tmp_path / "none.json")
     with pytest.raises(InputFileError, match="cannot be read"):

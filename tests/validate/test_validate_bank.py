@@ -1,4 +1,4 @@
-"""The bundled bank is sound text: what the rules say against it is a false alarm."""
+"""The bundled bank is valid: any problem that the rules find in it is a false positive."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_rules_find_nothing_in_the_bank() -> None:
     ] == []
 
 
-def test_the_numbers_of_the_probes_agree() -> None:
+def test_numbers_agree_in_both_languages_of_each_probe() -> None:
     rows = yaml.safe_load(bank_path("probes.yaml").read_text(encoding="utf-8"))
     assert len(rows) >= 150
     for row in rows:

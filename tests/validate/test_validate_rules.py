@@ -14,34 +14,73 @@ def found(code: str, **changes: Any) -> list[tuple[str | None, str | None]]:
     return [(problem.lang, problem.field) for problem in RULES[code](candidate(**changes))]
 
 
-def test_the_sound_candidate_has_no_problem() -> None:
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "empty-field": {"en_ground_truth": None},
+    "subject-not-in-prompt": {"zh_prompt": "这部中篇小说的作者是"},
+    "subject-not-in-rephrase": {"zh_rephrase_prompt": "翠翠的故事，写它的人是"},
+    "answer-in-prompt": {"zh_prompt": "沈从文的小说《边城》的作者是"},
+    "answer-in-rephrase": {"en_rephrase_prompt": "Shen Congwen's Border Town is by"},
+    "target-equals-truth": {"en_target_new": "shen congwen"},
+    "target-near-truth": {"zh_target_new": "沈从文先生"},
+    "rephrase-equals-prompt": {"zh_rephrase_prompt": "小说“边城”的作者是"},
+    "rephrase-near-prompt": {"en_rephrase_prompt": "The novel Border Town was once written by"},
+    "prompt-not-cloze": {"zh_prompt": "《边城》的作者是谁"},
+    "mixed-script": {"zh_target_new": "汪regime"},
+    "wrong-language": {"en_target_new": "汪曾祺"},
+    "traditional-characters": {"zh_target_new": "鍾錶"},
+    "control-character": {"zh_target_new": "汪\u200b曾祺"},
+    "stray-whitespace": {"zh_target_new": "汪 曾祺"},
+    "number-mismatch": {"zh_target_new": "1934年", "en_target_new": "1935"},
+    "length": {"zh_target_new": "汪" * 41},
+    "untranslated-probe": {"zh_loc": "who wrote the score"},
+    "probe-touches-subject": {"zh_loc": "《边城》有几章？"},
+}
+"""For each rule, a change to the valid candidate that breaks this rule only."""
+
+
+def test_the_valid_candidate_has_no_problem() -> None:
     assert problems_of(candidate(probes=True)) == []
 
 
-def test_every_rule_is_registered_under_a_code_and_yields_it() -> None:
-    assert set(RULES) <= set(CODES)
+def test_every_rule_has_a_known_code_and_an_example() -> None:
+    assert RULES.keys() <= CODES.keys()
+    assert EXAMPLES.keys() == RULES.keys()
+
+
+@pytest.mark.parametrize("code", RULES)
+def test_each_rule_yields_exactly_its_own_code(code: str) -> None:
+    broken = candidate(**EXAMPLES[code])
+    problems = problems_of(broken)
+    assert {problem.code for problem in problems} == {code}
+    assert problems == list(RULES[code](broken))
+
+
+def test_a_candidate_without_facts_has_only_empty_fields() -> None:
     empty = Candidate(id="x", domain=None, origin=candidate().origin)
-    assert {problem.code for problem in problems_of(empty)} == {"empty-field"}
+    assert [(p.code, p.lang) for p in problems_of(empty)] == [
+        ("empty-field", "zh"),
+        ("empty-field", "en"),
+    ]
 
 
 # --- empty-field
 
 
 @pytest.mark.parametrize("value", [None, "", "  ", "\u3000", "\u200b", "\ufeff\n"])
-def test_a_field_with_nothing_to_read_is_empty_and_nothing_else(value: str | None) -> None:
+def test_a_field_without_visible_text_is_empty_and_has_no_other_problem(value: str | None) -> None:
     assert [(p.code, p.lang, p.field) for p in problems_of(candidate(en_ground_truth=value))] == [
         ("empty-field", "en", "ground_truth")
     ]
 
 
-def test_a_missing_side_is_one_problem() -> None:
+def test_a_missing_language_is_one_problem() -> None:
     one_sided = candidate().model_copy(update={"en": None})
     assert [(p.code, p.lang, p.field) for p in problems_of(one_sided)] == [
         ("empty-field", "en", None)
     ]
 
 
-def test_a_probe_on_one_side_only_is_incomplete() -> None:
+def test_a_probe_in_one_language_is_incomplete() -> None:
     half = candidate(probes=True).model_copy(update={"en_probe": None})
     assert [(p.lang, p.field) for p in RULES["empty-field"](half)] == [
         ("en", "loc"),
@@ -53,21 +92,21 @@ def test_a_probe_on_one_side_only_is_incomplete() -> None:
 
 
 @pytest.mark.parametrize("change", [{"zh_subject": "邊城"}, {"zh_subject": "《边 城》"}])
-def test_the_subject_must_stand_letter_by_letter(change: dict[str, str]) -> None:
+def test_the_subject_must_appear_verbatim(change: dict[str, str]) -> None:
     assert found("subject-not-in-prompt", **change) == [("zh", "prompt")]
     assert found("subject-not-in-rephrase", **change) == [("zh", "rephrase_prompt")]
 
 
-def test_case_counts_in_the_subject() -> None:
+def test_the_subject_is_case_sensitive() -> None:
     assert found("subject-not-in-prompt", en_subject="border town") == [("en", "prompt")]
 
 
-def test_a_rephrasing_without_the_subject_is_found_alone() -> None:
+def test_a_rephrasing_without_the_subject_is_one_problem() -> None:
     changed = candidate(zh_rephrase_prompt="湘西茶峒翠翠的故事，写它的人是")
     assert [p.code for p in problems_of(changed)] == ["subject-not-in-rephrase"]
 
 
-# --- leaks
+# --- answers in prompts
 
 
 @pytest.mark.parametrize(
@@ -81,7 +120,7 @@ def test_a_rephrasing_without_the_subject_is_found_alone() -> None:
         {"zh_ground_truth": "仁", "zh_prompt": "《边城》讲仁，作者是"},
     ],
 )
-def test_a_chinese_prompt_leaks(change: dict[str, str]) -> None:
+def test_a_chinese_prompt_that_contains_an_answer_is_reported(change: dict[str, str]) -> None:
     assert ("zh", "prompt") in found("answer-in-prompt", **change)
 
 
@@ -95,7 +134,7 @@ def test_a_chinese_prompt_leaks(change: dict[str, str]) -> None:
         {"zh_ground_truth": "NA", "zh_prompt": "《边城》里DNA的作者是"},
     ],
 )
-def test_a_chinese_prompt_does_not_leak(change: dict[str, str]) -> None:
+def test_a_chinese_prompt_with_part_of_an_answer_is_accepted(change: dict[str, str]) -> None:
     assert found("answer-in-prompt", **change) == []
 
 
@@ -108,7 +147,9 @@ def test_a_chinese_prompt_does_not_leak(change: dict[str, str]) -> None:
         ("Congwen", "Shen  Congwen", "Congwen, or Shen Congwen, was"),
     ],
 )
-def test_an_english_prompt_leaks(subject: str, truth: str, prompt: str) -> None:
+def test_an_english_prompt_that_contains_an_answer_is_reported(
+    subject: str, truth: str, prompt: str
+) -> None:
     change = {"en_subject": subject, "en_ground_truth": truth, "en_prompt": prompt}
     assert found("answer-in-prompt", **change) == [("en", "prompt")]
 
@@ -122,11 +163,11 @@ def test_an_english_prompt_leaks(subject: str, truth: str, prompt: str) -> None:
         ("Shen", "The emperor Shenzong read Border Town in"),
     ],
 )
-def test_an_english_prompt_does_not_leak(truth: str, prompt: str) -> None:
+def test_an_english_prompt_with_part_of_an_answer_is_accepted(truth: str, prompt: str) -> None:
     assert found("answer-in-prompt", en_ground_truth=truth, en_prompt=prompt) == []
 
 
-def test_a_leak_in_the_rephrasing_names_both_answers() -> None:
+def test_the_message_names_both_answers_in_a_rephrasing() -> None:
     text = "Border Town is by Shen Congwen or Wang Zengqi, namely"
     changed = candidate(en_rephrase_prompt=text)
     [problem] = RULES["answer-in-rephrase"](changed)
@@ -152,7 +193,7 @@ def test_a_leak_in_the_rephrasing_names_both_answers() -> None:
         ("en", "“Border Town”", "border town"),
     ],
 )
-def test_another_spelling_is_the_same_answer(lang: str, truth: str, target: str) -> None:
+def test_another_spelling_equals_the_truth(lang: str, truth: str, target: str) -> None:
     change = {f"{lang}_ground_truth": truth, f"{lang}_target_new": target}
     assert found("target-equals-truth", **change) == [(lang, "target_new")]
     assert found("target-near-truth", **change) == []
@@ -169,7 +210,7 @@ def test_another_spelling_is_the_same_answer(lang: str, truth: str, target: str)
         ("en", "1637", "1638"),
     ],
 )
-def test_another_answer_is_neither_equal_nor_near(lang: str, truth: str, target: str) -> None:
+def test_a_different_answer_is_neither_equal_nor_near(lang: str, truth: str, target: str) -> None:
     change = {f"{lang}_ground_truth": truth, f"{lang}_target_new": target}
     assert found("target-equals-truth", **change) == []
     assert found("target-near-truth", **change) == []
@@ -184,7 +225,7 @@ def test_another_answer_is_neither_equal_nor_near(lang: str, truth: str, target:
         ("en", "Beethovenberg", "Beethovemberg"),
     ],
 )
-def test_a_contained_or_misspelt_answer_is_near(lang: str, truth: str, target: str) -> None:
+def test_a_contained_or_misspelled_answer_is_near(lang: str, truth: str, target: str) -> None:
     change = {f"{lang}_ground_truth": truth, f"{lang}_target_new": target}
     assert found("target-near-truth", **change) == [(lang, "target_new")]
 
@@ -201,7 +242,7 @@ def test_a_contained_or_misspelt_answer_is_near(lang: str, truth: str, target: s
         ("en", "rain", "train"),
     ],
 )
-def test_a_real_contrast_is_not_near(lang: str, truth: str, target: str) -> None:
+def test_a_clearly_different_answer_is_not_near(lang: str, truth: str, target: str) -> None:
     change = {f"{lang}_ground_truth": truth, f"{lang}_target_new": target}
     assert found("target-near-truth", **change) == []
 
@@ -217,13 +258,13 @@ def test_a_real_contrast_is_not_near(lang: str, truth: str, target: str) -> None
         ("en", "the novel Border Town  was written by"),
     ],
 )
-def test_a_repeated_prompt_is_equal_not_near(lang: str, rephrase: str) -> None:
+def test_a_repeated_prompt_is_equal_and_not_near(lang: str, rephrase: str) -> None:
     change = {f"{lang}_rephrase_prompt": rephrase}
     assert found("rephrase-equals-prompt", **change) == [(lang, "rephrase_prompt")]
     assert found("rephrase-near-prompt", **change) == []
 
 
-def test_one_more_word_is_near() -> None:
+def test_a_rephrasing_with_one_more_word_is_near() -> None:
     change = {"en_rephrase_prompt": "The novel Border Town was once written by"}
     assert found("rephrase-near-prompt", **change) == [("en", "rephrase_prompt")]
     assert found("rephrase-equals-prompt", **change) == []
@@ -262,7 +303,7 @@ def test_one_more_word_is_near() -> None:
         ("en", "The author of Border Town is:"),
     ],
 )
-def test_a_question_or_a_closed_sentence_is_no_cloze(lang: str, prompt: str) -> None:
+def test_a_question_or_a_complete_sentence_is_not_a_cloze(lang: str, prompt: str) -> None:
     assert found("prompt-not-cloze", **{f"{lang}_prompt": prompt}) == [(lang, "prompt")]
 
 
@@ -307,7 +348,7 @@ def test_an_open_statement_is_a_cloze(lang: str, subject: str, prompt: str) -> N
         {"zh_subject": "边の城"},
     ],
 )
-def test_a_word_of_another_script_is_found(change: dict[str, str]) -> None:
+def test_words_in_another_script_are_reported(change: dict[str, str]) -> None:
     [name] = change
     lang, field = name.split("_", 1)
     assert found("mixed-script", **change) == [(lang, field)]
@@ -327,12 +368,12 @@ def test_a_word_of_another_script_is_found(change: dict[str, str]) -> None:
         "α粒子",
     ],
 )
-def test_names_units_and_abbreviations_belong_in_chinese(text: str) -> None:
+def test_names_units_and_abbreviations_are_allowed_in_chinese(text: str) -> None:
     assert found("mixed-script", zh_ground_truth=text) == []
     assert found("wrong-language", zh_ground_truth=text) == []
 
 
-def test_letters_with_marks_belong_in_english() -> None:
+def test_accented_letters_are_allowed_in_english() -> None:
     assert found("mixed-script", en_ground_truth="Lü Meng, café") == []
 
 
@@ -347,7 +388,7 @@ def test_letters_with_marks_belong_in_english() -> None:
         {"en_ground_truth": "沈从文"},
     ],
 )
-def test_a_text_in_another_language_is_found_once(change: dict[str, str]) -> None:
+def test_a_text_in_another_language_is_reported_once(change: dict[str, str]) -> None:
     [name] = change
     lang, field = name.split("_", 1)
     assert found("wrong-language", **change) == [(lang, field)]
@@ -363,7 +404,7 @@ def test_a_text_in_another_language_is_found_once(change: dict[str, str]) -> Non
         "DNA的中文全称是",
     ],
 )
-def test_foreign_names_do_not_make_a_chinese_prompt_foreign(prompt: str) -> None:
+def test_a_chinese_prompt_with_foreign_names_is_chinese(prompt: str) -> None:
     assert found("wrong-language", zh_prompt=prompt) == []
 
 
@@ -371,7 +412,7 @@ def test_foreign_names_do_not_make_a_chinese_prompt_foreign(prompt: str) -> None
 
 
 @pytest.mark.parametrize("text", ["生长基質", "後来", "鍾錶", "臺北", "乾燥的國家"])
-def test_traditional_characters_are_found(text: str) -> None:
+def test_traditional_characters_are_reported(text: str) -> None:
     assert found("traditional-characters", zh_ground_truth=text) == [("zh", "ground_truth")]
 
 
@@ -379,21 +420,21 @@ def test_traditional_characters_are_found(text: str) -> None:
     "text",
     ["乾隆", "乾坤", "康乾盛世", "著名", "瞭望", "毕昇", "魏徵", "钱锺书", "祢衡", "丫鬟", "慰藉"],
 )
-def test_simplified_text_is_not_called_traditional(text: str) -> None:
+def test_standard_simplified_text_is_not_reported_as_traditional(text: str) -> None:
     assert found("traditional-characters", zh_ground_truth=text) == []
 
 
 @pytest.mark.parametrize(
     "char", list("\u200b\u200e\u202e\u2060\ufeff\ufffd\ue000\x07\n\u00ad\ufe0f\u2028\u3164")
 )
-def test_characters_nobody_sees_are_found_and_named(char: str) -> None:
+def test_invisible_characters_are_reported_by_code_point(char: str) -> None:
     [problem] = RULES["control-character"](candidate(en_ground_truth=f"Shen{char}Congwen"))
     assert f"U+{ord(char):04X}" in problem.message
     assert char not in problem.message
 
 
 @pytest.mark.parametrize("text", ["Lü Meng", "naïve café", "曹操、刘备", "H₂O", "“引文”"])
-def test_ordinary_characters_are_no_control_characters(text: str) -> None:
+def test_visible_characters_are_not_control_characters(text: str) -> None:
     assert found("control-character", en_ground_truth=text) == []
 
 
@@ -401,12 +442,12 @@ def test_ordinary_characters_are_no_control_characters(text: str) -> None:
     "text",
     [" 沈从文", "沈从文 ", "沈 从文", "沈\u3000从文", "Shen  Congwen", "Shen\u00a0C", "c.\u20091"],
 )
-def test_stray_blanks_are_found(text: str) -> None:
+def test_stray_spaces_are_reported(text: str) -> None:
     assert found("stray-whitespace", zh_ground_truth=text) == [("zh", "ground_truth")]
 
 
 @pytest.mark.parametrize("text", ["福特 F150 汽车", "Shen Congwen", "15 号"])
-def test_blanks_between_words_are_not_stray(text: str) -> None:
+def test_spaces_between_words_are_not_stray(text: str) -> None:
     assert found("stray-whitespace", zh_ground_truth=text) == []
 
 
@@ -449,7 +490,7 @@ def test_lengths_are_limited(name: str, limit: int) -> None:
         ("en_loc_ans", "八十八"),
     ],
 )
-def test_an_untranslated_probe_is_found(name: str, text: str) -> None:
+def test_an_untranslated_probe_is_reported(name: str, text: str) -> None:
     lang, field = name.split("_", 1)
     assert found("untranslated-probe", **{name: text}) == [(lang, field)]
 
@@ -466,7 +507,7 @@ def test_an_untranslated_probe_is_found(name: str, text: str) -> None:
         ("en_loc_ans", "Atlético Madrid"),
     ],
 )
-def test_a_translated_probe_may_hold_names(name: str, text: str) -> None:
+def test_a_translated_probe_may_contain_foreign_names(name: str, text: str) -> None:
     assert found("untranslated-probe", **{name: text}) == []
 
 
@@ -480,11 +521,11 @@ def test_a_translated_probe_may_hold_names(name: str, text: str) -> None:
         ("en_loc_ans", "Shen Congwen himself"),
     ],
 )
-def test_a_probe_that_touches_the_edit_is_found(name: str, text: str) -> None:
+def test_a_probe_that_mentions_the_edit_is_reported(name: str, text: str) -> None:
     lang, field = name.split("_", 1)
     assert found("probe-touches-subject", **{name: text}) == [(lang, field)]
 
 
-def test_single_characters_and_small_numbers_touch_nothing() -> None:
+def test_single_characters_and_small_numbers_do_not_count_as_mentions() -> None:
     assert found("probe-touches-subject", zh_ground_truth="琴", probes=True) == []
     assert found("probe-touches-subject", en_target_new="88", probes=True) == []
