@@ -43,14 +43,15 @@ def measure(kind: str, size: int) -> dict[str, float | str]:
     if kind == "index":
         return _index(texts)
     from clm_data.dedup.join.all_pairs import similarity_join
-    from clm_data.dedup.join.exact import Limit, plain_pairs
+    from clm_data.dedup.join.pairs import DistanceLimit
+    from clm_data.dedup.join.with_rapidfuzz import rapidfuzz_pairs
 
     wall, cpu = time.perf_counter(), time.process_time()
     if kind == "plain":
-        blocks = list(plain_pairs(texts, Limit.of(_THRESHOLD)))
+        blocks = list(rapidfuzz_pairs(texts, DistanceLimit.at(_THRESHOLD)))
     else:
         blocks = list(
-            similarity_join(texts, _THRESHOLD, way="compiled" if kind == "compiled" else None)
+            similarity_join(texts, _THRESHOLD, method="numba" if kind == "compiled" else None)
         )
     spent = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
     import numpy as np

@@ -52,8 +52,8 @@ def test_join_finds_the_pairs_that_brute_force_finds(texts: list[str], threshold
 def test_join_spans_blocks_of_rows_and_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"{number % 40:02d} 号河流的源头位于东边的山谷里" for number in range(120)]
     whole = similar_pairs(texts, 0.9)
-    monkeypatch.setattr("clm_data.dedup.join.exact._ROWS", 7)
-    monkeypatch.setattr("clm_data.dedup.join.exact._COLUMNS", 11)
+    monkeypatch.setattr("clm_data.dedup.join.with_rapidfuzz._ROWS", 7)
+    monkeypatch.setattr("clm_data.dedup.join.with_rapidfuzz._COLUMNS", 11)
     assert similar_pairs(texts, 0.9) == whole
     assert len(whole) >= 120
 

@@ -1,1 +1,1 @@
-"""The exact similarity join: every pair at or above a threshold, and an index."""
+"""The exact similarity join: all pairs of texts above a threshold, and an incremental index."""

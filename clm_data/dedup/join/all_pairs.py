@@ -1,4 +1,4 @@
-"""The exact join of any number of texts: in the way that is fastest for so many."""
+"""The exact similarity join, by the method that is fastest for the number of texts."""
 
 from __future__ import annotations
 
@@ -11,39 +11,41 @@ from fractions import Fraction
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from clm_data.dedup.join.exact import LONGEST, Limit, Pairs, in_order, plain_pairs
+from clm_data.dedup.join.pairs import MAX_TEXT_LENGTH, DistanceLimit, Pairs, ordered_pairs
+from clm_data.dedup.join.with_rapidfuzz import rapidfuzz_pairs
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-SIGNED_FROM = 6_000
-"""Different texts from which on comparing signatures is surely faster than the plain join."""
-COMPILED_FROM = 60_000
-"""Different texts from which on it pays to load the compiled loops, which takes half a second."""
-_SPAN = 1024
-_CHUNK = 1 << 16
+NUMPY_MIN_TEXTS = 6_000
+"""Number of distinct texts from which comparing signatures is reliably faster than rapidfuzz."""
+NUMBA_MIN_TEXTS = 60_000
+"""Number of distinct texts from which compiled loops are worth the half second of loading them."""
+_ROWS_PER_TASK = 1024
+_BLOCK_SIZE = 1 << 16
 
 Progress = Callable[[int, int], None]
-Way = Literal["plain", "signed", "compiled"]
-"""All against all by rapidfuzz; signatures compared by numpy; the same in compiled loops."""
+"""Called with the amount done so far and the total."""
+Method = Literal["rapidfuzz", "numpy", "numba"]
+"""rapidfuzz on all pairs; signatures compared by numpy; signatures compared by compiled loops."""
 
 
-class _Finder(Protocol):
+class _PairFinder(Protocol):
     def pairs(self, first: int, end: int) -> Iterator[Pairs]: ...
 
 
 @dataclass(frozen=True)
-class Distinct:
-    """The different ones among texts.
+class DistinctTexts:
+    """Texts without repetitions.
 
     Attributes:
-        texts: In the order of their first occurrence.
-        group: int64, for each given text the position of its equal in ``texts``.
+        texts: The distinct texts, in order of first occurrence.
+        index: int64, for each original text its position in ``texts``.
     """
 
     texts: Sequence[str]
-    group: NDArray[np.int64]
+    index: NDArray[np.int64]
 
 
 def similarity_join(
@@ -52,104 +54,104 @@ def similarity_join(
     *,
     inclusive: bool = False,
     threads: int | None = None,
-    way: Way | None = None,
+    method: Method | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Pairs]:
-    """All pairs of texts more similar than a threshold, none missed and none invented.
+    """Find all pairs of texts with a similarity above a threshold: exactly those, none missed.
 
-    Beside the texts this takes 8 bytes a character, about 250 a text and a few blocks of pairs; the
-    pairs are never all held.
+    Time is quadratic in the number of texts, with a small constant for short texts and high
+    thresholds. Memory on top of the texts is 8 bytes per character, about 250 bytes per text and a
+    few blocks of pairs; the pairs are never all in memory.
 
     Args:
-        texts: Compared as they are given, code point by code point.
-        threshold: 0 to 1, exact at any value. What is gained over measuring all pairs shrinks with
-            lower thresholds and longer texts.
-        inclusive: Whether a pair at exactly the threshold counts too.
-        threads: How many to use. Where not given, all processors that this process may use; but one
-            where numpy compares signatures, in steps that are too short to run side by side.
-        way: How; that which suits the number of different texts where not given. The pairs are the
-            same.
-        progress: Told how many of how many different texts have met their partners.
+        texts: Compared as they are, by code points.
+        threshold: Similarity threshold, 0 to 1. The result is exact at any value, but signatures
+            exclude fewer pairs at lower thresholds and for longer texts.
+        inclusive: Whether texts at exactly the threshold are a pair.
+        threads: Number of threads. If omitted, all available processors, except that numpy compares
+            signatures in one thread: its steps are too short to gain from more.
+        method: How to search; chosen by the number of distinct texts if omitted. All methods find
+            the same pairs.
+        progress: Called with the number of distinct texts compared so far, and in all.
 
     Yields:
-        Non-empty blocks; each pair once. The order of the pairs depends on the texts, and not on
-        the number of threads.
+        Non-empty blocks that contain each pair once. Their order depends on the texts, not on the
+        number of threads.
 
     Raises:
         ValueError: The threshold is not between 0 and 1.
     """
-    limit = Limit.of(threshold, inclusive=inclusive)
-    if limit.allowed(0) < 0:
+    limit = DistanceLimit.at(threshold, inclusive=inclusive)
+    if limit.max_distance(0) < 0:
         return
-    unique = distinct(texts)
-    found = distinct_pairs(unique.texts, limit, threads=threads, way=way, progress=progress)
-    if len(unique.texts) == len(texts):
+    distinct = distinct_texts(texts)
+    found = _distinct_pairs(distinct.texts, limit, threads, method, progress)
+    if len(distinct.texts) == len(texts):
         yield from found
     else:
-        yield from _expanded(unique, found)
+        yield from _with_repetitions(distinct, found)
 
 
-def distinct(texts: Sequence[str]) -> Distinct:
-    """Find equal texts; linear."""
+def distinct_texts(texts: Sequence[str]) -> DistinctTexts:
+    """Group equal texts, in linear time."""
     import numpy as np
 
     unique = tuple(dict.fromkeys(texts))
     if len(unique) == len(texts):
-        return Distinct(unique, np.arange(len(texts)))
-    places = dict(zip(unique, range(len(unique)), strict=True))
-    groups = np.fromiter(map(places.__getitem__, texts), dtype=np.int64, count=len(texts))
-    return Distinct(unique, groups)
+        return DistinctTexts(unique, np.arange(len(texts)))
+    positions = dict(zip(unique, range(len(unique)), strict=True))
+    index = np.fromiter(map(positions.__getitem__, texts), dtype=np.int64, count=len(texts))
+    return DistinctTexts(unique, index)
 
 
-def distinct_pairs(
+def _distinct_pairs(
     texts: Sequence[str],
-    limit: Limit,
-    *,
-    threads: int | None = None,
-    way: Way | None = None,
-    progress: Progress | None = None,
+    limit: DistanceLimit,
+    threads: int | None,
+    method: Method | None,
+    progress: Progress | None,
 ) -> Iterator[Pairs]:
-    """:func:`similarity_join` of texts of which no two are equal."""
-    chosen = way or _way(texts)
-    if chosen == "plain" or not texts:
-        yield from plain_pairs(texts, limit)
+    """:func:`similarity_join` of distinct texts."""
+    chosen = method or _fastest_method(texts)
+    if chosen == "rapidfuzz" or not texts:
+        yield from rapidfuzz_pairs(texts, limit)
         return
     from clm_data.dedup.join.signatures import prepare
-    from clm_data.dedup.join.with_numpy import Signed
+    from clm_data.dedup.join.with_numpy import NumpyJoin
 
-    rows = prepare(texts, limit)
-    signed = Signed(texts, rows)
-    finder: _Finder = signed
-    dense = signed.is_dense()
-    if chosen == "compiled" and (way or not dense):
-        from clm_data.dedup.join.with_numba import Compiled
+    prepared = prepare(texts, limit)
+    numpy_join = NumpyJoin(texts, prepared)
+    finder: _PairFinder = numpy_join
+    dense = numpy_join.is_dense()
+    if chosen == "numba" and (method or not dense):
+        from clm_data.dedup.join.with_numba import NumbaJoin
 
-        finder = Compiled(texts, rows)
-    workers = threads or (1 if finder is signed and not dense else _processors())
-    for done, blocks in enumerate(_spans(finder, len(texts), workers), start=1):
+        finder = NumbaJoin(texts, prepared)
+    workers = threads or (1 if finder is numpy_join and not dense else _available_processors())
+    for done, blocks in enumerate(_search(finder, len(texts), workers), start=1):
         yield from blocks
         if progress:
-            progress(min(done * _SPAN, len(texts)), len(texts))
+            progress(min(done * _ROWS_PER_TASK, len(texts)), len(texts))
 
 
-def _way(texts: Sequence[str]) -> Way:
-    if len(texts) < SIGNED_FROM or max(map(len, texts)) > LONGEST:
-        return "plain"
-    if len(texts) < COMPILED_FROM or find_spec("numba") is None:
-        return "signed"
-    return "compiled"
+def _fastest_method(texts: Sequence[str]) -> Method:
+    if len(texts) < NUMPY_MIN_TEXTS or max(map(len, texts)) > MAX_TEXT_LENGTH:
+        return "rapidfuzz"
+    if len(texts) < NUMBA_MIN_TEXTS or find_spec("numba") is None:
+        return "numpy"
+    return "numba"
 
 
-def _spans(finder: _Finder, rows: int, workers: int) -> Iterator[list[Pairs]]:
-    """The pairs of each span of rows, in turn; a few spans are worked on ahead."""
+def _search(finder: _PairFinder, rows: int, workers: int) -> Iterator[list[Pairs]]:
+    """The pairs of each task of rows, in order; a few tasks run ahead in other threads."""
 
     def pairs(first: int) -> list[Pairs]:
-        return list(finder.pairs(first, min(first + _SPAN, rows)))
+        return list(finder.pairs(first, min(first + _ROWS_PER_TASK, rows)))
 
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[list[Pairs]]] = deque()
         try:
-            for first in range(0, rows, _SPAN):
+            for first in range(0, rows, _ROWS_PER_TASK):
                 waiting.append(pool.submit(pairs, first))
                 if len(waiting) > 2 * workers:
                     yield waiting.popleft().result()
@@ -160,42 +162,42 @@ def _spans(finder: _Finder, rows: int, workers: int) -> Iterator[list[Pairs]]:
                 future.cancel()
 
 
-def _processors() -> int:
+def _available_processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def _expanded(unique: Distinct, found: Iterator[Pairs]) -> Iterator[Pairs]:
-    """Pairs of distinct texts, and of equal ones, as pairs of the texts as given."""
+def _with_repetitions(distinct: DistinctTexts, found: Iterator[Pairs]) -> Iterator[Pairs]:
+    """Pairs of the original texts: those of equal texts, and those of similar distinct texts."""
     import numpy as np
 
-    sizes = np.bincount(unique.group, minlength=len(unique.texts))
-    begins = np.cumsum(sizes) - sizes
-    members = np.argsort(unique.group, kind="stable")
-    # Each member with those behind it in its group: they are equal.
+    counts = np.bincount(distinct.index, minlength=len(distinct.texts))
+    begins = np.cumsum(counts) - counts
+    members = np.argsort(distinct.index, kind="stable")
+    # Pair each member of a group with the members after it.
     places = np.arange(members.size)
-    behind = (begins + sizes)[unique.group[members]] - places - 1
-    for item, place in _each(places + 1, behind):
+    remaining = (begins + counts)[distinct.index[members]] - places - 1
+    for item, place in _expand_ranges(places + 1, remaining):
         yield Pairs(members[item], members[place], np.zeros(item.size, np.int64))
     for block in found:
-        for item, place in _each(begins[block.left], sizes[block.left]):
-            one, partner, apart = members[place], block.right[item], block.distance[item]
-            for at, other in _each(begins[partner], sizes[partner]):
-                yield in_order(one[at], members[other], apart[at])
+        for item, place in _expand_ranges(begins[block.left], counts[block.left]):
+            one, partner, distance = members[place], block.right[item], block.distance[item]
+            for at, other in _expand_ranges(begins[partner], counts[partner]):
+                yield ordered_pairs(one[at], members[other], distance[at])
 
 
-def _each(
+def _expand_ranges(
     begins: NDArray[np.int64], counts: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Each item with every position of its range, in blocks.
+    """Combine each item with every position of its range.
 
     Args:
-        begins: Where the range of an item begins.
-        counts: How long it is.
+        begins: First position of each item's range.
+        counts: Length of each item's range.
 
     Yields:
-        Items and positions, as parallel arrays, none of them empty.
+        Non-empty blocks of items and positions, as parallel arrays.
     """
     import numpy as np
 
@@ -203,7 +205,7 @@ def _each(
     item = 0
     while item < len(counts):
         done = int(totals[item - 1]) if item else 0
-        end = max(item + 1, int(np.searchsorted(totals, done + _CHUNK, side="right")))
+        end = max(item + 1, int(np.searchsorted(totals, done + _BLOCK_SIZE, side="right")))
         items = np.repeat(np.arange(item, end), counts[item:end])
         if items.size:
             offsets = np.arange(items.size) - (totals - counts)[items] + done

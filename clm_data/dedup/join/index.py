@@ -1,9 +1,9 @@
-"""The incremental index: is this text new against everything known? Exact, one text at a time.
+"""An incremental index of texts: which known texts are similar to a new one? Exact.
 
 It uses the signatures of :mod:`clm_data.dedup.join.signatures` in a form that needs no corpus: 128
-bits, the bit of an occurrence drawn by a fixed hash. Texts stand on shelves by length, so a
-question looks at the lengths that a pair may have, compares signatures there, and measures the
-few that remain.
+bits, with the bit of each occurrence of a character chosen by a fixed hash. Texts are grouped by
+length. A query looks at the lengths that a pair may have, compares signatures there, and measures
+the distance to the few texts that remain.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
-from clm_data.dedup.join.exact import Limit, distance
+from clm_data.dedup.join.pairs import DistanceLimit, indel_distance
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_HALF = (1 << 64) - 1
+_LOW_64_BITS = (1 << 64) - 1
 
 
 class Match(NamedTuple):
-    """A known text that is more similar to the asked one than the threshold.
+    """An indexed text that is similar to the query.
 
     Attributes:
-        position: Which one: how many texts were added before it.
+        position: The number of texts added before it.
         ratio: Similarity, 0 to 1.
     """
 
@@ -36,41 +36,42 @@ class Match(NamedTuple):
 
 
 @dataclass
-class _Shelf:
-    """The texts of one length: their positions and signatures, with room to grow."""
+class _LengthGroup:
+    """The texts of one length: their positions and signatures, in arrays with room to grow."""
 
-    words: NDArray[np.uint64]
+    signatures: NDArray[np.uint64]
     positions: list[int] = field(default_factory=list)
 
-    def put(self, position: int, words: tuple[int, int]) -> None:
+    def add(self, position: int, signature: tuple[int, int]) -> None:
         import numpy as np
 
         count = len(self.positions)
-        if count == self.words.shape[1]:
-            self.words = np.concatenate([self.words, np.empty_like(self.words)], axis=1)
-        self.words[:, count] = words
+        if count == self.signatures.shape[1]:
+            unused = np.empty_like(self.signatures)
+            self.signatures = np.concatenate([self.signatures, unused], axis=1)
+        self.signatures[:, count] = signature
         self.positions.append(position)
 
-    def within(self, words: tuple[int, int], bound: int) -> list[int]:
-        """Positions whose signatures differ in at most ``bound`` bits."""
+    def within(self, signature: tuple[int, int], max_bits: int) -> list[int]:
+        """Positions of the texts whose signatures differ in at most ``max_bits`` bits."""
         import numpy as np
 
-        used = self.words[:, : len(self.positions)]
-        apart = np.bitwise_count(used[0] ^ np.uint64(words[0]))
-        apart += np.bitwise_count(used[1] ^ np.uint64(words[1]))
-        return [self.positions[index] for index in np.flatnonzero(apart <= bound).tolist()]
+        used = self.signatures[:, : len(self.positions)]
+        bits = np.bitwise_count(used[0] ^ np.uint64(signature[0]))
+        bits += np.bitwise_count(used[1] ^ np.uint64(signature[1]))
+        return [self.positions[index] for index in np.flatnonzero(bits <= max_bits).tolist()]
 
 
 class SimilarityIndex:
-    """Known texts that can be asked for the twins of a new one.
+    """An index of texts that finds those similar to a new one.
 
-    Equal to the join: asking for each text before adding it gives the pairs that
-    :func:`clm_data.dedup.join.all_pairs.similarity_join` finds among them.
+    Equivalent to the join: querying each text before adding it gives the pairs that
+    :func:`clm_data.dedup.join.all_pairs.similarity_join` finds.
 
     Args:
-        threshold: 0 to 1; a pair must be strictly over it.
-        texts: Texts to begin with.
-        inclusive: Whether a pair at exactly the threshold counts too.
+        threshold: Similarity threshold, 0 to 1; the comparison is strict.
+        texts: Texts to add first.
+        inclusive: Whether texts at exactly the threshold match.
     """
 
     def __init__(
@@ -80,8 +81,8 @@ class SimilarityIndex:
         *,
         inclusive: bool = False,
     ) -> None:
-        self._limit = Limit.of(threshold, inclusive=inclusive)
-        self._shelves: dict[int, _Shelf] = {}
+        self._limit = DistanceLimit.at(threshold, inclusive=inclusive)
+        self._groups: dict[int, _LengthGroup] = {}
         self._texts: list[str] = []
         for text in texts:
             self.add(text)
@@ -93,37 +94,40 @@ class SimilarityIndex:
         return self._texts[position]
 
     def add(self, text: str) -> int:
-        """Make a text known, twin or not; returns its position."""
+        """Add a text, even if it has matches; returns its position."""
         import numpy as np
 
         position = len(self._texts)
-        if len(text) not in self._shelves:
-            self._shelves[len(text)] = _Shelf(np.empty((2, 4), np.uint64))
-        self._shelves[len(text)].put(position, _signature(text))
+        if len(text) not in self._groups:
+            self._groups[len(text)] = _LengthGroup(np.empty((2, 4), np.uint64))
+        self._groups[len(text)].add(position, _signature(text))
         self._texts.append(text)
         return position
 
     def matches(self, text: str) -> list[Match]:
-        """All known texts that make a pair with this one, in the order in which they were added."""
-        words = _signature(text)
+        """All indexed texts that are a pair with ``text``, in the order they were added."""
+        signature = _signature(text)
         found = []
-        for length, shelf in self._shelves.items():
-            size = length + len(text)
-            bound = self._limit.allowed(size)
+        for length, group in self._groups.items():
+            total = length + len(text)
+            bound = self._limit.max_distance(total)
             if bound < abs(length - len(text)):
                 continue
-            for position in shelf.within(words, bound):
-                apart = distance(text, self._texts[position], bound)
-                if apart <= bound:
-                    found.append(Match(position, (size - apart) / size if size else 1.0))
+            for position in group.within(signature, bound):
+                distance = indel_distance(text, self._texts[position], bound)
+                if distance <= bound:
+                    found.append(Match(position, (total - distance) / total if total else 1.0))
         return sorted(found)
 
 
 def _signature(text: str) -> tuple[int, int]:
-    """128 bits; each occurrence of a character flips one, so an insertion or deletion does too."""
+    """128 bits as two integers.
+
+    Each occurrence of a character flips one bit, so an insertion or deletion flips one too.
+    """
     word = 0
     for letter, count in Counter(text).items():
         for occurrence in range(count):
             mixed = ord(letter) * 0x9E3779B97F4A7C15 + occurrence * 0xC2B2AE3D27D4EB4F
-            word ^= 1 << ((mixed & _HALF) >> 57)
-    return word & _HALF, word >> 64
+            word ^= 1 << ((mixed & _LOW_64_BITS) >> 57)
+    return word & _LOW_64_BITS, word >> 64

@@ -1,48 +1,52 @@
-"""The compiled loops of the fast join. Importing this module imports numba; nothing else does.
+"""The compiled loops of the join. Only :mod:`clm_data.dedup.join.with_numba` imports this module.
 
-They are compiled at the first call and kept on disk: beside this file, or where that cannot be
-written in the user's cache folder, or where neither can, not at all. All release the interpreter
-lock, so threads run them side by side.
+Importing it imports numba. Functions are compiled at their first call; the machine code is cached
+next to this file, else in the user's cache folder, else nowhere. All functions release the GIL.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
-_TASK_ROWS = 32
+if TYPE_CHECKING:
+    from clm_data.dedup.join.signatures import EncodedTexts, SortedSignatures
+
+_ROWS_PER_COMPARISON = 32
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Found(NamedTuple):
-    """Where candidates are written.
+class Candidates(NamedTuple):
+    """A buffer for pairs of rows that may be similar.
 
     Attributes:
-        left: int64, probe rows.
-        right: int64, their partners.
-        count: int64, one number: candidates so far; beyond the room they are counted only.
+        left: int64, rows.
+        right: int64, later rows.
+        total: int64, one number: candidates so far. Those beyond the size of the buffer are counted
+            but not stored.
     """
 
-    left: Any
-    right: Any
-    count: Any
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+    total: NDArray[np.int64]
 
 
 def _compiled(function: Callable[P, R]) -> Callable[P, R]:
     try:
         return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # no folder to keep it in
+    except RuntimeError:  # no writable cache folder
         return numba.njit(nogil=True)(function)
 
 
 @_compiled
-def popcount(word: Any) -> Any:
-    """Number of ones in an unsigned 64-bit word (the compiler knows the idiom: one instruction)."""
+def popcount(word: np.uint64) -> np.int64:
+    """Number of ones in an unsigned 64-bit word; the compiler turns it into one instruction."""
     one = np.uint64(1)
     word = word - ((word >> one) & np.uint64(0x5555555555555555))
     twos = np.uint64(0x3333333333333333)
@@ -52,22 +56,24 @@ def popcount(word: Any) -> Any:
 
 
 @_compiled
-def reorder(texts: Any, order: Any) -> Any:
-    """The codes and starts of :class:`~clm_data.dedup.join.signatures.Texts` in another order."""
+def reorder(
+    texts: EncodedTexts, order: NDArray[np.int64]
+) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """``codes`` and ``starts`` of the texts in another order."""
     codes = np.empty_like(texts.codes)
     starts = np.zeros_like(texts.starts)
     for new in range(len(order)):
         old = texts.starts[order[new]]
         size = texts.starts[order[new] + 1] - old
         starts[new + 1] = starts[new] + size
-        # Not a slice: numba takes seconds to compile one.
+        # A loop, since numba takes seconds to compile a slice.
         for at in range(size):
             codes[starts[new] + at] = texts.codes[old + at]
     return codes, starts
 
 
 @_compiled
-def _first(values: Any, least: int) -> Any:
+def _lower_bound(values: NDArray[np.int64], least: int) -> int:
     """Position of the first of ascending values that is at least ``least``."""
     low, high = 0, len(values)
     while low < high:
@@ -80,81 +86,91 @@ def _first(values: Any, least: int) -> Any:
 
 
 @_compiled
-def _compare(words: Any, rows: Any, columns: Any, bound: int, found: Any) -> None:
-    """Write the pairs of two ranges of rows whose signatures differ in at most ``bound`` bits."""
-    count = found.count[0]
+def _compare_signatures(
+    signatures: NDArray[np.uint64],
+    rows: tuple[int, int],
+    columns: tuple[int, int],
+    max_bits: int,
+    found: Candidates,
+) -> None:
+    """Add the pairs of two ranges of rows whose signatures differ in at most ``max_bits`` bits."""
+    count = found.total[0]
     for row in range(rows[0], rows[1]):
-        word = words[row]
+        signature = signatures[row]
         for column in range(max(columns[0], row + 1), columns[1]):
-            if popcount(word ^ words[column]) <= bound:
+            if popcount(signature ^ signatures[column]) <= max_bits:
                 if count < len(found.left):
                     found.left[count] = row
                     found.right[count] = column
                 count += 1
-    found.count[0] = count
+    found.total[0] = count
 
 
 @_compiled
-def _scan_rows(data: Any, key: int, rows: Any, found: Any) -> None:
-    """Candidates of a range of rows that share one key."""
-    field, mask = data.field, (1 << data.field) - 1
-    size, ones, twos = key >> 2 * field, key >> field & mask, key & mask
+def _scan_rows(data: SortedSignatures, key: int, rows: tuple[int, int], found: Candidates) -> None:
+    """Add the candidates of a range of rows that share one sort key."""
+    field, mask = data.field_bits, (1 << data.field_bits) - 1
+    length, first_count, second_count = key >> 2 * field, key >> field & mask, key & mask
     longest = data.keys[-1] >> 2 * field
-    for other in range(size, longest + 1):
-        more = other - size
+    for other in range(length, longest + 1):
+        longer = other - length
         # A distance has the parity of the difference of the lengths.
-        bound = data.allowed[size + other]
-        bound -= (bound - more) & 1
-        if bound < more:
+        bound = data.max_distances[length + other]
+        bound -= (bound - longer) & 1
+        if bound < longer:
             continue
-        gone, new = (bound - more) // 2, (bound + more) // 2
-        for ones_other in range(max(0, ones - gone), min(other, ones + new) + 1):
-            left_over = more - (ones_other - ones)
-            spare = bound - abs(ones_other - ones) - abs(left_over)
+        deletions, insertions = (bound - longer) // 2, (bound + longer) // 2
+        low_count, high_count = (
+            max(0, first_count - deletions),
+            min(other, first_count + insertions),
+        )
+        for other_count in range(low_count, high_count + 1):
+            change = other_count - first_count
+            remaining = longer - change
+            spare = bound - abs(change) - abs(remaining)
             if spare < 0:
                 continue
-            low = max(0, twos + min(0, left_over) - spare // 2)
-            high = twos + max(0, left_over) + spare // 2
-            prefix = other << 2 * field | ones_other << field
-            begin = data.cells[_first(data.keys, prefix | low)]
-            end = data.cells[_first(data.keys, (prefix | high) + 1)]
+            low = max(0, second_count + min(0, remaining) - spare // 2)
+            high = second_count + max(0, remaining) + spare // 2
+            prefix = other << 2 * field | other_count << field
+            begin = data.key_starts[_lower_bound(data.keys, prefix | low)]
+            end = data.key_starts[_lower_bound(data.keys, (prefix | high) + 1)]
             if end > rows[0]:
-                _compare(data.words, rows, (begin, end), bound, found)
+                _compare_signatures(data.signatures, rows, (begin, end), bound, found)
 
 
 @_compiled
-def scan(data: Any, first: int, end: int, found: Any) -> Any:
-    """Candidates of the probe rows from ``first`` to ``end``, with partners behind them.
-
-    They are what lengths, group counts and signatures cannot exclude.
+def find_candidates(data: SortedSignatures, first: int, end: int, found: Candidates) -> int:
+    """Find the pairs that lengths, group counts and signatures cannot exclude.
 
     Args:
-        data: Any :class:`~clm_data.dedup.join.signatures.Sorted`.
-        first: First probe row.
-        end: One after the last.
-        found: Receives the candidates; its count is set.
+        data: The signatures of all rows.
+        first: The first row to search partners for.
+        end: The row after the last one.
+        found: Receives pairs of these rows and later rows; its total is reset first.
 
     Returns:
-        The probe row to go on with. ``first`` again: there is too little room for its candidates.
+        The row to continue with; ``first`` if the buffer is too small for the candidates of its
+        range.
     """
-    found.count[0] = 0
-    cell = _first(data.cells, first + 1) - 1
+    found.total[0] = 0
+    key = _lower_bound(data.key_starts, first + 1) - 1
     while first < end:
-        while data.cells[cell + 1] <= first:
-            cell += 1
-        before = found.count[0]
-        last = min(end, data.cells[cell + 1], first + _TASK_ROWS)
-        _scan_rows(data, data.keys[cell], (first, last), found)
-        if found.count[0] > len(found.left):
-            found.count[0] = before
+        while data.key_starts[key + 1] <= first:
+            key += 1
+        before = found.total[0]
+        last = min(end, data.key_starts[key + 1], first + _ROWS_PER_COMPARISON)
+        _scan_rows(data, data.keys[key], (first, last), found)
+        if found.total[0] > len(found.left):
+            found.total[0] = before
             break
         first = last
     return first
 
 
 @_compiled
-def _mark(texts: Any, row: int, masks: Any, present: bool) -> Any:
-    """Set or clear, for each character of a row, the bits of the places where it stands."""
+def _set_masks(texts: EncodedTexts, row: int, masks: NDArray[np.uint64], present: bool) -> int:
+    """Set (or clear) for each character the bits of its positions in a row; returns its length."""
     begin, end = texts.starts[row], texts.starts[row + 1]
     words = (end - begin + 63) // 64
     for at in range(begin, end):
@@ -162,14 +178,23 @@ def _mark(texts: Any, row: int, masks: Any, present: bool) -> Any:
         cell = texts.codes[at] * words + place // 64
         bit = np.uint64(1) << np.uint64(place % 64) if present else np.uint64(0)
         masks[cell] = masks[cell] | bit if present else bit
-    return end - begin
+    return int(end - begin)
 
 
 @_compiled
-def _common(texts: Any, row: int, masks: Any, size: int, state: Any) -> Any:
-    """Length of the longest common subsequence of a row and the marked one of ``size``.
+def _lcs_length(
+    texts: EncodedTexts, row: int, masks: NDArray[np.uint64], size: int, state: NDArray[np.uint64]
+) -> int:
+    """Length of the longest common subsequence of a row and the row of the masks.
 
-    The bit-parallel recurrence of Hyyrö (2004): one addition per character and 64 places.
+    The bit-parallel recurrence of Hyyrö (2004): one addition per character and 64 positions.
+
+    Args:
+        texts: All rows.
+        row: One row.
+        masks: Character masks of the other row, by :func:`_set_masks`.
+        size: Length of the other row.
+        state: A buffer of one word per 64 positions.
     """
     words = (size + 63) // 64
     for word in range(words):
@@ -187,20 +212,28 @@ def _common(texts: Any, row: int, masks: Any, size: int, state: Any) -> Any:
     common = 0
     for word in range(words):
         places = min(64, size - 64 * word)
-        common += places - popcount(state[word] & (~np.uint64(0) >> np.uint64(64 - places)))
+        common += places - int(popcount(state[word] & (~np.uint64(0) >> np.uint64(64 - places))))
     return common
 
 
 @_compiled
-def verify(texts: Any, allowed: Any, left: Any, right: Any, distance: Any) -> Any:
-    """Keep the candidates that are pairs, in their order, and note their distances.
+def verify(
+    texts: EncodedTexts,
+    max_distances: NDArray[np.int64],
+    left: NDArray[np.int64],
+    right: NDArray[np.int64],
+    distance: NDArray[np.int64],
+) -> int:
+    """Move the candidates that are pairs to the front, in their order, with their distances.
+
+    Memory is 8 bytes per character of the alphabet and 64 characters of the longest row in
+    ``left``.
 
     Args:
-        texts: In the order of the scan. The longest row in ``left`` decides how much memory is
-            taken: 8 bytes per character of the alphabet and 64 places.
-        allowed: As in :class:`~clm_data.dedup.join.signatures.Sorted`.
-        left: Candidates; the pairs are moved to its front.
-        right: As ``left``.
+        texts: All rows, in the order of the signatures.
+        max_distances: As in :class:`~clm_data.dedup.join.signatures.SortedSignatures`.
+        left: Rows of the candidates; modified.
+        right: Their partners; modified.
         distance: int64, receives the distances.
 
     Returns:
@@ -211,17 +244,17 @@ def verify(texts: Any, allowed: Any, left: Any, right: Any, distance: Any) -> An
         longest = max(longest, texts.starts[row + 1] - texts.starts[row])
     state = np.zeros((longest + 63) // 64, np.uint64)
     masks = np.zeros(texts.alphabet * len(state), np.uint64)
-    kept, marked, size = 0, -1, 0
+    pairs, masked, size = 0, -1, 0
     for index in range(len(left)):
         row, other = left[index], right[index]
-        if row != marked:
-            if marked >= 0:
-                _mark(texts, marked, masks, False)
-            size = _mark(texts, row, masks, True)
-            marked = row
+        if row != masked:
+            if masked >= 0:
+                _set_masks(texts, masked, masks, False)
+            size = _set_masks(texts, row, masks, True)
+            masked = row
         total = size + texts.starts[other + 1] - texts.starts[other]
-        apart = total - 2 * _common(texts, other, masks, size, state)
-        if apart <= allowed[total]:
-            left[kept], right[kept], distance[kept] = row, other, apart
-            kept += 1
-    return kept
+        indel = total - 2 * _lcs_length(texts, other, masks, size, state)
+        if indel <= max_distances[total]:
+            left[pairs], right[pairs], distance[pairs] = row, other, indel
+            pairs += 1
+    return pairs

@@ -1,4 +1,4 @@
-"""The fast join of many rows: the compiled loops of :mod:`kernels`, which this module loads."""
+"""The join of many texts, by compiled loops. Importing this module imports numba."""
 
 from __future__ import annotations
 
@@ -8,52 +8,55 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clm_data.dedup.join import kernels
-from clm_data.dedup.join.exact import Pairs, in_order, measured
-from clm_data.dedup.join.signatures import Rows, Texts
+from clm_data.dedup.join.pairs import Pairs, ordered_pairs
+from clm_data.dedup.join.signatures import EncodedTexts, PreparedTexts
+from clm_data.dedup.join.with_rapidfuzz import verified_pairs
 
-_CANDIDATES = 1 << 18
-_MARKED = 1024
-"""Longest row whose common subsequences the compiled loop finds; rapidfuzz does it for others."""
+_BUFFER_SIZE = 1 << 18
+_MAX_COMPILED_LENGTH = 1024
+"""Longest text that the compiled loop verifies; longer ones are left to rapidfuzz."""
 
 
-class Compiled:
-    """Finds the pairs of prepared rows.
+class NumbaJoin:
+    """Finds pairs of prepared texts.
 
     Args:
-        texts: As they were given to :func:`clm_data.dedup.join.signatures.prepare`.
-        rows: What it made of them.
+        texts: The texts given to :func:`clm_data.dedup.join.signatures.prepare`.
+        prepared: Its result.
     """
 
-    def __init__(self, texts: Sequence[str], rows: Rows) -> None:
+    def __init__(self, texts: Sequence[str], prepared: PreparedTexts) -> None:
         self._given = texts
-        self._order = rows.order
-        self._data = rows.data
-        codes, starts = kernels.reorder(rows.texts, rows.order)
-        self._texts = Texts(codes, starts, rows.texts.alphabet)
+        self._order = prepared.order
+        self._data = prepared.data
+        codes, starts = kernels.reorder(prepared.texts, prepared.order)
+        self._texts = EncodedTexts(codes, starts, prepared.texts.alphabet)
 
     def pairs(self, first: int, end: int) -> Iterator[Pairs]:
-        """The pairs whose first row, in the order of the scan, is one from ``first`` to ``end``."""
-        found = _room(_CANDIDATES)
+        """The pairs whose earlier row, in sorted order, is from ``first`` to before ``end``."""
+        found = _buffer(_BUFFER_SIZE)
         while first < end:
-            reached = kernels.scan(self._data, first, end, found)
-            count = int(found.count[0])
+            reached = kernels.find_candidates(self._data, first, end, found)
+            count = int(found.total[0])
             if count:
                 yield from self._verified(found.left[:count], found.right[:count])
             if reached == first:
-                found = _room(4 * len(found.left))
+                found = _buffer(4 * len(found.left))
             first = reached
 
     def _verified(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> Iterator[Pairs]:
         order, starts = self._order, self._texts.starts
-        short = starts[left + 1] - starts[left] <= _MARKED
+        short = starts[left + 1] - starts[left] <= _MAX_COMPILED_LENGTH
         one, two = left[short], right[short]
-        apart = np.empty_like(one)
-        kept = kernels.verify(self._texts, self._data.allowed, one, two, apart)
-        if kept:
-            yield in_order(order[one[:kept]], order[two[:kept]], apart[:kept])
+        distance = np.empty_like(one)
+        count = kernels.verify(self._texts, self._data.max_distances, one, two, distance)
+        if count:
+            yield ordered_pairs(order[one[:count]], order[two[:count]], distance[:count])
         one, two = order[left[~short]], order[right[~short]]
-        yield from measured(self._given, one, two, self._data.allowed)
+        yield from verified_pairs(self._given, one, two, self._data.max_distances)
 
 
-def _room(size: int) -> kernels.Found:
-    return kernels.Found(np.empty(size, np.int64), np.empty(size, np.int64), np.zeros(1, np.int64))
+def _buffer(size: int) -> kernels.Candidates:
+    return kernels.Candidates(
+        np.empty(size, np.int64), np.empty(size, np.int64), np.zeros(1, np.int64)
+    )

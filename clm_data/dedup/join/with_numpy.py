@@ -1,7 +1,7 @@
-"""The fast join of some tens of thousands of rows, with numpy alone.
+"""The join of tens of thousands of texts, with numpy alone.
 
-Runs of rows of one length, sorted by group counts, are compared with the runs of each length that a
-partner may have, all signatures of the one with all of the other.
+Blocks of rows of one length, sorted by their group counts, are compared with blocks of each length
+that a partner may have: all signatures of one with all signatures of the other.
 """
 
 from __future__ import annotations
@@ -13,165 +13,170 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clm_data.dedup.join.exact import Pairs, in_order, measured
-from clm_data.dedup.join.signatures import Rows
+from clm_data.dedup.join.pairs import Pairs, ordered_pairs
+from clm_data.dedup.join.signatures import PreparedTexts
+from clm_data.dedup.join.with_rapidfuzz import verified_pairs
 
 _ROWS = 128
 _COLUMNS = 512
-_CANDIDATES = 1 << 16
+_BUFFER_SIZE = 1 << 16
 _DENSE = 1 / 8
-"""Share of near signatures in a run from which on measuring all of its pairs at once is faster."""
-_SAMPLED = 200
+"""Share of candidates in a block from which measuring all of its pairs is faster."""
+_SAMPLED_ROWS = 200
+
+_Buffers = tuple[NDArray[np.uint64], NDArray[np.uint8], NDArray[np.bool_]]
 
 
-class _Run(NamedTuple):
-    """Rows of one length against rows of one length.
+class _Block(NamedTuple):
+    """Rows of one length and columns of one length.
 
     Attributes:
-        rows: First, and one after the last.
-        columns: The same of their partners.
-        bound: The largest distance of a pair.
+        rows: First row and the row after the last.
+        columns: The same for the columns.
+        max_distance: The largest distance of a pair.
     """
 
     rows: tuple[int, int]
     columns: tuple[int, int]
-    bound: int
+    max_distance: int
 
     @property
     def size(self) -> int:
         return (self.rows[1] - self.rows[0]) * (self.columns[1] - self.columns[0])
 
 
-class Signed:
-    """Finds the pairs of prepared rows.
+class NumpyJoin:
+    """Finds pairs of prepared texts.
 
     Args:
-        texts: As they were given to :func:`clm_data.dedup.join.signatures.prepare`.
-        rows: What it made of them.
+        texts: The texts given to :func:`clm_data.dedup.join.signatures.prepare`.
+        prepared: Its result.
     """
 
-    def __init__(self, texts: Sequence[str], rows: Rows) -> None:
+    def __init__(self, texts: Sequence[str], prepared: PreparedTexts) -> None:
         self._texts = texts
-        self._order = rows.order
-        self._data = rows.data
-        self._keys = rows.data.keys.tolist()
-        self._cells = rows.data.cells.tolist()
-        self._lengths = np.unique(rows.data.keys >> 2 * rows.data.field)
+        self._order = prepared.order
+        self._data = prepared.data
+        self._keys = prepared.data.keys.tolist()
+        self._key_starts = prepared.data.key_starts.tolist()
+        self._lengths = np.unique(prepared.data.keys >> 2 * prepared.data.field_bits)
 
     def pairs(self, first: int, end: int) -> Iterator[Pairs]:
-        """The pairs whose first row, in the order of the scan, is one from ``first`` to ``end``."""
+        """The pairs whose earlier row, in sorted order, is from ``first`` to before ``end``."""
         buffers = _buffers()
-        left: list[NDArray[np.int64]] = []
-        right: list[NDArray[np.int64]] = []
+        rows: list[NDArray[np.int64]] = []
+        columns: list[NDArray[np.int64]] = []
         count = 0
-        for run in self._runs(first, end):
-            near = _near(self._data.words, run, buffers)
-            if near.size > _DENSE * run.size:
-                yield from self._all(run)
+        for block in self._blocks(first, end):
+            candidates = _candidates(self._data.signatures, block, buffers)
+            if candidates.size > _DENSE * block.size:
+                yield from self._all_pairs(block)
                 continue
-            row, column = _behind(run, near)
-            left.append(row)
-            right.append(column)
+            row, column = _later_columns(block, candidates)
+            rows.append(row)
+            columns.append(column)
             count += row.size
-            if count >= _CANDIDATES:
-                yield from self._verified(left, right)
-                left, right, count = [], [], 0
+            if count >= _BUFFER_SIZE:
+                yield from self._verified(rows, columns)
+                rows, columns, count = [], [], 0
         if count:
-            yield from self._verified(left, right)
+            yield from self._verified(rows, columns)
 
     def is_dense(self) -> bool:
-        """Whether signatures exclude so few pairs that measuring them all at once is faster.
+        """Whether signatures exclude too few pairs to be worth comparing, judged by a sample.
 
-        So it is with low thresholds, and with long texts. Told from a sample of the rows.
+        This is the case for low thresholds and for long texts.
         """
         buffers = _buffers()
-        near = size = 0
-        rows = len(self._data.words)
-        for first in np.linspace(0, rows - 1, num=_SAMPLED, dtype=np.int64).tolist():
-            for run in self._runs(first, first + 1):
-                near += _near(self._data.words, run, buffers).size
-                size += run.size
-        return near > _DENSE * size
+        candidates = size = 0
+        rows = len(self._data.signatures)
+        for first in np.linspace(0, rows - 1, num=_SAMPLED_ROWS, dtype=np.int64).tolist():
+            for block in self._blocks(first, first + 1):
+                candidates += _candidates(self._data.signatures, block, buffers).size
+                size += block.size
+        return candidates > _DENSE * size
 
-    def _all(self, run: _Run) -> Iterator[Pairs]:
-        """The pairs of a run by measuring all of it: in bulk that takes less time for each."""
+    def _all_pairs(self, block: _Block) -> Iterator[Pairs]:
+        """The pairs of a block, by measuring all distances with one call of cdist."""
         from rapidfuzz import process
         from rapidfuzz.distance import Indel
 
         rows, columns = (
             [self._texts[place] for place in self._order[slice(*side)].tolist()]
-            for side in (run.rows, run.columns)
+            for side in (block.rows, block.columns)
         )
-        found = process.cdist(
-            rows, columns, scorer=Indel.distance, score_cutoff=run.bound, dtype=np.int32
+        cutoff = block.max_distance
+        distances = process.cdist(
+            rows, columns, scorer=Indel.distance, score_cutoff=cutoff, dtype=np.int32
         )
-        one, two = _behind(run, np.flatnonzero(found <= run.bound))
-        if one.size:
-            apart = found[one - run.rows[0], two - run.columns[0]].astype(np.int64)
-            yield in_order(self._order[one], self._order[two], apart)
+        row, column = _later_columns(block, np.flatnonzero(distances <= cutoff))
+        if row.size:
+            found = distances[row - block.rows[0], column - block.columns[0]].astype(np.int64)
+            yield ordered_pairs(self._order[row], self._order[column], found)
 
     def _verified(
-        self, left: list[NDArray[np.int64]], right: list[NDArray[np.int64]]
+        self, rows: list[NDArray[np.int64]], columns: list[NDArray[np.int64]]
     ) -> Iterator[Pairs]:
-        one, two = (self._order[np.concatenate(side)] for side in (left, right))
-        return measured(self._texts, one, two, self._data.allowed)
+        first, second = (self._order[np.concatenate(side)] for side in (rows, columns))
+        return verified_pairs(self._texts, first, second, self._data.max_distances)
 
-    def _runs(self, first: int, end: int) -> Iterator[_Run]:
-        """What to compare."""
-        field = self._data.field
+    def _blocks(self, first: int, end: int) -> Iterator[_Block]:
+        """The blocks that may contain pairs."""
+        field = self._data.field_bits
         mask = (1 << field) - 1
-        cell = bisect_left(self._cells, first + 1) - 1
+        key = bisect_left(self._key_starts, first + 1) - 1
         while first < end:
-            length, low = self._keys[cell] >> 2 * field, self._keys[cell] >> field & mask
-            of_length = self._cells[bisect_left(self._keys, (length + 1) << 2 * field)]
-            stop = min(first + _ROWS, end, of_length)
-            cell = bisect_left(self._cells, stop) - 1
-            high = self._keys[cell] >> field & mask
-            for other, bound in self._partners(length):
-                more = other - length
-                gone, new = (bound - more) // 2, (bound + more) // 2
-                least = other << 2 * field | max(0, low - gone) << field
-                most = other << 2 * field | min(other, high + new) << field | mask
-                begin = max(first + 1, self._cells[bisect_left(self._keys, least)])
-                last = self._cells[bisect_left(self._keys, most + 1)]
+            length, low = self._keys[key] >> 2 * field, self._keys[key] >> field & mask
+            length_end = self._key_starts[bisect_left(self._keys, (length + 1) << 2 * field)]
+            stop = min(first + _ROWS, end, length_end)
+            key = bisect_left(self._key_starts, stop) - 1
+            high = self._keys[key] >> field & mask
+            for other, bound in self._partner_lengths(length):
+                longer = other - length
+                deletions, insertions = (bound - longer) // 2, (bound + longer) // 2
+                least = other << 2 * field | max(0, low - deletions) << field
+                most = other << 2 * field | min(other, high + insertions) << field | mask
+                begin = max(first + 1, self._key_starts[bisect_left(self._keys, least)])
+                last = self._key_starts[bisect_left(self._keys, most + 1)]
                 for column in range(begin, last, _COLUMNS):
-                    yield _Run((first, stop), (column, min(column + _COLUMNS, last)), bound)
+                    yield _Block((first, stop), (column, min(column + _COLUMNS, last)), bound)
             first = stop
-            cell = bisect_left(self._cells, first + 1) - 1
+            key = bisect_left(self._key_starts, first + 1) - 1
 
-    def _partners(self, length: int) -> list[tuple[int, int]]:
-        """(length, distance) of longer texts that may make a pair, with the distance at most."""
+    def _partner_lengths(self, length: int) -> list[tuple[int, int]]:
+        """(length, largest distance of a pair) for each length from ``length`` that can pair."""
         others = self._lengths[np.searchsorted(self._lengths, length) :]
-        bounds = self._data.allowed[length + others]
+        bounds = self._data.max_distances[length + others]
         # A distance has the parity of the difference of the lengths.
         bounds -= (bounds - (others - length)) & 1
-        near = bounds >= others - length
-        return list(zip(others[near].tolist(), bounds[near].tolist(), strict=True))
+        possible = bounds >= others - length
+        return list(zip(others[possible].tolist(), bounds[possible].tolist(), strict=True))
 
 
-def _buffers() -> tuple[NDArray[np.uint64], NDArray[np.uint8], NDArray[np.bool_]]:
+def _buffers() -> _Buffers:
     size = _ROWS * _COLUMNS
     return np.empty(size, np.uint64), np.empty(size, np.uint8), np.empty(size, np.bool_)
 
 
-def _near(
-    words: NDArray[np.uint64],
-    run: _Run,
-    buffers: tuple[NDArray[np.uint64], NDArray[np.uint8], NDArray[np.bool_]],
+def _candidates(
+    signatures: NDArray[np.uint64], block: _Block, buffers: _Buffers
 ) -> NDArray[np.int64]:
-    """Where in a run, counted row by row, the signatures are near enough."""
-    height, width = run.rows[1] - run.rows[0], run.columns[1] - run.columns[0]
-    flipped, apart = (buffer[: height * width].reshape(height, width) for buffer in buffers[:2])
+    """Flat positions in a block where the signatures differ in few enough bits."""
+    height, width = block.rows[1] - block.rows[0], block.columns[1] - block.columns[0]
+    flipped, bits = (buffer[: height * width].reshape(height, width) for buffer in buffers[:2])
     near = buffers[2][: height * width].reshape(height, width)
-    np.bitwise_xor(words[slice(*run.rows), None], words[slice(*run.columns)], out=flipped)
-    np.bitwise_count(flipped, out=apart)
-    return np.flatnonzero(np.less_equal(apart, run.bound, out=near))
+    rows, columns = signatures[slice(*block.rows), None], signatures[slice(*block.columns)]
+    np.bitwise_xor(rows, columns, out=flipped)
+    np.bitwise_count(flipped, out=bits)
+    return np.flatnonzero(np.less_equal(bits, block.max_distance, out=near))
 
 
-def _behind(run: _Run, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and their partners at places of a run, without those that are not behind their row."""
-    row, column = np.divmod(places, run.columns[1] - run.columns[0])
-    row += run.rows[0]
-    column += run.columns[0]
-    behind = row < column
-    return row[behind], column[behind]
+def _later_columns(
+    block: _Block, places: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and columns at flat positions of a block, where the column comes after the row."""
+    row, column = np.divmod(places, block.columns[1] - block.columns[0])
+    row += block.rows[0]
+    column += block.columns[0]
+    later = row < column
+    return row[later], column[later]

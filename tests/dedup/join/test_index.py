@@ -1,4 +1,4 @@
-"""The incremental index answers what the join would."""
+"""The incremental index finds the pairs that the join finds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clm_data.dedup.join.index import Match, SimilarityIndex
 ANY = st.characters(exclude_categories=())
 
 
-def one_by_one(
+def pairs_by_index(
     texts: list[str], threshold: float | Fraction, inclusive: bool
 ) -> set[tuple[int, int]]:
     index = SimilarityIndex(threshold, inclusive=inclusive)
@@ -26,7 +26,9 @@ def one_by_one(
     return pairs
 
 
-def joined(texts: list[str], threshold: float | Fraction, inclusive: bool) -> set[tuple[int, int]]:
+def pairs_by_join(
+    texts: list[str], threshold: float | Fraction, inclusive: bool
+) -> set[tuple[int, int]]:
     blocks = similarity_join(texts, threshold, inclusive=inclusive)
     return {pair for b in blocks for pair in zip(b.left.tolist(), b.right.tolist(), strict=True)}
 
@@ -37,15 +39,15 @@ def joined(texts: list[str], threshold: float | Fraction, inclusive: bool) -> se
     st.sampled_from([0.0, 0.5, 0.7, Fraction(5, 7), 0.9, 1.0]),
     st.booleans(),
 )
-def test_equal_to_the_join_on_any_unicode(
+def test_matches_the_join_on_any_unicode(
     texts: list[str], threshold: float | Fraction, inclusive: bool
 ) -> None:
-    assert one_by_one(texts, threshold, inclusive) == joined(texts, threshold, inclusive)
+    assert pairs_by_index(texts, threshold, inclusive) == pairs_by_join(texts, threshold, inclusive)
 
 
 @pytest.mark.parametrize("letters", ["ab", "abcdefghijklmnop ", "的一是在不了有和人这中大为上个国"])
 @pytest.mark.parametrize("threshold", [0.7, 0.8, 0.9, 0.95])
-def test_equal_to_the_join_on_families(letters: str, threshold: float) -> None:
+def test_matches_the_join_on_groups_of_similar_texts(letters: str, threshold: float) -> None:
     rng = random.Random(letters)
     texts = []
     for _ in range(40):
@@ -56,12 +58,12 @@ def test_equal_to_the_join_on_families(letters: str, threshold: float) -> None:
                 at = rng.randint(0, len(text))
                 text[at : at + rng.randint(0, 1)] = rng.choices(letters, k=rng.randint(0, 1))
             texts.append("".join(text))
-    expected = joined(texts, threshold, inclusive=False)
+    expected = pairs_by_join(texts, threshold, inclusive=False)
     assert len(expected) > 300
-    assert one_by_one(texts, threshold, inclusive=False) == expected
+    assert pairs_by_index(texts, threshold, inclusive=False) == expected
 
 
-def test_matches_come_in_order_with_their_ratio() -> None:
+def test_matches_are_in_order_of_addition_with_their_ratio() -> None:
     index = SimilarityIndex(0.7, ["法国的首都是", "德国的首都是", "法国的货币是", "法国的首都是"])
     assert len(index) == 4
     assert index[1] == "德国的首都是"
@@ -69,6 +71,6 @@ def test_matches_come_in_order_with_their_ratio() -> None:
     assert index.matches("") == []
 
 
-def test_exactly_the_threshold_is_no_match_unless_inclusive() -> None:
+def test_texts_at_exactly_the_threshold_match_only_if_inclusive() -> None:
     assert not SimilarityIndex(0.9, ["abcdefghij"]).matches("abcdefghiX")
     assert SimilarityIndex(0.9, ["abcdefghij"], inclusive=True).matches("abcdefghiX")
