@@ -1,10 +1,10 @@
-"""What the store holds, read and judged: the one view that generate, review, audit and build share.
+"""From the store to deduplicated entries, as generate, review, audit and build need them.
 
     answers --parse--> candidates <--read-- imported files
         --review decisions--> --validate--> entries --deduplicate--> entries
 
-A pure function of the store, the domains and the settings: the same store gives the same assembly,
-whatever order the answers came in.
+The result depends only on the store, the domains and the settings, not on the order in which the
+answers arrived.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ from clm_data.validate import validate
 
 @dataclass(frozen=True)
 class Assembly:
-    """What became of everything in the store.
+    """The candidates in the store and what became of them.
 
-    ``len(candidates) == len(entries) + number of rejected candidates``; rejections of the stage
-    ``parse`` come on top, for what never became a candidate.
+    ``len(candidates) == len(entries) + number of rejected candidates``. Rejections of the stage
+    ``parse`` are not counted there: they never became candidates.
     """
 
     candidates: tuple[Candidate, ...]
-    """As read, before any decision."""
+    """As read, before review decisions are applied."""
     entries: tuple[Entry, ...]
-    """What is left after decisions, validation and deduplication."""
+    """The entries left after review decisions, validation and deduplication."""
     rejected: tuple[Rejection, ...]
     warnings: tuple[tuple[str, Problem], ...]
-    """(entry id, warning) for kept entries."""
+    """(entry id, warning) pairs for kept entries."""
     status: Mapping[str, ReviewStatus]
-    """By entry id; an id that is not there is unreviewed."""
+    """Review status by entry id. Unreviewed entries are missing."""
 
 
 def assemble(store: Store, domains: Mapping[str, Domain], settings: Settings) -> Assembly:
-    """Read, decide, validate and deduplicate everything in the store."""
+    """Read the store, apply review decisions, validate and deduplicate."""
     read = read_candidates(store, domains)
     decided = apply_decisions(read.kept, store.decisions())
     valid = validate(decided.kept)
@@ -72,7 +72,7 @@ def assemble(store: Store, domains: Mapping[str, Domain], settings: Settings) ->
 
 
 def read_candidates(store: Store, domains: Mapping[str, Domain]) -> StageResult[Candidate]:
-    """Every candidate in the store: imported files first, then answers by domain and dialogue."""
+    """All candidates in the store: imported files first, then answers by domain and dialogue."""
     imported = sources.stored_candidates(store)
     generated = [
         parse_answer(dialogue, turn, completion)
@@ -110,6 +110,6 @@ def parse_answer(dialogue: Dialogue, turn: int, completion: Completion) -> Stage
 
 
 def in_order(dialogues: Iterable[Dialogue], domains: Mapping[str, Domain]) -> list[Dialogue]:
-    """By the order of the domain file, then by number; domains no longer in the file come last."""
+    """Sort dialogues by domain in file order, then by number. Unknown domains come last."""
     rank = {name: index for index, name in enumerate(domains)}
     return sorted(dialogues, key=lambda d: (rank.get(d.domain, len(rank)), d.domain, d.number))

@@ -1,4 +1,4 @@
-"""Every problem of a set of candidates, counted by code, language and field; nothing is changed."""
+"""Audit a set of candidates: problems counted by code, language and field."""
 
 from __future__ import annotations
 
@@ -23,51 +23,51 @@ from clm_data.validate import problems_of, set_problems
 from clm_data.validate.sets import Finding, duplicate_facts, near_duplicates, repeated_probes
 
 EXAMPLES = 3
-"""How many findings of a kind are quoted."""
+"""Number of examples per kind of problem."""
 
 Id = int | str
 
 
 class Example(Frozen):
-    """One finding, quoted."""
+    """An example of a problem."""
 
     id: Id
     message: str
 
 
-class Audited(Frozen):
-    """All findings of one code in one language and field."""
+class ProblemSummary(Frozen):
+    """All problems of one code in one language and field."""
 
     code: str
     severity: Severity
     lang: Language | None
     field: str | None
     count: int
-    """Entries concerned; pairs for ``near-duplicate``."""
+    """Number of entries, or of pairs for ``near-duplicate``."""
     ids: tuple[Id, ...]
-    """Each entry concerned, once, in order: its ``case_id`` as it stands, or else its own id."""
+    """``case_id``, or else the id, of each affected entry, in order."""
     examples: tuple[Example, ...]
 
 
 class AuditReport(Frozen):
-    """What an audit found."""
+    """Result of an audit."""
 
     entries: int
-    problems: tuple[Audited, ...]
-    """In the order of the codes, then zh before en, then by field."""
+    problems: tuple[ProblemSummary, ...]
+    """Sorted by code (in the order of :data:`~clm_data.codes.CODES`), language and field."""
 
     @property
     def errors(self) -> int:
-        """How many findings keep an entry, or its probe, out of a dataset."""
+        """Number of problems that exclude an entry, or its probe, from a dataset."""
         return sum(found.count for found in self.problems if found.severity == "error")
 
     def as_json(self) -> dict[str, Any]:
-        """``entries`` and ``problems``: code, severity, lang, field, count, ids; no examples."""
+        """``entries`` and ``problems`` as a JSON value, without the examples."""
         rows = [found.model_dump(mode="json", exclude={"examples"}) for found in self.problems]
         return {"entries": self.entries, "problems": rows}
 
     def as_html(self, title: str = "Audit") -> str:
-        """One self-contained page: every kind of problem with examples and all ids."""
+        """A self-contained HTML page with examples and ids for each kind of problem."""
         from jinja2 import Environment, StrictUndefined
 
         source = Path(__file__).with_name("auditing.html.j2").read_text(encoding="utf-8")
@@ -82,15 +82,15 @@ def audit(
     threshold: float = 0.9,
     unreadable: Iterable[Rejection] = (),
 ) -> AuditReport:
-    """Find every problem of a set, those of single entries and those between them.
+    """Find all problems in single candidates and between candidates.
 
-    Unlike :func:`validate.validate` it does not ask for a language that no candidate has: half of
-    a published dataset may be audited alone.
+    Unlike :func:`clm_data.validate.validate`, it does not report a language that no candidate has,
+    so that the Chinese or English half of a dataset can be audited alone.
 
     Args:
-        candidates: The set, in its order: of repetitions the later ones are found.
+        candidates: The candidates. Of repeated ones, the later ones are reported.
         threshold: Prompts *more* similar than this are near-duplicates.
-        unreadable: What could not be read as a candidate at all; counted as entries too.
+        unreadable: Items that could not be parsed as candidates. They count as entries.
     """
     items, broken = unique_ids(candidates), list(unreadable)
     names: dict[str, Id] = {c.id: c.id if c.case_id is None else c.case_id for c in items} | {
@@ -102,7 +102,7 @@ def audit(
         groups.setdefault((problem.code, problem.lang, problem.field), []).append((id_, problem))
     return AuditReport(
         entries=len(items) + len(broken),
-        problems=tuple(_audited(groups[key], names, order) for key in sorted(groups, key=_rank)),
+        problems=tuple(_summary(groups[key], names, order) for key in sorted(groups, key=_rank)),
     )
 
 
@@ -111,12 +111,12 @@ def _findings(
 ) -> Iterator[Finding]:
     for rejection in broken:
         yield from ((rejection.id, problem) for problem in rejection.problems)
-    absent = [lang for lang in LANGUAGES if all(item.fact(lang) is None for item in items)]
-    probeless = [lang for lang in LANGUAGES if all(item.probe(lang) is None for item in items)]
+    without_facts = {lang for lang in LANGUAGES if all(i.fact(lang) is None for i in items)}
+    without_probes = {lang for lang in LANGUAGES if all(i.probe(lang) is None for i in items)}
     for item in items:
         for problem in problems_of(item):
-            whole = probeless if problem.field in PROBE_FIELDS else absent
-            if problem.code != "empty-field" or problem.lang not in whole:
+            expected = without_probes if problem.field in PROBE_FIELDS else without_facts
+            if problem.code != "empty-field" or problem.lang not in expected:
                 yield item.id, problem
     yield from set_problems(items)
     yield from repeated_probes(items)
@@ -130,28 +130,30 @@ def _rank(key: tuple[str, Language | None, str | None]) -> tuple[int, int, int]:
     return list(CODES).index(code), (*LANGUAGES, None).index(lang), fields.index(field)
 
 
-def _audited(found: Sequence[Finding], names: dict[str, Id], order: dict[str, int]) -> Audited:
+def _summary(
+    found: Sequence[Finding], names: dict[str, Id], order: dict[str, int]
+) -> ProblemSummary:
     first = found[0][1]
     pairs = first.code == "near-duplicate"
-    concerned = {id_ for id_, _ in found}
+    affected = {id_ for id_, _ in found}
     if pairs:
-        concerned |= {problem.twin for _, problem in found if problem.twin is not None}
-    return Audited(
+        affected |= {problem.twin for _, problem in found if problem.twin is not None}
+    return ProblemSummary(
         code=first.code,
         severity=first.severity,
         lang=first.lang,
         field=first.field,
-        count=len(found) if pairs else len(concerned),
-        ids=tuple(names[id_] for id_ in sorted(concerned, key=order.__getitem__)),
+        count=len(found) if pairs else len(affected),
+        ids=tuple(names[id_] for id_ in sorted(affected, key=order.__getitem__)),
         examples=tuple(
-            Example(id=names[id_], message=_readable(problem, names))
+            Example(id=names[id_], message=_message(problem, names))
             for id_, problem in found[:EXAMPLES]
         ),
     )
 
 
-def _readable(problem: Problem, names: dict[str, Id]) -> str:
-    """The message with the twin named as its source names it."""
+def _message(problem: Problem, names: dict[str, Id]) -> str:
+    """The message, with the other entry named by its ``case_id`` if it has one."""
     if problem.twin is None or problem.twin not in names:
         return problem.message
     return problem.message.replace(problem.twin, str(names[problem.twin]))

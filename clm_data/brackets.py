@@ -1,8 +1,8 @@
-"""Brackets and strings in text that is nearly JSON.
+"""Brackets and strings in text that is almost JSON.
 
-A quotation mark opens a string only where JSON has one, and ends it only where JSON could go on, so
-that marks which were not escaped, single and Chinese quotation marks do no harm. In valid JSON, cut
-off anywhere or not, this finds exactly the brackets of JSON.
+A quotation mark opens a string only where JSON allows one, and closes it only before text that may
+follow a string in JSON. Unescaped, single and Chinese quotation marks are therefore tolerated. In
+valid JSON, even if truncated, exactly the brackets of JSON are found.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _IN_STRING = {
     "'": re.compile(rf"\\.|'{_GOES_ON}", re.DOTALL),
     "“": re.compile(r"\\.|[”\"](?=\s*(?:[,}\]:，：]|\Z))", re.DOTALL),
 }
-"""What matters inside a string, by the mark that opens it: an escape, or the mark that ends it."""
+"""An escape or closing mark inside a string, by the opening mark."""
 _INNER_MARK = re.compile(r"\\.|\"", re.DOTALL)
 _BEFORE_STRING = frozenset("{[,:，：")
 
 
 @dataclass(eq=False)
 class Node:
-    """A pair of brackets. ``closed`` is false where the other one is missing before ``stop``."""
+    """A pair of brackets; ``closed`` is false if the closing bracket is missing before ``stop``."""
 
     bracket: str
     start: int
@@ -35,11 +35,14 @@ class Node:
 
 
 def _tokens(text: str, *, inside: bool) -> Iterator[tuple[str, int, int]]:
-    """Strings, and what else is not blank character by character: (opening mark, start, end).
+    """Split a text into strings and single non-whitespace characters.
 
     Args:
         text: Any text.
-        inside: Whether it begins within brackets; outside of them there are no strings.
+        inside: Whether the text starts within brackets. There are no strings outside of brackets.
+
+    Yields:
+        (character, start, end). For strings, the opening mark is doubled.
     """
     depth = int(inside)
     before = ""
@@ -56,7 +59,7 @@ def _tokens(text: str, *, inside: bool) -> Iterator[tuple[str, int, int]]:
 
 
 def match_brackets(text: str) -> list[Node]:
-    """The brackets of a text as trees, skipping those in strings."""
+    """The brackets of a text as trees. Brackets in strings are ignored."""
     roots: list[Node] = []
     stack: list[Node] = []
     for mark, start, end in _tokens(text, inside=False):
@@ -70,7 +73,7 @@ def match_brackets(text: str) -> list[Node]:
 
 
 def _close(stack: list[Node], bracket: str, at: int) -> None:
-    """Close the innermost bracket of a kind; those left open within it stay open for good."""
+    """Close the innermost open bracket of a kind. Brackets opened after it stay unclosed."""
     if all(node.bracket != bracket for node in stack):
         return
     while stack:
@@ -82,7 +85,7 @@ def _close(stack: list[Node], bracket: str, at: int) -> None:
 
 
 def _end_of_string(text: str, at: int, inside: re.Pattern[str]) -> int:
-    """Position after the string that begins before ``at``; the end of the text if it has no end."""
+    """Position after the string that starts before ``at``; the end of the text if unclosed."""
     for mark in inside.finditer(text, at):
         if not mark.group().startswith("\\"):
             return mark.end()
@@ -90,9 +93,9 @@ def _end_of_string(text: str, at: int, inside: re.Pattern[str]) -> int:
 
 
 def as_json(text: str) -> str:
-    """With JSON's quotation marks, commas and colons, and no comma before a closing bracket.
+    """Normalize quotation marks, commas and colons to those of JSON, and drop trailing commas.
 
-    json-repair does the rest, but takes a nested quotation for the end of its string.
+    json-repair does the rest, but would end a string at a nested quotation mark.
     """
     out: list[str] = []
     last = 0

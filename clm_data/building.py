@@ -1,7 +1,7 @@
-"""The dataset, recomputed from the store: a loop over the stages, then files.
+"""Builds the dataset folder from the store.
 
-The same store, domains and settings give the same bytes. The folder is written beside the old one
-and put in its place when complete.
+The same store, domains and settings give the same bytes. An earlier folder is replaced only when
+the new one is complete.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from clm_data import __version__, layouts
-from clm_data import json_schema as schema
+from clm_data import __version__, json_schema, layouts
 from clm_data.assemble import Assembly, assemble
 from clm_data.card import render_card
 from clm_data.chart import draw_domains
@@ -29,9 +28,9 @@ from clm_data.locality import attach, read_probes
 from clm_data.manifest import (
     MANIFEST_NAME,
     Manifest,
+    content_settings,
     file_hashes,
-    shaping_packages,
-    shaping_settings,
+    package_versions,
 )
 from clm_data.prompts import Prompts
 from clm_data.records import Record, Rejection, StageResult
@@ -44,13 +43,13 @@ CHART_NAME = "domains.png"
 
 @dataclass(frozen=True)
 class Collected:
-    """The records a workspace holds, and how they came about."""
+    """The records of a workspace and the intermediate results of the stages."""
 
     records: tuple[Record, ...]
     rejected: tuple[Rejection, ...]
-    """Of all stages."""
+    """Rejections of all stages."""
     stages: dict[str, dict[str, int]]
-    """Per stage: ``in``, ``kept``, ``rejected``."""
+    """Counts ``in``, ``kept`` and ``rejected`` by stage."""
     assembly: Assembly
     domains: dict[str, Domain]
     sources: tuple[Source, ...]
@@ -58,7 +57,7 @@ class Collected:
 
 @dataclass(frozen=True)
 class BuildReport(Tabular):
-    """What a build wrote."""
+    """Result of a build."""
 
     folder: Path
     stats: Stats
@@ -66,7 +65,7 @@ class BuildReport(Tabular):
     rejected: int
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """The JSON value that ``clm-data build --json`` prints."""
         return {
             "folder": str(self.folder),
             "stages": self.stages,
@@ -82,7 +81,7 @@ class BuildReport(Tabular):
         return [{"stage": name, **counts} for name, counts in self.stages.items()]
 
     def summary(self) -> list[str]:
-        """Lines for people."""
+        """Summary for the terminal, as lines."""
         flow = (
             f"  {name:13} {n['in']:5} in {n['kept']:5} kept {n['rejected']:5} rejected"
             for name, n in self.stages.items()
@@ -90,12 +89,12 @@ class BuildReport(Tabular):
         reviewed = self.stats.accepted + self.stats.fixed
         return [
             *flow,
-            f"{self.stats.records} records in {self.folder}; people reviewed {reviewed} of them",
+            f"{self.stats.records} records in {self.folder}; {reviewed} reviewed",
         ]
 
 
 def collect_records(workspace: Workspace) -> StageResult[Record]:
-    """The records of a workspace, and everything that did not become one."""
+    """The records of a workspace, with all rejections and warnings."""
     collected = collect(workspace)
     return StageResult(collected.records, collected.rejected, collected.assembly.warnings)
 
@@ -104,11 +103,11 @@ def collect(workspace: Workspace, *, reviewed_only: bool = False) -> Collected:
     """Run all stages over the store.
 
     Args:
-        workspace: Whose store, domains and settings.
-        reviewed_only: Take only what a person accepted or fixed; leave the rest out.
+        workspace: The workspace.
+        reviewed_only: Leave out entries that no reviewer accepted or fixed.
 
     Raises:
-        UserError: The store, the domains or the probes cannot be used.
+        UserError: The store, the domains or the probes cannot be read.
     """
     settings = workspace.settings
     domains = workspace.domains()
@@ -138,10 +137,10 @@ def collect(workspace: Workspace, *, reviewed_only: bool = False) -> Collected:
 def _stage_counts(
     assembly: Assembly, taken: int, located: StageResult[Record]
 ) -> dict[str, dict[str, int]]:
-    """How many went in, stayed and left, stage by stage.
+    """Counts ``in``, ``kept`` and ``rejected`` by stage.
 
-    Rejections of the stage ``locality`` are probes, not entries, so there every entry is kept. What
-    ``reviewed_only`` leaves out has nothing wrong with it: it is counted, and listed nowhere.
+    Rejections of the stage ``locality`` are probes, not entries, so that stage keeps every entry.
+    Entries left out by ``reviewed_only`` are counted as rejected but have no :class:`Rejection`.
     """
     left = Counter[str](rejection.stage for rejection in assembly.rejected)
     count = len(assembly.candidates) + left["parse"]
@@ -161,29 +160,34 @@ def _stage_counts(
 
 
 def build(workspace: Workspace, out: Path, *, reviewed_only: bool = False) -> BuildReport:
-    """Write the dataset folder.
+    """Build the dataset and write it to a folder.
 
-    It holds parquet for ``parallel``, ``zh``, ``en`` and ``mix`` (split ``test``), the three
-    published JSON layouts, ``rejected.jsonl``, ``domains.png``, the card (``README.md``) and
-    ``manifest.json``.
+    The folder contains Parquet files for ``parallel``, ``zh``, ``en`` and ``mix`` (split ``test``),
+    the three published JSON layouts, ``rejected.jsonl``, ``domains.png``, the card (``README.md``)
+    and ``manifest.json``.
+
+    Args:
+        workspace: The workspace.
+        out: Folder to write. An earlier build is replaced.
+        reviewed_only: Leave out entries that no reviewer accepted or fixed.
 
     Raises:
-        UserError: Nothing to build from, or ``out`` holds somebody's own files.
+        UserError: There are no valid entries, or ``out`` contains other files.
     """
     collected = collect(workspace, reviewed_only=reviewed_only)
     if not collected.records:
-        raise UserError(_why_nothing(collected, reviewed_only))
+        raise UserError(_why_empty(collected, reviewed_only))
     stats = statistics(
         collected.records, collected.rejected, collected.assembly.warnings, collected.domains
     )
     manifest = Manifest(
         clm_data=__version__,
-        packages=shaping_packages(),
-        settings=shaping_settings(workspace.settings),
+        packages=package_versions(),
+        settings=content_settings(workspace.settings),
         domains_sha256=sha256_file(workspace.domains_file),
         prompt_versions=Prompts(workspace.prompts_folder).versions,
         prompt_hashes=_prompt_hashes(collected.records),
-        sources=[_source_facts(source) for source in collected.sources],
+        sources=[_source_row(source) for source in collected.sources],
         stages=collected.stages,
         reviewed=dict(sorted(Counter(record.review for record in collected.records).items())),
         reviewed_only=reviewed_only,
@@ -199,16 +203,16 @@ def build(workspace: Workspace, out: Path, *, reviewed_only: bool = False) -> Bu
     return BuildReport(out, stats, collected.stages, len(collected.rejected))
 
 
-def _why_nothing(collected: Collected, reviewed_only: bool) -> str:
+def _why_empty(collected: Collected, reviewed_only: bool) -> str:
     if not collected.assembly.candidates:
         return "the store is empty; fill it with clm-data generate or clm-data import"
     if reviewed_only and collected.assembly.entries:
-        return "nobody has accepted or fixed an entry yet; see clm-data review status"
-    return f"none of {len(collected.assembly.candidates)} entries is valid; see clm-data audit"
+        return "no entry has been accepted or fixed yet; see clm-data review status"
+    return f"none of the {len(collected.assembly.candidates)} entries is valid; see clm-data audit"
 
 
 def rejection_row(rejection: Rejection) -> dict[str, Any]:
-    """A line of ``rejected.jsonl``: the first problem up front, then all of them."""
+    """A line of ``rejected.jsonl``: the first problem at the top level, then all problems."""
     first = rejection.problems[0]
     return {
         "stage": rejection.stage,
@@ -228,7 +232,7 @@ def rejection_row(rejection: Rejection) -> dict[str, Any]:
 
 def _write_records(folder: Path, records: Sequence[Record]) -> None:
     for record in records:
-        schema.check("record", record.model_dump(mode="json"), f"record {record.id}")
+        json_schema.check("record", record.model_dump(mode="json"), f"record {record.id}")
     for name, configuration in layouts.CONFIGURATIONS.items():
         _write_parquet(folder / name / "test.parquet", configuration(records))
     for name, text in clm_bench(records).items():
@@ -244,7 +248,7 @@ def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _column(pa: Any, values: Sequence[Any]) -> Any:
-    """A column; one without any value is text, so that every build has the same types."""
+    """A column. Columns with only None are typed as text, so that types do not vary."""
     if isinstance(values[0], Mapping):
         names = list(values[0])
         parts = [_column(pa, [value[name] for value in values]) for name in names]
@@ -264,7 +268,7 @@ def _prompt_hashes(records: Sequence[Record]) -> dict[str, int]:
     return dict(sorted(Counter(value for value in hashes if value).items()))
 
 
-def _source_facts(source: Source) -> dict[str, Any]:
+def _source_row(source: Source) -> dict[str, Any]:
     return {
         "name": source.name,
         "format": source.format,

@@ -1,6 +1,6 @@
-"""The dataset card: the Hub's ``README.md``, every number of which is counted.
+"""The dataset card, ``README.md`` on the Hub.
 
-The text is the template ``dataset_card.md``; the metadata on top of it is built here as data.
+The text comes from the template ``dataset_card.md``. All numbers in it are computed.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from clm_data.resources import read_text
 
 TEMPLATE_NAME = "dataset_card.md"
 
-# https://huggingface.co/docs/hub/repositories-licenses: the Hub refuses a card with any other.
-_HUB_LICENCES = """
+# https://huggingface.co/docs/hub/repositories-licenses: the Hub rejects cards with any other.
+_HUB_LICENSES = """
     afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bigscience-bloom-rail-1.0 bigscience-openrail-m bsd
     bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5 cc-by-3.0
     cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0
@@ -45,53 +45,65 @@ class _Named(NamedTuple):
 
 
 _CONFIGURATIONS = (
-    _Named("parallel", "one entry, both languages side by side", "一个条目，中英并列"),
-    _Named("zh", "one entry in Chinese", "一个条目的中文"),
-    _Named("en", "one entry in English", "一个条目的英文"),
-    _Named("mix", "one entry in one language, Chinese and English alternating", "中英交替", 2),
+    _Named("parallel", "one entry in both languages", "一个条目，中英并列"),
+    _Named("zh", "one entry in Chinese", "一个条目的中文部分"),
+    _Named("en", "one entry in English", "一个条目的英文部分"),
+    _Named(
+        "mix", "one entry in one language; Chinese and English rows alternate", "中英文逐行交替", 2
+    ),
 )
 _FIELDS = (
     _Named(
-        "id", "stable id of the entry, made from its content", "条目编号，由内容生成，不随版本变化"
+        "id",
+        "stable id of the entry, derived from its content",
+        "条目编号，由内容生成，不随版本变化",
     ),
-    _Named("case_id", "position in the dataset, from 1", "在数据集中的序号，从 1 开始"),
+    _Named("case_id", "position in the dataset, counted from 1", "在数据集中的序号，从 1 开始"),
     _Named("domain", "id of the domain", "领域编号"),
-    _Named("language", "of the row; in `mix` only", "该行的语言，仅见于 `mix`"),
-    _Named("prompt", "a cloze that the answer completes", "待补全的陈述，答案接在后面"),
+    _Named("language", "language of the row; only in `mix`", "该行的语言，仅见于 `mix`"),
+    _Named("prompt", "a cloze that the answer completes", "题干：待补全的陈述，答案接在后面"),
     _Named(
-        "subject", "what it is about; stands literally in `prompt`", "主语，原样出现在 `prompt` 中"
+        "subject",
+        "what the fact is about; appears verbatim in `prompt`",
+        "主语，原样出现在 `prompt` 中",
     ),
     _Named("ground_truth", "the true answer", "真实答案"),
-    _Named("target_new", "the false answer to edit in", "要写入模型的虚构答案"),
-    _Named("rephrase_prompt", "the same question in other words", "同一问题的另一种说法"),
+    _Named(
+        "target_new", "the false answer to edit into a model", "反事实答案：要写入模型的虚构答案"
+    ),
+    _Named("rephrase_prompt", "`prompt` in other words", "改写题干：同一题干的另一种说法"),
     _Named("loc", "locality probe: an unrelated question", "局部性探针：与编辑无关的问题"),
-    _Named("loc_ans", "its answer, which must survive the edit", "探针的答案，编辑后应保持不变"),
+    _Named(
+        "loc_ans",
+        "the answer to `loc`, which must survive the edit",
+        "探针的答案，编辑后应保持不变",
+    ),
     _Named("review", "`accepted`, `fixed` or `unreviewed`", "人工审校：通过、修改后通过或未审校"),
     _Named(
         "origin",
-        "kind, name, prompt hash and licence of the source; in `parallel` only",
-        "来源的种类、名称、提示词哈希和许可，仅见于 `parallel`",
+        "kind, name, prompt hash and license of the source; only in `parallel`",
+        "来源的种类、名称、提示词哈希和许可证，仅见于 `parallel`",
     ),
 )
 _ORIGINS = {
     "model": _Named("model", "chat model", "对话模型"),
-    "bank": _Named("bank", "the bank bundled with clm-data", "clm-data 自带题库"),
+    "bank": _Named("bank", "the bank bundled with clm-data", "clm-data 自带的题库"),
     "import": _Named("import", "imported file", "导入文件"),
 }
 
 
 def render_card(stats: Stats, dataset: DatasetSettings, manifest: Manifest) -> str:
-    """The card as Markdown with YAML front matter.
+    """Render the card as Markdown with YAML front matter.
 
     Args:
-        stats: What was counted over the records.
-        dataset: What no program can know: name, title, licence.
-        manifest: How the dataset was made; its ``files`` are not needed yet.
+        stats: Counts over the dataset.
+        dataset: Name, title and license.
+        manifest: Provenance of the dataset. ``files`` may be empty.
 
     Raises:
         ConfigError: The template cannot be rendered.
     """
-    # Markdown, not HTML: what could break a table is escaped by the filter ``cell``.
+    # No autoescape: the output is Markdown. The filter ``cell`` escapes what could break a table.
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
@@ -104,7 +116,7 @@ def render_card(stats: Stats, dataset: DatasetSettings, manifest: Manifest) -> s
             dataset=dataset,
             manifest=manifest,
             has_imports=any(origin.kind == "import" for origin in stats.origins),
-            licence_known=_is_stated(dataset.licence),
+            license_known=_is_stated(dataset.licence),
             configurations=_CONFIGURATIONS,
             fields=_FIELDS,
             origin_kinds=_ORIGINS,
@@ -112,14 +124,14 @@ def render_card(stats: Stats, dataset: DatasetSettings, manifest: Manifest) -> s
             codes=CODES,
         )
     except TemplateError as error:
-        raise ConfigError(f"{TEMPLATE_NAME}: {error}; install clm-data again") from error
+        raise ConfigError(f"{TEMPLATE_NAME}: {error}; reinstall clm-data") from error
 
 
 def front_matter(stats: Stats, dataset: DatasetSettings) -> dict[str, Any]:
-    """The card's metadata, in the Hub's vocabulary."""
+    """Metadata of the card as defined by the Hub."""
     return {
         "language": list(LANGUAGES),
-        **_licence(dataset.licence),
+        **_license_metadata(dataset.licence),
         "pretty_name": " ".join(dataset.title.split()),
         "size_categories": [_size(stats.records)],
         "task_categories": ["text-generation"],
@@ -135,16 +147,16 @@ def front_matter(stats: Stats, dataset: DatasetSettings) -> dict[str, Any]:
     }
 
 
-def _is_stated(licence: str) -> bool:
-    return licence.strip().lower() not in ("", _UNKNOWN)
+def _is_stated(license: str) -> bool:
+    return license.strip().lower() not in ("", _UNKNOWN)
 
 
-def _licence(licence: str) -> dict[str, str]:
-    """An identifier the Hub knows goes through; another licence by its name; none as unknown."""
-    identifier = licence.strip().lower()
-    if not _is_stated(licence):
+def _license_metadata(license: str) -> dict[str, str]:
+    """Metadata for a license: its identifier if the Hub knows it, else ``other`` with a name."""
+    identifier = license.strip().lower()
+    if not _is_stated(license):
         return {"license": _UNKNOWN}
-    if identifier in _HUB_LICENCES.split():
+    if identifier in _HUB_LICENSES.split():
         return {"license": identifier}
     name = re.sub(r"[^a-z0-9.]+", "-", identifier).strip("-")
     return {"license": "other"} | ({"license_name": name} if name else {})
@@ -155,7 +167,7 @@ def _size(count: int) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that cannot break out of a Markdown table cell or become HTML."""
+    """Escape text for a Markdown table cell."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 

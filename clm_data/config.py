@@ -1,8 +1,9 @@
-"""Settings and the workspace they live in.
+"""Workspaces and their settings.
 
-A workspace is a folder with ``clm.yaml`` (settings) and ``clm.db`` (the store, unless ``store``
-names another). Settings: flag over environment (``CLM_DATA_*``) over ``clm.yaml`` over default.
-Keys are never settings: they come from the environment and are not written anywhere.
+A workspace is a folder with ``clm.yaml`` (settings) and ``clm.db`` (the store, unless the setting
+``store`` names another one). A flag overrides the environment (``CLM_DATA_*``), which overrides
+``clm.yaml``, which overrides the default. API keys are not settings: they come from the environment
+and are never written.
 """
 
 from __future__ import annotations
@@ -33,61 +34,61 @@ _TOP_LEVEL_ENV = ("store", "provider", "model", "base_url")
 
 
 class GenerationSettings(Frozen):
-    """How models are asked."""
+    """How chat models are queried."""
 
     entries_per_turn: int = Field(5, ge=1, le=50)
     turns: int = Field(3, ge=1, le=20)
-    """Turns a dialogue, corrections included."""
+    """Turns per dialogue, including corrections."""
     dialogues_at_once: int = Field(4, ge=1, le=64)
-    """Dialogues planned together for one domain; each starts from another of its topics."""
+    """Dialogues planned together for one domain. Each starts from a different topic."""
     concurrency: int = Field(16, ge=1, le=512)
-    """Requests in flight, over all domains."""
+    """Maximum number of concurrent requests, over all domains."""
     timeout: float = Field(600.0, gt=0)
-    """Seconds to wait for one answer."""
+    """Seconds to wait for an answer."""
     attempts: int = Field(6, ge=1, le=50)
-    """Tries for one request that fails for a passing reason."""
+    """Maximum number of tries for a request that fails with a transient error."""
     dry_waves: int = Field(2, ge=1, le=10)
-    """Stop a domain after so many waves in a row that brought nothing new."""
+    """Stop a domain after this many consecutive batches of dialogues with no new entries."""
 
 
 class DedupSettings(Frozen):
     """What counts as a near-duplicate."""
 
     threshold: float = Field(0.9, ge=0.5, le=1.0)
-    """Entries *more* similar than this are removed."""
+    """An entry that is *more* similar than this to an earlier one is removed."""
     field: str = Field("zh.prompt", pattern=r"^(zh|en)\.(prompt|rephrase_prompt)$")
 
 
 class LocalitySettings(Frozen):
-    """Where locality probes come from."""
+    """Source of the locality probes."""
 
     source: str = "bank"
     """``bank``, a file, or ``hub:ID``."""
     seed: int = 42
     repeat: bool = False
-    """Use a probe again when there are fewer probes than entries."""
+    """Reuse probes if there are fewer probes than entries."""
 
 
 class DatasetSettings(Frozen):
-    """What the card says that no program can know."""
+    """Facts for the dataset card that cannot be computed."""
 
     name: str = Field("clm-counterfactuals", min_length=1)
     title: str = "Chinese-first bilingual counterfactuals"
     licence: str = "unknown"
-    """Licence of the dataset as you publish it (Hub identifier)."""
+    """License under which you publish the dataset (Hub identifier)."""
     seed: int = 42
 
 
 class Settings(Frozen):
-    """Everything ``clm.yaml`` may say."""
+    """All settings of ``clm.yaml``."""
 
     store: str = f"sqlite:///{STORE_NAME}"
-    """SQLAlchemy URL; a relative SQLite path is taken from the workspace."""
+    """SQLAlchemy URL. A relative SQLite path is relative to the workspace."""
     provider: str = "deepseek"
     model: str | None = None
-    """None: the provider's default."""
+    """None for the provider's default."""
     base_url: str | None = None
-    """None: the provider's own."""
+    """None for the provider's own URL."""
     generation: GenerationSettings = GenerationSettings()
     dedup: DedupSettings = DedupSettings()
     locality: LocalitySettings = LocalitySettings()
@@ -96,7 +97,7 @@ class Settings(Frozen):
 
 @dataclass(frozen=True)
 class Workspace:
-    """A folder and its settings."""
+    """A workspace folder and its settings."""
 
     path: Path
     settings: Settings
@@ -106,7 +107,7 @@ class Workspace:
         """The store's URL with a relative SQLite path made absolute.
 
         Raises:
-            ConfigError: A store in memory, which would lose what was paid for.
+            ConfigError: The store is an in-memory database, which would lose paid answers.
         """
         from sqlalchemy.engine import make_url
         from sqlalchemy.exc import ArgumentError
@@ -115,29 +116,29 @@ class Workspace:
         try:
             url = make_url(given)
         except ArgumentError:
-            return given  # the store says what is wrong with it
+            return given  # Store reports what is wrong with it
         if url.get_backend_name() != "sqlite":
             return given
         name = url.database or ":memory:"
         if name == ":memory:":
             raise ConfigError(
-                f"setting 'store': '{given}' keeps nothing; name a file: sqlite:///{STORE_NAME}"
+                f"setting 'store': '{given}' is in memory; name a file: sqlite:///{STORE_NAME}"
             )
         if name.startswith("file:") or Path(name).is_absolute():
             return given
-        # Rendered, not joined: a folder's name may hold what means something in a URL.
+        # Rendered, not joined: a folder name may contain characters with a meaning in URLs.
         place = url.set(database=str((self.path / name).resolve()))
         return place.render_as_string(hide_password=False)
 
     @property
     def domains_file(self) -> Path:
-        """The workspace's own ``domains.yaml`` where there is one, else the shipped one."""
+        """``domains.yaml`` of the workspace if it has one, else the shipped file."""
         own = self.path / "domains.yaml"
         return own if own.is_file() else resource("domains.yaml")
 
     @property
     def prompts_folder(self) -> Path:
-        """The workspace's own ``prompts/`` where there is one, else the shipped one."""
+        """``prompts/`` of the workspace if it has one, else the shipped folder."""
         own = self.path / "prompts"
         return own if own.is_dir() else resource("prompts")
 
@@ -151,7 +152,7 @@ class Workspace:
         return replace(self, settings=parse_settings(values, str(self.path / CONFIG_NAME)))
 
     def domains(self) -> dict[str, Domain]:
-        """Read the domains by id, in the file's order.
+        """Read the domains by id, in file order.
 
         Raises:
             ConfigError: The domain file is unreadable or wrong.
@@ -180,13 +181,13 @@ def open_workspace(
     """Open the workspace in a folder.
 
     Args:
-        path: The folder; None: ``CLM_DATA_WORKSPACE`` or the current one.
-        create: Make ``clm.yaml`` where it is missing.
-        overrides: Top-level settings given as flags; None values are not given.
-        environ: Where ``CLM_DATA_*`` is read from.
+        path: The folder. Defaults to ``CLM_DATA_WORKSPACE``, then to the current folder.
+        create: Write a default ``clm.yaml`` if it is missing.
+        overrides: Top-level settings that take precedence. None values are ignored.
+        environ: Environment variables.
 
     Raises:
-        ConfigError: No workspace there, or a wrong setting (says which and where).
+        ConfigError: The folder is not a workspace, or a setting is wrong.
     """
     folder = path or Path(environ.get("CLM_DATA_WORKSPACE") or ".")
     file = folder / CONFIG_NAME
@@ -194,7 +195,7 @@ def open_workspace(
         if not create:
             where = "the current folder" if folder == Path() else str(folder)
             raise ConfigError(
-                f"no {CONFIG_NAME} in {where}; make a workspace with: clm-data init {folder}"
+                f"no {CONFIG_NAME} in {where}; create a workspace with: clm-data init {folder}"
             )
         write_default_config(folder)
     values = _read_yaml(file)
@@ -208,10 +209,14 @@ def open_workspace(
 
 
 def parse_settings(values: Mapping[str, Any], where: str) -> Settings:
-    """Settings from plain values; ``where`` names them in errors.
+    """Validate settings.
+
+    Args:
+        values: As read from YAML.
+        where: Name of the source, for error messages.
 
     Raises:
-        ConfigError: The first wrong one.
+        ConfigError: A setting is unknown or has a wrong value.
     """
     try:
         return Settings.model_validate(values)
@@ -231,7 +236,7 @@ def _unknown_setting(name: str) -> str:
 
 
 def write_default_config(folder: Path) -> Path:
-    """Write ``clm.yaml`` with the settings people change; returns its path."""
+    """Write a ``clm.yaml`` with the most common settings and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / CONFIG_NAME
     defaults = Settings()
@@ -249,7 +254,7 @@ def write_default_config(folder: Path) -> Path:
 
 
 def save_locality(folder: Path, settings: LocalitySettings) -> None:
-    """Put the locality section into ``clm.yaml``; other settings and comments stay as they are.
+    """Write the locality section of ``clm.yaml``, keeping other settings and comments.
 
     Raises:
         ConfigError: ``clm.yaml`` cannot be read, or has a form that only a person can edit safely.
@@ -272,7 +277,7 @@ def save_locality(folder: Path, settings: LocalitySettings) -> None:
 
 
 def _with_section(text: str, name: str, section: str) -> str:
-    """YAML with a top-level section in place of the one of that name, or at the end."""
+    """YAML text with one top-level section replaced, or appended if it is missing."""
     before: list[str] = []
     after: list[str] = []
     found = inside = False
@@ -288,15 +293,15 @@ def _with_section(text: str, name: str, section: str) -> str:
 
 
 def copy_domains(folder: Path) -> list[Path]:
-    """Copy the shipped ``domains.yaml`` and ``prompts/`` into a workspace, to be changed there.
+    """Copy the shipped ``domains.yaml`` and ``prompts/`` into a workspace for editing.
 
     Raises:
-        ConfigError: The workspace has one of them already; nothing is copied.
+        ConfigError: The workspace already has one of them. Nothing is copied.
     """
     targets = [folder / "domains.yaml", folder / "prompts"]
     for target in targets:
         if target.exists():
-            raise ConfigError(f"{target} is there already; move it away to get a fresh copy")
+            raise ConfigError(f"{target} already exists; move it away to get a fresh copy")
     shutil.copyfile(resource("domains.yaml"), targets[0])
     shutil.copytree(resource("prompts"), targets[1])
     return targets

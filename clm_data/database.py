@@ -1,4 +1,4 @@
-"""What differs between databases: how one is opened, and what its text columns take."""
+"""Differences between databases: how to open them, and types of text columns."""
 
 from __future__ import annotations
 
@@ -12,55 +12,55 @@ from clm_data.errors import MissingExtraError, StoreError
 
 
 class Json(sa.TypeDecorator[Any]):
-    """A JSON value as ASCII text, the same in every database; SQL NULL for None.
+    """A JSON value stored as ASCII text in every database; None is SQL NULL.
 
-    A database's own JSON type may turn 10**20 into a float, or refuse a lone surrogate.
+    Native JSON types may turn 10**20 into a float, or reject a lone surrogate.
     """
 
     impl = sa.Text
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: sa.Dialect) -> str | None:
-        """As ASCII JSON, whatever characters the value holds."""
+        """Encode a value as ASCII JSON."""
         return None if value is None else json.dumps(value, separators=(",", ":"))
 
     def process_result_value(self, value: str | None, dialect: sa.Dialect) -> Any:
-        """The value as it was given."""
+        """Decode a value."""
         return None if value is None else json.loads(value)
 
 
 class SafeText(sa.TypeDecorator[str]):
-    """Foreign words for people; what a database may refuse in text is written as an escape."""
+    """Text from outside; characters that a database may reject are written as escapes."""
 
     impl = sa.Text
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
-        r"""NUL as ``\x00``, a lone surrogate as ``\udXXX``; all else unchanged."""
+        r"""Write NUL as ``\x00`` and lone surrogates as ``\udXXX``."""
         if value is None:
             return None
         return value.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", r"\x00")
 
 
 def open_engine(url: str) -> sa.Engine:
-    """An engine for a SQLAlchemy URL; nothing is connected yet.
+    """Create an engine for a SQLAlchemy URL, without connecting.
 
     Raises:
-        StoreError: Not a URL, or of an unknown database.
-        MissingExtraError: Its driver is not installed.
+        StoreError: The URL is malformed or names an unknown database.
+        MissingExtraError: The driver is not installed.
     """
     try:
         if sa.engine.make_url(url).get_backend_name() == "postgresql":
-            # A server may drop what is idle, and a database may be made without an encoding.
+            # Servers may drop idle connections, and a database may have no encoding.
             return sa.create_engine(url, pool_pre_ping=True, client_encoding="utf8")
         engine = sa.create_engine(url)
     except (ArgumentError, NoSuchModuleError) as error:
-        raise StoreError(f"store url '{shown(url)}' is not usable: {error}") from error
+        raise StoreError(f"store URL '{shown(url)}' is not usable: {error}") from error
     except ModuleNotFoundError as error:
         if str(error.name).startswith("psycopg"):
             raise MissingExtraError(str(error.name), "postgres") from error
         raise StoreError(
-            f"store url '{shown(url)}' needs the package {error.name}; install it, or use "
+            f"store URL '{shown(url)}' needs the package {error.name}; install it, or use "
             "sqlite:/// or postgresql+psycopg://"
         ) from error
     if engine.dialect.name == "sqlite":
@@ -69,7 +69,7 @@ def open_engine(url: str) -> sa.Engine:
 
 
 def shown(url: str) -> str:
-    """The URL without its password."""
+    """The URL with its password hidden."""
     try:
         return sa.engine.make_url(url).render_as_string(hide_password=True)
     except ArgumentError:

@@ -1,4 +1,4 @@
-"""Counts over a dataset: what the card, the chart and ``clm-data stats`` show. Pure."""
+"""Counts over a dataset for the card, the chart and ``clm-data stats``."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from clm_data.records import (
 from clm_data.tabular import Tabular
 
 STAGES = ("parse", "review", "validate", "deduplicate", "reviewed-only", "locality")
-"""Of the build, in their order; ``reviewed-only`` where it was asked for."""
+"""Stages of a build, in order. ``reviewed-only`` occurs only in builds with that option."""
 
 
-def stage_place(stage: str) -> int:
-    """Where a stage stands among the others; one that is not known comes last."""
+def stage_position(stage: str) -> int:
+    """Position of a stage in a build; unknown stages come last."""
     return STAGES.index(stage) if stage in STAGES else len(STAGES)
 
 
 class DomainCount(Frozen):
-    """What one domain has."""
+    """Counts for one domain."""
 
     id: str | None
-    """None: records whose source does not say their domain."""
+    """None for records whose source does not name a domain."""
     zh: str
     en: str
     quota: int | None
-    """Entries wanted; None for a domain that is not in the domain file."""
+    """Number of entries to generate; None for a domain that is not in the domain file."""
     records: int
     accepted: int
     fixed: int
@@ -48,7 +48,7 @@ class DomainCount(Frozen):
 
 
 class RejectionCount(Frozen):
-    """How often a stage rejected something for one reason."""
+    """Number of rejections by one stage for one reason."""
 
     stage: Stage
     code: str
@@ -56,7 +56,7 @@ class RejectionCount(Frozen):
 
 
 class WarningCount(Frozen):
-    """How many warnings of one kind the kept records carry."""
+    """Number of warnings of one kind on kept records."""
 
     code: str
     severity: Severity
@@ -74,38 +74,38 @@ class Length(Frozen):
 
 
 class OriginCount(Frozen):
-    """How many records one source brought."""
+    """Number of records from one source."""
 
     kind: Literal["model", "bank", "import"]
     name: str
     licence: str | None
-    """None: not known."""
+    """None if unknown."""
     records: int
     prompt_hashes: tuple[str, ...]
-    """sha256 of the rendered prompts that brought them, sorted."""
+    """sha256 of the rendered prompts that produced them, sorted."""
 
 
 class Stats(Frozen, Tabular):
-    """Everything counted over a dataset."""
+    """Counts over a dataset."""
 
     records: int
     accepted: int
-    """Records that a person accepted as they are."""
+    """Records that a reviewer accepted unchanged."""
     fixed: int
-    """Records that a person corrected."""
+    """Records that a reviewer corrected."""
     unreviewed: int
-    """Records that no person has judged."""
+    """Records that nobody has reviewed."""
     domains: tuple[DomainCount, ...]
-    """In the order of the domain file, empty ones included; then others by id."""
+    """Domains in file order, including empty ones, then other domains by id."""
     rejected: tuple[RejectionCount, ...]
     warnings: tuple[WarningCount, ...]
     lengths: tuple[Length, ...]
-    """Empty where there are no records."""
+    """Empty if there are no records."""
     origins: tuple[OriginCount, ...]
     """Largest first."""
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """The JSON value that ``clm-data stats --json`` prints."""
         return self.model_dump(mode="json")
 
     def table_title(self) -> str:
@@ -126,10 +126,10 @@ def statistics(
     """Count a dataset.
 
     Args:
-        records: What is in it.
-        rejected: What is not, with the reasons; each counts once, under its first problem.
-        warnings: (record id, warning) on kept records.
-        domains: The domains wanted, for their names and quotas; None: only those that occur.
+        records: The records of the dataset.
+        rejected: The rejected items. Each is counted once, under its first problem.
+        warnings: (record id, warning) pairs for kept records.
+        domains: Domains by id, for names and quotas. By default only domains with records count.
     """
     review: Counter[ReviewStatus] = Counter(record.review for record in records)
     reasons = Counter((rejection.stage, rejection.code) for rejection in rejected)
@@ -144,7 +144,7 @@ def statistics(
         rejected=tuple(
             RejectionCount(stage=stage, code=code, count=count)
             for (stage, code), count in sorted(
-                reasons.items(), key=lambda item: (stage_place(item[0][0]), -item[1], item[0][1])
+                reasons.items(), key=lambda item: (stage_position(item[0][0]), -item[1], item[0][1])
             )
         ),
         warnings=tuple(

@@ -1,4 +1,4 @@
-"""What this machine and workspace have and lack, without showing a secret."""
+"""Checks of the installation and the workspace for ``clm-data doctor``. Shows no secrets."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from clm_data.resources import resource
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """Result of one check."""
 
     check: str
     state: Literal["ok", "absent", "wrong"]
-    """``absent``: not needed for everything; ``wrong``: to be mended."""
-    mend: str
-    """What was found, or what to do."""
+    """``absent``: optional and missing; ``wrong``: must be fixed."""
+    detail: str
+    """What was found, or how to fix it."""
 
 
 def examine(folder: Path | None) -> list[Finding]:
-    """Look at Python, the shipped files, the workspace, the store, keys, fonts."""
+    """Check Python, shipped files, optional packages, workspace, store, keys and fonts."""
     return [*_installation(), *_workspace(folder), *_keys(), *_chart_font()]
 
 
@@ -44,7 +44,7 @@ def _installation() -> Iterator[Finding]:
         try:
             yield Finding(package, "ok", version(package))
         except PackageNotFoundError:
-            yield Finding(package, "absent", f"only for {extra}")
+            yield Finding(package, "absent", f"only needed for the extra {extra}")
 
 
 def _workspace(folder: Path | None) -> Iterator[Finding]:
@@ -53,7 +53,7 @@ def _workspace(folder: Path | None) -> Iterator[Finding]:
         and not os.environ.get("CLM_DATA_WORKSPACE")
         and not Path(CONFIG_NAME).is_file()
     ):
-        yield Finding("workspace", "absent", "make one with: clm-data init my-dataset")
+        yield Finding("workspace", "absent", "create one with: clm-data init my-dataset")
         return
     try:
         workspace = open_workspace(folder)

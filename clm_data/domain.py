@@ -1,4 +1,4 @@
-"""The domains of a dataset: what is asked for, how much, and what to avoid."""
+"""The domains of a dataset: topics, quotas, and what to avoid."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clm_data.records import Fact, Frozen, Language
 
 
 class Bilingual(Frozen):
-    """A text in both languages."""
+    """A text in Chinese and English."""
 
     zh: str = Field(min_length=1)
     en: str = Field(min_length=1)
@@ -37,18 +37,21 @@ class Domain(Frozen):
     zh: str = Field(min_length=1)
     en: str = Field(min_length=1)
     quota: int = Field(ge=1)
-    """Entries wanted."""
+    """Number of entries to generate."""
     ask_for: tuple[Bilingual, ...] = Field(min_length=1)
-    """Topics; each dialogue starts from another one."""
+    """Topics. Successive dialogues start from different ones."""
     avoid: tuple[Bilingual, ...] = ()
     examples: tuple[Example, ...] = Field(min_length=1)
 
 
 def load_domains(file: Path) -> dict[str, Domain]:
-    """Read a domain file; the order in the file is the order in the dataset.
+    """Read a domain file. The order in the file is the order in the dataset.
+
+    Returns:
+        Domains by id.
 
     Raises:
-        ConfigError: Unreadable, a wrong field (says which), or an id used twice.
+        ConfigError: The file is unreadable, a field is wrong, or an id is used twice.
     """
     rows = read_yaml(file, ConfigError)
     if not isinstance(rows, list) or not rows:
@@ -69,10 +72,10 @@ def load_domains(file: Path) -> dict[str, Domain]:
 
 
 def pick(domains: dict[str, Domain], ids: Iterable[str]) -> list[Domain]:
-    """The domains named, in the file's order.
+    """The domains with the given ids, in file order.
 
     Raises:
-        UnknownNameError: An id is not there.
+        UnknownNameError: There is no domain with one of the ids.
     """
     wanted = set(ids)
     for name in sorted(wanted):

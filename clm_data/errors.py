@@ -1,22 +1,22 @@
-"""The one error tree.
+"""The error hierarchy.
 
     ClmDataError
-    ├── UserError                what the user can mend: printed as one line, exit code 2
+    ├── UserError                can be fixed by the user: printed as one line, exit code 2
     │   ├── ConfigError          clm.yaml, domains.yaml, a template or a flag is wrong
-    │   ├── InputFileError       a file that was given cannot be read as what it should be
-    │   ├── UnknownNameError     a name is not in a registry; suggests its neighbours
+    │   ├── InputFileError       a file cannot be read or written, or has the wrong format
+    │   ├── UnknownNameError     a name is not registered; suggests similar names
     │   ├── MissingExtraError    an optional dependency is not installed
-    │   ├── CredentialsError     a key or token is missing or refused
-    │   ├── StoreError           the store cannot be opened, is in use, or is of another version
-    │   ├── EvaluationError      not one cell of an evaluation could be computed
-    │   ├── PublishError         the Hub refused, or cannot be reached
-    │   └── StoppedError         interrupted; says what is there now: exit code 130
-    └── ChatError                one call of a chat model failed
-        ├── RateLimitError       429: everybody should pause, then ask again
-        ├── TransientError       time-out, 5xx, broken connection: ask again
-        └── PermanentError       asking again gives the same answer
+    │   ├── CredentialsError     a key or token is missing or was rejected
+    │   ├── StoreError           the store cannot be opened, is in use, or has another version
+    │   ├── EvaluationError      all cells of an evaluation failed
+    │   ├── PublishError         the Hub rejected a request or cannot be reached
+    │   └── StoppedError         interrupted by the user: exit code 130
+    └── ChatError                a call of a chat model failed
+        ├── RateLimitError       429: pause all requests, then retry
+        ├── TransientError       timeout, 5xx or broken connection: retry
+        └── PermanentError       retrying would give the same error
 
-Foreign exceptions are wrapped with ``raise ... from``.
+Exceptions of other libraries are wrapped with ``raise ... from``.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from collections.abc import Iterable
 
 
 class ClmDataError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base class of all errors that this package raises."""
 
 
 class UserError(ClmDataError):
-    """Something the user can mend; the message says what, where and how."""
+    """An error the user can fix. The message says what is wrong, where, and how to fix it."""
 
 
 class ConfigError(UserError):
-    """A setting, domain file or template is wrong."""
+    """A setting, domain file or prompt template is wrong."""
 
 
 class InputFileError(UserError):
-    """A given file cannot be read as what it should be."""
+    """A file cannot be read or written, or does not have the expected format."""
 
 
 class UnknownNameError(UserError):
-    """A name that is not in a registry."""
+    """A name that is not registered. The message suggests similar names."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
@@ -59,35 +59,35 @@ class MissingExtraError(UserError):
 
 
 class CredentialsError(UserError):
-    """A key or token is missing, or was refused."""
+    """A key or token is missing or was rejected."""
 
 
 class StoreError(UserError):
-    """The store cannot be opened or is of another version."""
+    """The store cannot be opened, is in use, or has another schema version."""
 
 
 class EvaluationError(UserError):
-    """Not one cell of an evaluation could be computed."""
+    """All cells of an evaluation failed."""
 
 
 class PublishError(UserError):
-    """The Hub refused an upload, or cannot be reached."""
+    """The Hub rejected a request or cannot be reached."""
 
 
 class StoppedError(UserError):
-    """Interrupted by the user, in a command that says itself what is there now."""
+    """The user interrupted a command. The message says what has been saved."""
 
 
 class ChatError(ClmDataError):
-    """One call of a chat model failed."""
+    """A call of a chat model failed."""
 
 
 class RateLimitError(ChatError):
-    """The endpoint asks for a pause (429).
+    """The endpoint answered 429 (too many requests).
 
     Args:
-        message: What the endpoint said.
-        retry_after: Seconds it asked for, where it did.
+        message: Message of the endpoint.
+        retry_after: Seconds to wait, if the endpoint named a time.
     """
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
@@ -96,8 +96,8 @@ class RateLimitError(ChatError):
 
 
 class TransientError(ChatError):
-    """A time-out, a 5xx or a broken connection: the same call may succeed."""
+    """A timeout, a 5xx answer or a broken connection. A retry may succeed."""
 
 
 class PermanentError(ChatError):
-    """The same call would fail again (400, 404, 422, content filter)."""
+    """A retry would fail again (400, 404, 422, content filter)."""

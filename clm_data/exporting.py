@@ -1,4 +1,4 @@
-"""Export: the records, or the imported CLM-Bench rows as they came, in formats others read."""
+"""Export records in common formats, or imported CLM-Bench rows unchanged."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from clm_data import json_schema as schema
-from clm_data import layouts
+from clm_data import json_schema, layouts
 from clm_data.errors import InputFileError
 from clm_data.layouts import EN_FILE, MIX_FILE, PUBLISHED_FILES, ZH_FILE, Row
 from clm_data.records import LANGUAGES, Record, canonical_json
@@ -20,24 +19,24 @@ from clm_data.sources import SourceFile
 from clm_data.sources.candidates import Unit, pair_alternating, units_of
 
 Texts = dict[str, str]
-"""File texts by file name."""
+"""File contents by file name."""
 
 
 def clm_bench(records: Sequence[Record]) -> Texts:
-    """The three published layouts."""
+    """The three published JSON layouts."""
     return {name: json_text(rows) for name, rows in layouts.published(records).items()}
 
 
 def jsonl(records: Sequence[Record]) -> Texts:
-    """Our records, one a line, each checked against the schema."""
+    """JSON Lines with one record per line, checked against the schema."""
     rows = [record.model_dump(mode="json") for record in records]
     for number, row in enumerate(rows, 1):
-        schema.check("record", row, f"records.jsonl, line {number}")
+        json_schema.check("record", row, f"records.jsonl, line {number}")
     return {"records.jsonl": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)}
 
 
 def csv_table(records: Sequence[Record]) -> Texts:
-    """One row a record for spreadsheets; cells as :func:`clm_data.review.cells.encode` has them."""
+    """CSV for spreadsheets, one row per record (cells: :func:`clm_data.review.cells.encode`)."""
     rows = [_csv_row(row) for row in layouts.parallel_rows(records)]
     out = io.StringIO(newline="")
     out.write("\ufeff")
@@ -48,7 +47,7 @@ def csv_table(records: Sequence[Record]) -> Texts:
 
 
 def easyedit(records: Sequence[Record]) -> Texts:
-    """A file a language in the layout of EasyEdit's KnowEdit data."""
+    """One JSON file per language in the layout of EasyEdit's KnowEdit data."""
     return {
         f"easyedit_{lang}.json": json_text(
             [
@@ -86,18 +85,18 @@ EXPORTERS: dict[str, Callable[[Sequence[Record]], Texts]] = {
 
 
 def published_rows(files: Sequence[SourceFile]) -> dict[str, list[Any]]:
-    """The imported CLM-Bench rows under the published file names: equal objects, equal order.
+    """The imported CLM-Bench rows by published file name, unchanged and in the original order.
 
-    From one layout with both languages, or the Chinese and English files together, all three come.
-    What was imported in several layouts comes once; different datasets follow one another.
+    The layout with both languages, or the Chinese and English files together, give all three files.
+    A dataset imported in several layouts is exported once. Several datasets are concatenated.
 
     Returns:
-        Rows by file name, without the names for which nothing was imported.
+        Rows by file name. Files without rows are left out.
     """
     groups = [_parts(unit) for unit in units_of([f for f in files if is_published(f)])]
     chosen: list[int] = []
     seen: set[tuple[str, str]] = set()
-    # The richest first: a Chinese file alone adds nothing to a mixed file that holds the same.
+    # Largest first: a Chinese file adds nothing to a mixed file with the same rows.
     for index in sorted(range(len(groups)), key=lambda index: (-len(groups[index]), index)):
         keys = {(name, canonical_json(rows)) for name, rows in groups[index].items()}
         if not keys <= seen:
@@ -117,29 +116,29 @@ def is_published(file: SourceFile) -> bool:
 
 
 def json_text(rows: Sequence[Any]) -> str:
-    """JSON as the published files are written: no line end after the last line."""
+    """JSON as in the published files, without a newline at the end."""
     return json.dumps(rows, ensure_ascii=False, indent=2)
 
 
 def write_folder(out: Path, texts: Mapping[str, str], *, force: bool = False) -> None:
-    """Write files into a folder, whole or not at all where the folder is new.
+    """Write files into a folder. A new folder appears only when it is complete.
 
     Args:
-        out: A new or empty folder; its parents are made.
-        texts: By file name.
-        force: Allow a folder with files in it: those of equal names are replaced, one by one and
-            each whole; no other is touched.
+        out: A new or empty folder. Its parents are created.
+        texts: Contents by file name.
+        force: Allow a folder with files. Files with the same names are replaced atomically, one by
+            one; other files are not touched.
 
     Raises:
-        InputFileError: ``out`` is a file, holds files without ``force``, or cannot be written.
+        InputFileError: ``out`` is a file, has files without ``force``, or cannot be written.
     """
     if out.exists() and not out.is_dir():
         raise InputFileError(f"{out} is a file; name a folder with --out")
     filled = out.is_dir() and any(out.iterdir())
     if filled and not force:
         raise InputFileError(
-            f"{out} is not empty; name another folder with --out, or replace files of equal names "
-            "with --force"
+            f"{out} is not empty; name another folder with --out, or replace files with the same "
+            "names with --force"
         )
     try:
         _write(out, texts, filled=filled)
@@ -149,25 +148,25 @@ def write_folder(out: Path, texts: Mapping[str, str], *, force: bool = False) ->
 
 def _write(out: Path, texts: Mapping[str, str], *, filled: bool) -> None:
     out = out.absolute()
-    aside = out.with_name(f".{out.name}.new")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    draft = out.with_name(f".{out.name}.new")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
     try:
         for name, text in texts.items():
-            (aside / name).write_bytes(text.encode("utf-8"))
+            (draft / name).write_bytes(text.encode("utf-8"))
         if filled:
             for name in texts:
-                (aside / name).replace(out / name)
+                (draft / name).replace(out / name)
         else:
             if out.exists():
                 out.rmdir()
-            aside.rename(out)
+            draft.rename(out)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _csv_row(row: Row) -> dict[str, str]:
-    """A row of the configuration ``parallel``, its structures spread: ``zh_prompt``."""
+    """A flattened row of the configuration ``parallel``, with columns such as ``zh_prompt``."""
     flat: dict[str, Any] = {}
     for name, value in row.items():
         if isinstance(value, dict):
@@ -178,7 +177,7 @@ def _csv_row(row: Row) -> dict[str, str]:
 
 
 def _parts(unit: Unit) -> dict[str, list[Any]]:
-    """What one unit gives, by published file name."""
+    """Rows of one unit by published file name."""
     rows = unit.first.rows
     if unit.english is not None:
         plain = [_renamed(row, layouts.with_plain_names) for row in unit.english.rows]

@@ -1,4 +1,4 @@
-"""One dataset repository on the Hub; what goes wrong there becomes one line."""
+"""Client for one dataset repository on the Hub. Every failure is a one-line error."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 TOKENS_PAGE = "https://huggingface.co/settings/tokens"
 _TIMEOUT = 15.0
-"""Seconds to wait for the first answer."""
+"""Timeout in seconds."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A repository as it stands."""
+    """Current state of a repository."""
 
     private: bool
     commit: str
     files: dict[str, str]
-    """By path: sha256 of a large file, git's blob id of any other."""
+    """By path, the sha256 of an LFS file or the git blob id of any other file."""
     previous: tuple[str, ...]
-    """Paths that the manifest in the repository lists, and the manifest itself."""
+    """The manifest in the repository and the paths it lists. Empty if it has no manifest."""
 
 
 class Repository:
@@ -38,12 +38,12 @@ class Repository:
 
     Args:
         repo_id: ``NAMESPACE/NAME``.
-        token: The Hub's token; None: what anybody may see.
-        endpoint: The Hub's address; None: ``HF_ENDPOINT``, or the public one.
+        token: Hub token. None for anonymous access.
+        endpoint: URL of the Hub. Defaults to ``HF_ENDPOINT``, then to the public Hub.
 
     Raises:
-        PublishError: ``repo_id`` cannot be one. Every method raises it for what the Hub or the
-            network refuses, and CredentialsError for a refused token.
+        PublishError: ``repo_id`` is not valid. All methods raise it if the Hub rejects a request
+            or cannot be reached, and :class:`CredentialsError` if the Hub rejects the token.
     """
 
     def __init__(self, repo_id: str, token: str | None, endpoint: str | None = None) -> None:
@@ -53,24 +53,24 @@ class Repository:
 
         if repo_id.count("/") != 1:
             raise PublishError(
-                f"'{repo_id}' is not a repository; write your name or organisation too: "
+                f"'{repo_id}' is not a repository id; include your user or organization name: "
                 "NAMESPACE/NAME"
             )
         try:
             validate_repo_id(repo_id)
         except HFValidationError as error:
-            raise PublishError(f"'{repo_id}' is not a repository: {error}") from error
+            raise PublishError(f"'{repo_id}' is not a repository id: {error}") from error
         self.id = repo_id
         self.has_token = token is not None
         self._api = HfApi(endpoint=endpoint, token=token or False, library_name="clm-data")
 
     @property
     def url(self) -> str:
-        """Where people find it."""
+        """Web page of the repository."""
         return f"{self._api.endpoint}/datasets/{self.id}"
 
     def snapshot(self) -> Snapshot | None:
-        """What is there; None where there is no repository, or none that the token may see."""
+        """The current state; None if the repository does not exist or the token cannot see it."""
         from huggingface_hub import RepoFile
         from huggingface_hub.errors import RepositoryNotFoundError
 
@@ -97,10 +97,10 @@ class Repository:
             try:
                 return (MANIFEST_NAME, *read_manifest(Path(scratch)).files)
             except InputFileError:
-                return ()  # somebody else's manifest.json: nothing there is ours to remove
+                return ()  # a manifest.json of another program
 
     def tagged_commit(self, tag: str) -> str | None:
-        """The commit a tag marks; None where there is no such tag."""
+        """The commit that a tag marks; None if there is no such tag."""
         with self._errors():
             refs = self._api.list_repo_refs(self.id, repo_type="dataset")
             if tag not in {ref.name for ref in refs.tags}:
@@ -108,14 +108,14 @@ class Repository:
             return self._api.dataset_info(self.id, revision=tag, timeout=_TIMEOUT).sha
 
     def create(self, *, private: bool) -> None:
-        """Make it; not private leaves the choice to the organisation's default."""
+        """Create the repository. If not private, the default of the namespace applies."""
         with self._errors():
             self._api.create_repo(self.id, private=private or None, repo_type="dataset")
 
     def commit(
         self, folder: Path, add: Iterable[str], remove: Iterable[str], *, message: str, parent: str
     ) -> str:
-        """Add and remove paths in one commit on top of ``parent``; returns its id."""
+        """Add and remove files in one commit on top of ``parent`` and return its id."""
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
         operations: list[Any] = [
@@ -123,17 +123,17 @@ class Repository:
         ]
         operations += [CommitOperationDelete(path_in_repo=path) for path in remove]
         with self._errors():
-            made = self._api.create_commit(
+            info = self._api.create_commit(
                 self.id,
                 operations,
                 commit_message=message,
                 repo_type="dataset",
                 parent_commit=parent,
             )
-        return str(made.oid)
+        return str(info.oid)
 
     def tag(self, tag: str, commit: str) -> None:
-        """Mark a commit."""
+        """Create a tag for a commit."""
         with self._errors():
             self._api.create_tag(self.id, tag=tag, revision=commit, repo_type="dataset")
 
@@ -153,28 +153,29 @@ class Repository:
             ) from error
         except (ValueError, RuntimeError) as error:
             cause = error.__cause__
-            if isinstance(cause, HfHubHTTPError):  # upload threads wrap what the Hub said
+            if isinstance(cause, HfHubHTTPError):  # upload threads wrap the error of the Hub
                 raise self._refusal(cause) from error
             raise PublishError(
-                f"{self._api.endpoint} did not take {self.id}: {_line(cause or error)}"
+                f"{self._api.endpoint} did not accept {self.id}: {_line(cause or error)}"
             ) from error
 
     def _refusal(self, error: HfHubHTTPError) -> PublishError | CredentialsError:
         status = error.response.status_code
-        said = f" ({_one_line(error.server_message)})" if error.server_message else ""
+        message = f" ({_one_line(error.server_message)})" if error.server_message else ""
         if status == 401:
             return CredentialsError(
-                f"the Hub refused the token{said}; make one with write permission at {TOKENS_PAGE}"
+                f"the Hub rejected the token{message}; "
+                f"create one with write permission: {TOKENS_PAGE}"
             )
         owner = self.id.split("/", maxsplit=1)[0]
         advice = {
-            403: f"the token may not write there; use one with write permission for {owner}",
-            404: f"check that {owner} exists and that the token may see it",
-            409: "it exists but the token may not see it, or somebody is changing it right now",
-            412: "somebody pushed in between; look at it, then push again",
+            403: f"the token has no write permission for {owner}; use one that has",
+            404: f"check that {owner} exists and that the token has access to it",
+            409: "it exists but the token has no access, or somebody is changing it right now",
+            412: "somebody else has pushed to it; check the repository, then push again",
             429: "too many requests; wait a few minutes, then push again",
-        }.get(status, "push again later" if status >= 500 else "see what the Hub said")
-        return PublishError(f"the Hub answered {status} for {self.id}{said}: {advice}")
+        }.get(status, "push again later" if status >= 500 else "see the message of the Hub")
+        return PublishError(f"the Hub answered {status} for {self.id}{message}: {advice}")
 
 
 def _digest(file: RepoFile) -> str:

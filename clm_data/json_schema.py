@@ -1,7 +1,7 @@
-"""The JSON Schemas of our own formats: generated from the models, shipped, checked at the border.
+"""JSON Schemas of the file formats of clm-data, generated from the record types.
 
-``python -m clm_data.json_schema`` writes them anew after a model has changed; raise
-:data:`VERSION` when what was valid no longer is.
+After changing a record type, run ``python -m clm_data.json_schema`` to update the shipped files.
+Increase :data:`VERSION` if values that used to be valid no longer are.
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ _LONGEST_MESSAGE = 160
 
 
 def load(kind: str) -> dict[str, Any]:
-    """The shipped schema of a kind: ``entry``, ``record`` or ``decision``.
+    """Load a shipped schema.
+
+    Args:
+        kind: ``entry``, ``record`` or ``decision``.
 
     Raises:
-        UnknownNameError: No such kind.
+        UnknownNameError: There is no such schema.
     """
     if kind not in KINDS:
         raise UnknownNameError("schema", kind, KINDS)
@@ -36,16 +39,16 @@ def load(kind: str) -> dict[str, Any]:
     return schema
 
 
-def check(kind: str, value: Any, where: str | None = None) -> None:
+def check(kind: str, value: Any, where: str) -> None:
     """Check a JSON value against a shipped schema.
 
     Args:
         kind: ``entry``, ``record`` or ``decision``.
         value: A parsed JSON value.
-        where: What the value is, for the message: ``records.jsonl, line 3``; None: the kind.
+        where: Name of the value for the error message, such as ``records.jsonl, line 3``.
 
     Raises:
-        InputFileError: It does not fit; says in one line where in the value, and what is wrong.
+        InputFileError: The value does not match the schema.
     """
     from jsonschema.exceptions import best_match
 
@@ -61,13 +64,13 @@ def check(kind: str, value: Any, where: str | None = None) -> None:
 
 
 def generate(kind: str) -> dict[str, Any]:
-    """The schema of a kind as its model gives it, with the models' own words as descriptions."""
+    """Generate a schema from its record type, with the docstrings of the fields as descriptions."""
     schema = KINDS[kind].model_json_schema()
-    words = _field_words()
+    docstrings = _field_docstrings()
     for name, definition in {KINDS[kind].__name__: schema, **schema.get("$defs", {})}.items():
         for field, properties in definition.get("properties", {}).items():
-            if field in words.get(name, {}):
-                properties["description"] = words[name][field]
+            if field in docstrings.get(name, {}):
+                properties["description"] = docstrings[name][field]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:clm-data:schema:{kind}:{VERSION}",
@@ -76,12 +79,12 @@ def generate(kind: str) -> dict[str, Any]:
 
 
 def text_of(kind: str) -> str:
-    """The text of a shipped schema file as it ought to be."""
+    """The text that the shipped schema file must have."""
     return json.dumps(generate(kind), ensure_ascii=False, indent=2) + "\n"
 
 
 def schema_file(kind: str) -> Path:
-    """Path of a shipped schema."""
+    """Path of a shipped schema file."""
     return FOLDER / f"{kind}.v{VERSION}.json"
 
 
@@ -92,19 +95,19 @@ def _validator(kind: str) -> Any:
     return Draft202012Validator(load(kind))
 
 
-def _field_words() -> dict[str, dict[str, str]]:
-    """What stands under each field in the source of the records: ``{class: {field: text}}``."""
-    words: dict[str, dict[str, str]] = {}
+def _field_docstrings() -> dict[str, dict[str, str]]:
+    """The string below each field in the source of the records, by class and field name."""
+    docstrings: dict[str, dict[str, str]] = {}
     for node in ast.parse(inspect.getsource(records)).body:
         if not isinstance(node, ast.ClassDef):
             continue
-        found = words.setdefault(node.name, {})
+        found = docstrings.setdefault(node.name, {})
         for line, below in zip(node.body, node.body[1:], strict=False):
             if not (isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)):
                 continue
             if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
                 found[line.target.id] = inspect.cleandoc(str(below.value.value))
-    return words
+    return docstrings
 
 
 def _write() -> None:

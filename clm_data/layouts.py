@@ -1,7 +1,7 @@
-"""Rows of a dataset, as files hold them: our four configurations and the three published layouts.
+"""Rows of a dataset in the four configurations and in the three published layouts.
 
-The published layouts are those of CLM-Bench: Chinese fields, English fields (``english_`` before
-the names of the fact) and both languages alternating under one set of names.
+The published layouts are those of CLM-Bench: Chinese fields, English fields (fact fields are
+prefixed with ``english_``), and both languages alternating under the same field names.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PUBLISHED_ORDER = ("prompt", "target_new", "subject", "ground_truth", "rephrase
 
 
 def parallel_rows(records: Sequence[Record]) -> list[Row]:
-    """One row a record, both languages in it."""
+    """One row per record, with both languages."""
     return [
         {
             "id": record.id,
@@ -38,17 +38,17 @@ def parallel_rows(records: Sequence[Record]) -> list[Row]:
 
 
 def zh_rows(records: Sequence[Record]) -> list[Row]:
-    """The Chinese side, flat."""
+    """Flat rows in Chinese, one per record."""
     return [_flat(record, "zh") for record in records]
 
 
 def en_rows(records: Sequence[Record]) -> list[Row]:
-    """The English side, flat."""
+    """Flat rows in English, one per record."""
     return [_flat(record, "en") for record in records]
 
 
 def mix_rows(records: Sequence[Record]) -> list[Row]:
-    """Both sides, flat and alternating, with the language named: two rows a record."""
+    """Flat rows with a ``language`` field, Chinese and English alternating: two per record."""
     return [_flat(record, lang, named=True) for record in records for lang in LANGUAGES]
 
 
@@ -58,11 +58,11 @@ CONFIGURATIONS: dict[str, Callable[[Sequence[Record]], list[Row]]] = {
     "en": en_rows,
     "mix": mix_rows,
 }
-"""By the name that ``load_dataset(DIR, name)`` takes."""
+"""Functions that make the rows, by the configuration name in ``load_dataset(DIR, name)``."""
 
 
 def published(records: Sequence[Record]) -> dict[str, list[Row]]:
-    """The three published layouts, by file name, with their fields in the published order."""
+    """Rows of the three published layouts by file name, with fields in the published order."""
     sides = {lang: [_published(record, lang) for record in records] for lang in LANGUAGES}
     return {
         ZH_FILE: sides["zh"],
@@ -72,17 +72,17 @@ def published(records: Sequence[Record]) -> dict[str, list[Row]]:
 
 
 def alternate(zh: Sequence[Row], en: Sequence[Row]) -> list[Row]:
-    """Rows of two sides in turn; both must be of one length."""
+    """Alternate two lists of rows of equal length."""
     return [row for pair in zip(zh, en, strict=True) for row in pair]
 
 
 def with_english_names(row: Row) -> Row:
-    """A row of plain names as the English layout names it; fields keep their order and values."""
+    """Add the prefix of the English layout to the fact fields of a row, keeping the field order."""
     return {ENGLISH_PREFIX + name if name in FACT_FIELDS else name: row[name] for name in row}
 
 
 def with_plain_names(row: Row) -> Row:
-    """A row of the English layout under plain names; fields keep their order and values."""
+    """Remove the prefix of the English layout from the fields of a row, keeping their order."""
     return {name.removeprefix(ENGLISH_PREFIX): value for name, value in row.items()}
 
 

@@ -1,4 +1,4 @@
-"""Attach locality probes: to each entry a question that its edit must leave alone."""
+"""Attach a locality probe to each entry: a question whose answer the edit must not change."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from clm_data.errors import UserError
 from clm_data.languages import mentions, normalize_answer
 from clm_data.probes import (
-    clean,
-    loose_sides,
-    problem_of,
+    clean_probe,
+    find_problem,
+    probe_sides,
     question_keys,
     read_probes,
     rejection,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["attach", "read_probes", "touches"]
+__all__ = ["attach", "find_overlap", "read_probes"]
 
 
 def attach(
@@ -45,25 +45,25 @@ def attach(
     repeat: bool,
     status: Mapping[str, ReviewStatus],
 ) -> StageResult[Record]:
-    """Give each entry a probe, in both languages, that does not touch it (:func:`touches`).
+    """Attach to each entry a bilingual probe that is independent of it (:func:`find_overlap`).
 
-    Entries are served in their order. One that brings a good probe of its own keeps it unless it is
-    in use by then; any other draws the fitting probe that ranks first by a hash of seed, entry and
-    probe, among those used least. So what an entry gets does not depend on the entries after it.
+    Entries are processed in order. An entry keeps its own probe if that is valid and not yet in
+    use. Otherwise it gets, among the least used suitable probes, the one that ranks first by a hash
+    of seed, entry and probe. The probe of an entry therefore does not depend on later entries.
 
     Args:
-        entries: All become records; ``case_id`` counts from 1.
-        probes: What to draw from (:func:`clm_data.probes.read_probes`).
-        seed: Another seed gives another draw.
-        repeat: Use probes again, as evenly as possible, when all that fit are in use.
-        status: By entry id; one that is not there is unreviewed.
+        entries: All become records, with ``case_id`` counted from 1.
+        probes: Probes to draw from (:func:`clm_data.probes.read_probes`).
+        seed: Random seed.
+        repeat: Reuse probes, as evenly as possible, once all suitable ones are in use.
+        status: Review status by entry id. Missing entries are unreviewed.
 
     Returns:
-        A record for each entry. Rejections, of stage ``locality``, are probes: those of ``probes``,
-        and entries' own that could not be kept.
+        A record for each entry. The rejections, of stage ``locality``, are probes: those rejected
+        in ``probes``, and own probes of entries that could not be kept.
 
     Raises:
-        UserError: Some entries get no probe; says how many and what to do.
+        UserError: There are too few suitable probes.
     """
     pool = _Pool(probes.kept, seed)
     records = []
@@ -83,21 +83,21 @@ def attach(
     return StageResult(tuple(records), tuple(rejected))
 
 
-def touches(entry: Entry, pair: ProbePair) -> Problem | None:
-    """Why a probe is not independent of an entry; None: it is.
+def find_overlap(entry: Entry, pair: ProbePair) -> Problem | None:
+    """Why a probe is not independent of an entry; None if it is.
 
-    In either language: its question or answer mentions the subject, the truth or the new target, or
-    its answer is one of them or stands in one. An answer of a single character, or a number of one
-    or two digits, must be equal: it stands in other words by chance.
+    A probe overlaps if, in either language, its question or answer mentions the subject, the true
+    answer or the target, or if its answer is contained in one of them. Answers of one character or
+    of one or two digits overlap only if they are equal, as they occur in other words by chance.
     """
     for lang in LANGUAGES:
         fact, probe = entry.fact(lang), _side(pair, lang)
         answer = normalize_answer(probe.loc_ans, lang)
         for name in ("subject", "ground_truth", "target_new"):
             text = str(getattr(fact, name))
-            field = _meeting(text, name, probe, answer, lang)
+            field = _overlapping_field(text, name, probe, answer, lang)
             if field:
-                message = f"'{getattr(probe, field)}' touches the {name} '{text}' of {entry.id}"
+                message = f"'{getattr(probe, field)}' mentions the {name} '{text}' of {entry.id}"
                 return Problem(
                     code="probe-touches-subject",
                     message=message,
@@ -108,16 +108,18 @@ def touches(entry: Entry, pair: ProbePair) -> Problem | None:
     return None
 
 
-def _meeting(text: str, name: str, probe: Probe, answer: str, lang: Language) -> str | None:
+def _overlapping_field(
+    text: str, name: str, probe: Probe, answer: str, lang: Language
+) -> str | None:
     """The field of the probe in which a text of the fact and it meet.
 
     ``name`` is the text's field, ``answer`` the probe's answer, normalised.
     """
     if normalize_answer(text, lang) == answer:
         return "loc_ans"
-    if _is_telling(probe.loc_ans) and mentions(text, probe.loc_ans, lang):
+    if _is_specific(probe.loc_ans) and mentions(text, probe.loc_ans, lang):
         return "loc_ans"
-    if name == "subject" or _is_telling(text):
+    if name == "subject" or _is_specific(text):
         fields = ("loc", "loc_ans")
         return next(
             (field for field in fields if mentions(getattr(probe, field), text, lang)), None
@@ -125,13 +127,14 @@ def _meeting(text: str, name: str, probe: Probe, answer: str, lang: Language) ->
     return None
 
 
-def _is_telling(answer: str) -> bool:
+def _is_specific(answer: str) -> bool:
+    """Whether an answer is long enough not to occur in other words by chance."""
     bare = answer.strip()
     return len(bare) > 1 and not re.fullmatch(r"[0-9]{1,2}", bare)
 
 
 class _Pool:
-    """Probes to draw from, and which questions are in use."""
+    """The probes to draw from and how often each is used."""
 
     def __init__(self, probes: Sequence[ProbePair], seed: int) -> None:
         import numpy as np
@@ -144,12 +147,12 @@ class _Pool:
         self._users: dict[tuple[Language, str], str] = {}
 
     def user(self, pair: ProbePair) -> str | None:
-        """The id of the entry that first used one of the pair's questions."""
+        """Id of the first entry that uses one of the questions of a pair."""
         keys = question_keys(pair)
         return next((self._users[key] for key in keys if key in self._users), None)
 
     def use(self, pair: ProbePair, user: str) -> None:
-        """Note that an entry uses a pair, and with it each probe that asks the same."""
+        """Record that an entry uses a pair, and thereby every probe with the same question."""
         keys = question_keys(pair)
         for key in keys:
             self._users.setdefault(key, user)
@@ -157,17 +160,17 @@ class _Pool:
             self._uses[place] += 1
 
     def draw(self, entry: Entry, *, repeat: bool) -> ProbePair | None:
-        """The fitting probe that ranks first among those used least; None: there is none."""
+        """The first-ranked suitable probe among the least used; None if no probe is suitable."""
         import numpy as np
 
         ranks = _mixed(self._hashes ^ np.uint64(_hash(f"{self._seed}:{entry.id}")))
         levels = range(int(self._uses.max()) + 1) if repeat and self._uses.size else [0]
         for level in levels:
             places = np.flatnonzero(self._uses == level)
-            while places.size:  # mostly the first one fits, so no sorting
+            while places.size:  # usually the first one is suitable, so sorting is not worth it
                 best = int(np.argmin(ranks[places]))
                 pair = self._probes[int(places[best])]
-                if touches(entry, pair) is None:
+                if find_overlap(entry, pair) is None:
                     return pair
                 places = np.delete(places, best)
         return None
@@ -178,7 +181,7 @@ def _hash(text: str) -> int:
 
 
 def _mixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """splitmix64's finaliser: spreads every bit of the input over all of the output."""
+    """Finalizer of splitmix64: each input bit affects all output bits."""
     import numpy as np
 
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -187,18 +190,18 @@ def _mixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 def _own_probe(entry: Entry, pool: _Pool) -> tuple[ProbePair | None, Rejection | None]:
-    """The probe that an entry brought, where it can be kept; else why not."""
+    """The entry's own probe if it can be kept, otherwise its rejection (if it has one)."""
     if entry.probe is None:
         return None, None
-    sides = {lang: clean(probe) for lang, probe in loose_sides(entry.probe).items()}
-    problem = problem_of(sides)
+    sides = {lang: clean_probe(probe) for lang, probe in probe_sides(entry.probe).items()}
+    problem = find_problem(sides)
     if problem is None:
         pair = ProbePair.model_validate({lang: side.model_dump() for lang, side in sides.items()})
         user = pool.user(pair)
         if user is None:
-            problem = touches(entry, pair)
+            problem = find_overlap(entry, pair)
         else:
-            message = f"the probe of {entry.id} serves {user}: '{pair.zh.loc}'"
+            message = f"the probe of {entry.id} is already used for {user}: '{pair.zh.loc}'"
             problem = Problem(code="repeated-probe", message=message, field="loc", twin=user)
         if problem is None:
             return pair, None
@@ -226,8 +229,8 @@ def _side(pair: ProbePair, lang: Language) -> Probe:
 
 def _too_few(without: Sequence[Entry], entries: int, probes: int, repeat: bool) -> UserError:
     source = "name a source with more: clm-data locality attach --source FILE|hub:ID"
-    way_out = source if repeat else f"{source}, or use probes again with --repeat"
+    fix = source if repeat else f"{source}, or reuse probes with --repeat"
     return UserError(
-        f"{len(without)} of {entries} entries get no locality probe, {without[0].id} first "
-        f"({probes} probes are usable); {way_out}"
+        f"{len(without)} of {entries} entries get no locality probe, the first is "
+        f"{without[0].id} ({probes} probes are usable); {fix}"
     )

@@ -1,8 +1,7 @@
-"""Numbers as Chinese and English texts write them: digits, words, dates, centuries, scales.
+"""Reads numbers in Chinese and English texts: digits, words, dates, centuries, scales.
 
-Part of the language table: :mod:`clm_data.languages` says what differs between the languages, this
-module how their numbers are read. Readings are deliberately generous (九一八 may be 9, 18 or 918):
-two texts are said to disagree only where no reading of the one explains a number of the other.
+Complements :mod:`clm_data.languages`. Reading is deliberately lenient (九一八 may be 9, 18 or 918):
+two texts disagree only if a number in one of them matches no reading of the other.
 """
 
 from __future__ import annotations
@@ -85,23 +84,23 @@ _EN_DATE_RIGHT = re.compile(r"[0-9](?:st|nd|rd|th)?(?:\s+of)?\s+([A-Za-z]{3,9})\
 
 @dataclass(frozen=True)
 class Numbers:
-    """The numbers of one text."""
+    """The numbers in a text."""
 
     digits: set[Decimal] = field(default_factory=set)
-    """Written in Arabic digits, scales applied: «1.4亿» and «140 million» are equal."""
+    """Numbers in Arabic digits with scales applied: "1.4亿" equals "140 million"."""
     words: set[Decimal] = field(default_factory=set)
-    """Written in words and plainly a number: 三百, twenty-one, 五个."""
+    """Words that are clearly numbers: 三百, twenty-one, 五个."""
     maybe: set[Decimal] = field(default_factory=set)
-    """Other readings: parts of names and idioms, ordinals, «once», «dozen»."""
+    """Other possible readings: parts of names and idioms, ordinals, "once", "dozen"."""
 
     @property
     def all(self) -> set[Decimal]:
-        """Every reading."""
+        """All readings."""
         return self.digits | self.words | self.maybe
 
 
 def read(text: str, lang: Language) -> Numbers:
-    """The numbers of a text."""
+    """Find the numbers in a text."""
     plain = unicodedata.normalize("NFKC", _RAISED.sub(" ", text))
     found = Numbers()
     rest = _read_ranges(plain, found)
@@ -113,10 +112,10 @@ def read(text: str, lang: Language) -> Numbers:
 
 
 def disagreement(zh: str, en: str) -> tuple[list[str], list[str]] | None:
-    """The numbers of each text that no reading of the other explains; None where they agree.
+    """The numbers of each text that match no reading of the other; None if the texts agree.
 
-    A number in Arabic digits needs a counterpart; numbers in words are held against each other only
-    where both texts have some that the other lacks, as names and idioms are full of them.
+    A number in Arabic digits needs a counterpart. Numbers in words disagree only if both texts have
+    some that the other lacks, because they are frequent in names and idioms.
     """
     left, right = read(zh, "zh"), read(en, "en")
     lost = left.digits - right.all, right.digits - left.all
@@ -127,11 +126,11 @@ def disagreement(zh: str, en: str) -> tuple[list[str], list[str]] | None:
         lost = words
     else:
         lost = lost[0] | (left.words - right.all), lost[1] | (right.words - left.all)
-    return [_shown(n) for n in sorted(lost[0])], [_shown(n) for n in sorted(lost[1])]
+    return [_format(n) for n in sorted(lost[0])], [_format(n) for n in sorted(lost[1])]
 
 
 def to_digits(text: str, lang: Language) -> str:
-    """The text with numbers in words as Arabic digits: 二十一年 and 21年 become equal."""
+    """Convert numbers in words to Arabic digits, so that 二十一年 becomes 21年."""
     if lang == "zh":
         return _ZH_RUN.sub(lambda match: _zh_digits(match[0]), text)
     for start, end, value, _tokens in reversed(list(_en_phrases(text))):
@@ -139,12 +138,12 @@ def to_digits(text: str, lang: Language) -> str:
     return text
 
 
-def _shown(number: Decimal) -> str:
+def _format(number: Decimal) -> str:
     return f"{number.normalize():f}"
 
 
 def _read_ranges(text: str, found: Numbers) -> str:
-    """Take out year ranges (2009-10) and clock times (9:00), which are more than their digits."""
+    """Read year ranges (2009-10) and clock times (9:00) and remove them from the text."""
     for match in _YEAR_RANGE.finditer(text):
         century, start, end = match.groups()
         if int(end) > int(start):
@@ -160,7 +159,7 @@ def _read_ranges(text: str, found: Numbers) -> str:
 
 
 def _digit_numbers(text: str) -> Iterator[tuple[re.Match[str], Decimal, bool]]:
-    """(match, value, part of a code such as B12)."""
+    """Yields (match, value, whether it is part of a code such as B12)."""
     for match in _DIGITS.finditer(text):
         before = text[match.start() - 1 : match.start()]
         code = bool(before) and before.isascii() and before.isalpha()
@@ -168,8 +167,8 @@ def _digit_numbers(text: str) -> Iterator[tuple[re.Match[str], Decimal, bool]]:
 
 
 def _read_zh(text: str, found: Numbers) -> None:
-    text = _ZH_TITLE.sub(lambda match: _noted_title(match[0], found), text)
-    text = _ZH_CENTURY.sub(lambda match: _noted_century(match, found), text)
+    text = _ZH_TITLE.sub(lambda match: _read_title(match[0], found), text)
+    text = _ZH_CENTURY.sub(lambda match: _read_century(match, found), text)
     for match, value, code in _digit_numbers(text):
         scale = _ZH_SCALE_AFTER.match(text, match.end())
         number = value * _product(scale[1]) if scale else value
@@ -180,7 +179,7 @@ def _read_zh(text: str, found: Numbers) -> None:
     for match in _ZH_RUN.finditer(text):
         if match.start() and text[match.start() - 1].isdigit():
             continue
-        _note_zh_run(match[0], text[match.end() :], found)
+        _read_zh_run(match[0], text[match.end() :], found)
     for half in _ZH_HALF_BOOK.finditer(text):
         found.maybe.add(Decimal(1 if half[1] in "上前" else 2))
     found.maybe.update(Decimal(value) for char, value in _ZH_SINGLE.items() if char in text)
@@ -188,13 +187,13 @@ def _read_zh(text: str, found: Numbers) -> None:
         found.maybe.update(map(Decimal, ("0.5", "2", "6", "30", "50")))
 
 
-def _noted_title(title: str, found: Numbers) -> str:
+def _read_title(title: str, found: Numbers) -> str:
     inner = read(title[1:-1], "zh")
     found.maybe.update(inner.all)
     return " " * len(title)
 
 
-def _noted_century(match: re.Match[str], found: Numbers) -> str:
+def _read_century(match: re.Match[str], found: Numbers) -> str:
     century = _zh_value(match[1]) or 0
     found.maybe.update({Decimal(century), Decimal((century - 1) * 100)})
     if match[2]:
@@ -208,7 +207,7 @@ def _noted_century(match: re.Match[str], found: Numbers) -> str:
 
 
 def _zh_year_readings(number: Decimal, rest: str) -> set[Decimal]:
-    """«80年代» and «98年» may mean a year of the nineteen or twenty hundreds."""
+    """Years that "80年代" or "98年" may mean, and hours that "3点" may mean."""
     if number < 100 and rest.startswith("年"):
         return {number + 1900, number + 1800, number + 2000}
     if rest.startswith(("点", "时")) and number < 12:
@@ -216,7 +215,7 @@ def _zh_year_readings(number: Decimal, rest: str) -> set[Decimal]:
     return {number * 10} if rest.startswith("成") else set()
 
 
-def _note_zh_run(run: str, rest: str, found: Numbers) -> None:
+def _read_zh_run(run: str, rest: str, found: Numbers) -> None:
     for char in run:
         found.maybe.add(Decimal(_ZH_DIGITS.get(char, _ZH_SCALES.get(char, 0))))
     digits = [_ZH_DIGITS[char] for char in run if char in _ZH_DIGITS]
@@ -250,7 +249,7 @@ def _product(scales: str) -> int:
 
 
 def _zh_value(run: str) -> int | None:
-    """Value of a Chinese numeral, or None where it is no well-formed one (两三百, 万一)."""
+    """Value of a Chinese numeral; None if it is not well-formed (两三百, 万一)."""
     if run.isdigit() and run.isascii():
         return int(run)
     if all(char in _ZH_DIGITS for char in run):
@@ -320,7 +319,7 @@ def _read_en(text: str, found: Numbers) -> None:
 
 
 def _en_phrases(text: str) -> Iterator[tuple[int, int, int, int]]:
-    """Numbers in words: (start, end, value, number of words)."""
+    """Numbers in words; yields (start, end, value, number of words)."""
     words = [(m.start(), m.end(), m[0].lower()) for m in _EN_WORD.finditer(text)]
     index = 0
     while index < len(words):
@@ -331,7 +330,7 @@ def _en_phrases(text: str) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _en_phrase(words: list[tuple[int, int, str]], start: int, text: str) -> tuple[int, int, int]:
-    """(index after the phrase, value, number of words); no words where none starts here."""
+    """(index after the phrase, value, number of words); 0 words if no phrase starts here."""
     total, section, tokens, index, end = 0, 0, 0, start, start
     last = 0
     while index < len(words):

@@ -1,4 +1,4 @@
-"""Locality probes: reading them from the bank, a file, a folder or the Hub, and judging them."""
+"""Read and check locality probes from the bank, a file, a folder or the Hub."""
 
 from __future__ import annotations
 
@@ -31,61 +31,62 @@ from clm_data.validate.form import is_untranslated
 BANK = "bank"
 HUB_PREFIX = "hub:"
 _HUB_TIMEOUT = 15.0
-"""Seconds to wait for the Hub's first answer."""
+"""Timeout in seconds."""
 _FILE_ENDINGS = (".json", ".jsonl", ".csv")
 _PUBLISHED_PREFIX = re.compile(r"^\s*nq question\s*:\s*", re.IGNORECASE)
 
 Sides = dict[Language, LooseProbe]
+"""A probe as read: its sides by language, one of which may be missing."""
 
 
 def read_probes(spec: str, folder: Path = Path()) -> StageResult[ProbePair]:
     """Read a source of probes.
 
     Args:
-        spec: ``bank``; ``hub:ID`` of a dataset; a file in any format of
-            :data:`clm_data.sources.FORMATS`, or a YAML or JSON list of
-            ``{zh: {loc, loc_ans}, en: {loc, loc_ans}}``; or a folder of such files, where the
-            published Chinese and English files are paired.
-        folder: What a relative path is taken from.
+        spec: ``bank``, ``hub:ID`` of a dataset, a file, or a folder of files. A file is in any
+            format of :data:`clm_data.sources.FORMATS`, or a YAML or JSON list of
+            ``{zh: {loc, loc_ans}, en: {loc, loc_ans}}``. The published Chinese and English files
+            in a folder are paired.
+        folder: Base of relative paths.
 
     Returns:
-        Good probes, cleaned, in their order; what is broken, untranslated or repeated is rejected.
+        The cleaned probes in source order. Incomplete, untranslated and repeated ones are rejected.
 
     Raises:
-        InputFileError: Unreadable, or without any good bilingual probe.
+        InputFileError: The source cannot be read, or has no usable bilingual probe.
     """
     name, (found, unread) = _read(spec, folder)
     if not found:
-        raise InputFileError(f"{name}: holds no locality probes (loc, loc_ans)")
+        raise InputFileError(f"{name}: no locality probes (loc, loc_ans) in it")
     languages = {lang for sides in found for lang in sides}
     if not any(len(sides) == 2 for sides in found):
-        only = "Chinese and English apart" if len(languages) == 2 else _one_language(languages)
+        only = "separate languages" if len(languages) == 2 else _one_language(languages)
         raise InputFileError(
-            f"{name}: holds probes in {only}, but each must come in both languages; name a "
-            "bilingual source, or the folder that holds both published files"
+            f"{name}: has probes in {only}, but each probe needs both languages; name a "
+            "bilingual source, or the folder with both published files"
         )
-    sifted = sift(found, name)
-    if not sifted.kept:
-        reason = sifted.rejected[0].problems[0].message
+    checked = filter_probes(found, name)
+    if not checked.kept:
+        reason = checked.rejected[0].problems[0].message
         raise InputFileError(f"{name}: none of its {len(found)} probes is usable: {reason}")
-    return StageResult(sifted.kept, (*unread, *sifted.rejected))
+    return StageResult(checked.kept, (*unread, *checked.rejected))
 
 
-def sift(found: Iterable[Sides], name: str) -> StageResult[ProbePair]:
-    """Clean probes and keep the good ones, the first of repeated ones.
+def filter_probes(found: Iterable[Sides], name: str) -> StageResult[ProbePair]:
+    """Clean probes and reject incomplete, untranslated and repeated ones.
 
     Args:
-        found: One probe each, by language.
-        name: Of the source, for the ids of rejections: ``name#1``.
+        found: Probes as read.
+        name: Name of the source. Rejections get ids such as ``name#1``.
     """
     kept: list[ProbePair] = []
     rejected = []
     first: dict[tuple[Language, str], ProbePair] = {}
     for number, loose in enumerate(found, 1):
-        sides = {lang: clean(probe) for lang, probe in loose.items()}
-        problem = problem_of(sides) or _repetition(sides, first)
+        sides = {lang: clean_probe(probe) for lang, probe in loose.items()}
+        problem = find_problem(sides) or _repetition(sides, first)
         if problem is None:
-            pair = ProbePair(zh=_tight(sides["zh"]), en=_tight(sides["en"]))
+            pair = ProbePair(zh=_complete(sides["zh"]), en=_complete(sides["en"]))
             first.update((key, pair) for key in question_keys(pair))
             kept.append(pair)
         else:
@@ -94,16 +95,16 @@ def sift(found: Iterable[Sides], name: str) -> StageResult[ProbePair]:
     return StageResult(tuple(kept), tuple(rejected))
 
 
-def clean(probe: LooseProbe) -> LooseProbe:
-    """Without blanks at the ends and without the prefix of the published English questions."""
+def clean_probe(probe: LooseProbe) -> LooseProbe:
+    """Strip whitespace and the prefix of the published English questions."""
     return LooseProbe(
         loc=None if probe.loc is None else _PUBLISHED_PREFIX.sub("", probe.loc).strip(),
         loc_ans=None if probe.loc_ans is None else probe.loc_ans.strip(),
     )
 
 
-def problem_of(sides: Sides) -> Problem | None:
-    """What keeps a cleaned probe from use: a blank field, or a side in the other language."""
+def find_problem(sides: Sides) -> Problem | None:
+    """The reason why a cleaned probe cannot be used: an empty field or a wrong language."""
     for lang in LANGUAGES:
         for field in PROBE_FIELDS:
             text = getattr(sides[lang], field) if lang in sides else None
@@ -120,33 +121,33 @@ def problem_of(sides: Sides) -> Problem | None:
 
 
 def question_keys(pair: ProbePair) -> list[tuple[Language, str]]:
-    """What makes a probe the same as another: an equal question in either language."""
+    """Keys of a probe's two questions. Probes that share a key are repetitions."""
     return [(lang, normalize_text(getattr(pair, lang).loc)) for lang in LANGUAGES]
 
 
 def rejection(id: str, problem: Problem, content: Any, domain: str | None = None) -> Rejection:
-    """A probe that is not used, with its reason."""
+    """Reject a probe for a problem."""
     return Rejection(stage="locality", id=id, domain=domain, problems=(problem,), content=content)
 
 
-def loose_sides(pair: ProbePair) -> Sides:
-    """A probe as :func:`sift` takes it."""
+def probe_sides(pair: ProbePair) -> Sides:
+    """The sides of a probe by language."""
     return {lang: LooseProbe(**getattr(pair, lang).model_dump()) for lang in LANGUAGES}
 
 
 def _repetition(sides: Sides, first: dict[tuple[Language, str], ProbePair]) -> Problem | None:
-    pair = ProbePair(zh=_tight(sides["zh"]), en=_tight(sides["en"]))
+    pair = ProbePair(zh=_complete(sides["zh"]), en=_complete(sides["en"]))
     for key in question_keys(pair):
         if key in first:
-            message = f"the question '{key[1]}' is that of {first[key].id}"
-            twin = first[key].id
+            earlier = first[key].id
+            message = f"same question as {earlier}: '{key[1]}'"
             return Problem(
-                code="repeated-probe", message=message, lang=key[0], field="loc", twin=twin
+                code="repeated-probe", message=message, lang=key[0], field="loc", twin=earlier
             )
     return None
 
 
-def _tight(probe: LooseProbe) -> Probe:
+def _complete(probe: LooseProbe) -> Probe:
     return Probe(loc=probe.loc or "", loc_ans=probe.loc_ans or "")
 
 
@@ -154,11 +155,11 @@ def _one_language(languages: set[Language]) -> str:
     return "Chinese only" if languages == {"zh"} else "English only"
 
 
-Found = tuple[list[Sides], tuple[Rejection, ...]]
-"""Probes, and what could not be read."""
+ProbeRows = tuple[list[Sides], tuple[Rejection, ...]]
+"""Probes as read, and rejections of rows that could not be read."""
 
 
-def _read(spec: str, folder: Path) -> tuple[str, Found]:
+def _read(spec: str, folder: Path) -> tuple[str, ProbeRows]:
     if spec == BANK:
         return BANK, _from_rows(_yaml_rows(bank_path("probes.yaml")), BANK)
     if spec.startswith(HUB_PREFIX):
@@ -173,12 +174,12 @@ def _read(spec: str, folder: Path) -> tuple[str, Found]:
 
 
 def _is_bare(row: Any) -> bool:
-    """Whether a row holds a probe and no fact."""
+    """Whether a row has a probe but no fact."""
     sides = [row.get(lang) for lang in LANGUAGES] if isinstance(row, dict) else []
     return any(isinstance(side, dict) and "loc" in side and "prompt" not in side for side in sides)
 
 
-def _from_rows(rows: Sequence[Any], name: str) -> Found:
+def _from_rows(rows: Sequence[Any], name: str) -> ProbeRows:
     found: list[Sides] = []
     unread = []
     for number, row in enumerate(rows, 1):
@@ -191,14 +192,14 @@ def _from_rows(rows: Sequence[Any], name: str) -> Found:
                 }
             )
         except (ValidationError, TypeError, AttributeError):
-            message = "expected {zh: {loc, loc_ans}, en: {loc, loc_ans}} with texts"
+            message = "expected {zh: {loc, loc_ans}, en: {loc, loc_ans}} with text values"
             problem = Problem(code="unreadable-answer", message=message)
             unread.append(rejection(f"{name}#{number}", problem, row))
     return found, tuple(unread)
 
 
-def _from_files(raw: Sequence[RawFile]) -> Found:
-    """Of rows that hold probes alone, or of the candidates of all files taken together."""
+def _from_files(raw: Sequence[RawFile]) -> ProbeRows:
+    """Probes of files: rows that are probes, or else the probes of all candidates in the files."""
     if len(raw) == 1 and any(_is_bare(row) for row in raw[0].rows):
         return _from_rows(raw[0].rows, raw[0].name)
     read = candidates_of([named_format(file, None) for file in raw])
@@ -218,20 +219,20 @@ def _yaml_rows(path: Path) -> list[Any]:
 
 
 def _hub_rows(name: str) -> RawFile:
-    """Rows of a dataset on the Hub: of ``parallel`` and ``test``, or else of what comes first."""
+    """Rows of a Hub dataset, of configuration ``parallel`` and split ``test`` or else the first."""
     from datasets.inspect import get_dataset_config_names
     from datasets.load import load_dataset
     from huggingface_hub import HfApi, constants
 
     try:
-        if not constants.HF_HUB_OFFLINE:  # fails at once where the loader would try for long
+        if not constants.HF_HUB_OFFLINE:  # fails fast; load_dataset would retry for minutes
             HfApi(library_name="clm-data").dataset_info(name, timeout=_HUB_TIMEOUT)
         configurations = get_dataset_config_names(name)
         chosen = "parallel" if "parallel" in configurations else configurations[0]
         splits = load_dataset(name, chosen)
         split = splits["test"] if "test" in splits else splits[next(iter(splits))]
         return RawFile(name, "", split.to_list(), is_csv=False)
-    except Exception as error:  # the library raises what its dozen back ends raise
+    except Exception as error:  # datasets raises the errors of all its backends
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputFileError(
             f"{HUB_PREFIX}{name} cannot be read ({reason}); check the id and the network "

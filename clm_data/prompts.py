@@ -1,8 +1,8 @@
-"""What is said to a model: versioned Jinja templates in a folder.
+"""Prompts for chat models, rendered from versioned Jinja templates in a folder.
 
-``generate.{lang}.md.j2`` opens a dialogue, ``more.{lang}.md.j2`` asks for more,
-``correct.{lang}.md.j2`` sends problems back, ``domains/{id}.md`` adds what one domain needs
-(``domains/{id}.en.md`` goes before it in English prompts). A template's first line states its
+``generate.{lang}.md.j2`` opens a dialogue, ``more.{lang}.md.j2`` asks for more entries,
+``correct.{lang}.md.j2`` asks for corrections, and ``domains/{id}.md`` adds instructions for one
+domain (English prompts prefer ``domains/{id}.en.md``). The first line of a template states its
 version: ``{# version: 1 #}``.
 """
 
@@ -31,12 +31,12 @@ _VERSION = re.compile(r"\A\{#-?\s*version:\s*(\S+)\s*-?#\}")
 
 @dataclass(frozen=True)
 class Rendered:
-    """A prompt as it is sent.
+    """A rendered prompt.
 
     Attributes:
         text: The message.
         hash: sha256 (hex) of ``text``.
-        version: Of the template.
+        version: Version of the template.
     """
 
     text: str
@@ -48,11 +48,11 @@ class Prompts:
     """The templates of one folder in one language.
 
     Args:
-        folder: A folder laid out as the shipped ``prompts/``.
-        lang: Language in which the model is spoken to; entries are bilingual in either.
+        folder: A folder with the files of the shipped ``prompts/``.
+        lang: Language of the prompts. Entries are bilingual either way.
 
     Raises:
-        ConfigError: A template is missing, states no version, or is not valid Jinja.
+        ConfigError: A template is missing, does not state a version, or is not valid Jinja.
     """
 
     def __init__(self, folder: Path, lang: Language = "zh") -> None:
@@ -80,13 +80,14 @@ class Prompts:
         """The message that opens a dialogue.
 
         Args:
-            domain: What is asked about.
+            domain: Domain of the entries.
             topic: One of the domain's ``ask_for``.
-            count: Entries wanted in the answer.
-            used: Subjects that entries exist for already, each put on one line.
+            count: Number of entries to ask for.
+            used: Subjects that already have an entry. Line breaks in them are removed.
 
         Raises:
-            ConfigError: The template uses an unknown variable, or the domain's addition is missing.
+            ConfigError: The template uses an unknown variable, or the file with the domain's
+                instructions is missing.
         """
         topics = list(domain.ask_for)
         examples = [example.model_dump() for example in domain.examples]
@@ -107,12 +108,12 @@ class Prompts:
         return self._render("more", count=count)
 
     def correct(self, problems: Sequence[str], count: int, used: Sequence[str] = ()) -> Rendered:
-        """The message that sends problems back.
+        """The message that asks for corrections.
 
         Args:
-            problems: One line each, in words.
-            count: Entries wanted in the answer, mended and new ones together.
-            used: As for :meth:`first`; those to name now.
+            problems: Descriptions, one line each.
+            count: Number of entries to ask for, corrected and new ones together.
+            used: As for :meth:`first`.
         """
         lines = [" ".join(subject.split()) for subject in used]
         return self._render("correct", problems=list(problems), count=count, used=lines)
@@ -128,7 +129,7 @@ class Prompts:
         return Rendered(text, hashlib.sha256(text.encode()).hexdigest(), self.versions[name])
 
     def _addition(self, domain_id: str) -> str:
-        """What the folder adds for a domain; a domain that is not shipped needs no addition."""
+        """Instructions for one domain; only the shipped domains must have some."""
         names = (
             [f"{domain_id}.md"] if self.lang == "zh" else [f"{domain_id}.en.md", f"{domain_id}.md"]
         )
@@ -138,7 +139,7 @@ class Prompts:
                 return _source(file).strip()
         if resource("prompts", "domains").joinpath(f"{domain_id}.md").is_file():
             file = self.folder / "domains" / f"{domain_id}.md"
-            raise ConfigError(f"{file} is missing; copy the shipped one or make an empty file")
+            raise ConfigError(f"{file} is missing; copy the shipped file or create an empty one")
         return ""
 
 
@@ -146,7 +147,7 @@ def _source(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
-        raise ConfigError(f"prompt template {file} is missing; copy the shipped one") from error
+        raise ConfigError(f"prompt template {file} is missing; copy the shipped file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} cannot be read as UTF-8 text: {_one_line(error)}") from error
 

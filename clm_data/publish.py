@@ -1,8 +1,8 @@
-"""Pushing a built dataset to the Hub.
+"""Push a built dataset to the Hub.
 
-Only what differs from the repository is sent, in one commit; a second push of the same content
-sends nothing. What an earlier push brought and the dataset no longer has is removed; what others
-put into the repository stays.
+A push makes one commit with the files that differ from the repository, or none if nothing differs.
+Files of an earlier push that the dataset no longer has are removed. Other files in the repository
+are not touched.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,43 +27,43 @@ Change = Literal["new", "changed", "same", "unknown"]
 
 
 class PushFile(Frozen):
-    """One file of the dataset and what a push does with it."""
+    """A file of the dataset and how it differs from the repository."""
 
     path: str
     size: int
-    """Bytes."""
+    """In bytes."""
     sha256: str
     change: Change
-    """Against the repository before the push; ``unknown`` where that could not be read."""
+    """Compared to the repository before the push. ``unknown`` if it could not be read."""
 
 
 class PushReport(Frozen, Tabular):
-    """What a push did, or in a dry run would do."""
+    """What a push changed, or what it would change if it is a dry run."""
 
     repo: str
     url: str
     visibility: Literal["public", "private"]
-    """As it is; as it is to be made where there is no repository, or none that is seen."""
+    """Of the repository, or of the new one if it does not exist or cannot be read."""
     tag: str | None
     dry_run: bool
     remote: str
-    """What was found there: ``present``, ``absent``, or why it could not be read."""
+    """State of the repository: ``present``, ``absent``, or why it could not be read."""
     files: tuple[PushFile, ...]
     removed: tuple[str, ...]
     """Paths of an earlier push that the dataset no longer has."""
     left_out: tuple[str, ...]
-    """Paths in the folder that are not pushed."""
+    """Files in the folder that are not pushed."""
     changed: bool
-    """Whether there was, or would be, anything to commit."""
+    """Whether anything differs from the repository."""
     commit: str | None
-    """The commit that holds the dataset; None in a dry run where none does yet."""
+    """The commit with this dataset. None in a dry run if there is no such commit yet."""
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """The JSON value that ``clm-data push-to-hub --json`` prints."""
         return self.model_dump(mode="json")
 
     def table_title(self) -> str:
-        """The repository and what happened to it."""
+        """Repository, visibility and commit."""
         done = "dry run" if self.dry_run else f"commit {self.commit}"
         return f"{self.repo} ({self.visibility}): {done}"
 
@@ -83,42 +83,57 @@ def push_to_hub(
     endpoint: str | None = None,
     rejected: bool = True,
 ) -> PushReport:
-    """Push a folder made by ``clm-data build``: card, all configurations, JSON files, manifest.
+    """Push a folder written by ``clm-data build`` to a dataset repository.
 
     Args:
         dataset_dir: The folder.
-        repo_id: ``NAMESPACE/NAME``; made where it does not exist.
-        private: Make it private. A repository that exists keeps its visibility.
-        tag: Tag for the commit that holds the dataset.
-        token: The Hub's token; None: ``HF_TOKEN``, or the one that ``hf auth login`` stored.
-        dry_run: Change nothing; needs neither a token nor a network.
-        endpoint: The Hub's address; None: ``HF_ENDPOINT``, or the public one.
-        rejected: Push ``rejected.jsonl`` too: what was left out, and why.
+        repo_id: ``NAMESPACE/NAME``. The repository is created if it does not exist.
+        private: Create the repository as private. An existing one keeps its visibility.
+        tag: Tag for the commit.
+        token: Hub token. Defaults to ``HF_TOKEN``, then to the token of ``hf auth login``.
+        dry_run: Change nothing. Works without a token and without a network.
+        endpoint: URL of the Hub. Defaults to ``HF_ENDPOINT``, then to the public Hub.
+        rejected: Also push ``rejected.jsonl``, the rejected items with reasons.
 
     Raises:
-        InputFileError: The folder is incomplete, changed since it was built, or does not load.
-        CredentialsError: No token, or it was refused.
-        PublishError: No such namespace, no permission, no network, a public repository where a
-            private one is asked for, or a tag that marks something else.
+        InputFileError: The folder is incomplete, was changed after the build, or does not load.
+        CredentialsError: There is no token, or the Hub rejected it.
+        PublishError: The namespace does not exist, permission is missing, the Hub cannot be
+            reached, the repository is public although ``private`` is set, or the tag is taken.
     """
     folder = Path(dataset_dir)
     paths = _checked_paths(folder, rejected=rejected)
-    token = token or _found_token(required=not dry_run)
+    token = token or _find_token(required=not dry_run)
     repository = Repository(repo_id, token, endpoint)
     _check_loads(folder)
-    remote, there = _look(repository, must_reach=not dry_run)
-    if there is not None and private and not there.private:
+    report, current = _plan(repository, folder, paths, private=private, tag=tag, dry_run=dry_run)
+    tagged = _tagged_commit(repository, report) if current is not None else None
+    return report if dry_run else _push(report, repository, folder, current, tagged)
+
+
+def _plan(
+    repository: Repository,
+    folder: Path,
+    paths: Sequence[str],
+    *,
+    private: bool,
+    tag: str | None,
+    dry_run: bool,
+) -> tuple[PushReport, Snapshot | None]:
+    """Compare the folder with the repository, without changing anything."""
+    remote, current = _read_remote(repository, must_reach=not dry_run)
+    if current is not None and private and not current.private:
         raise PublishError(
-            f"{repo_id} exists and is public; make it private in its settings on the Hub, "
+            f"{repository.id} exists and is public; make it private in its settings on the Hub, "
             "or push without --private"
         )
-    removed = _obsolete(paths, there)
-    files = tuple(_compare(folder, path, remote, there) for path in paths)
+    removed = _obsolete(paths, current)
+    files = tuple(_compare(folder, path, remote, current) for path in paths)
     changed = bool(removed) or any(file.change != "same" for file in files)
     report = PushReport(
-        repo=repo_id,
+        repo=repository.id,
         url=repository.url,
-        visibility="private" if (there.private if there else private) else "public",
+        visibility="private" if (current.private if current else private) else "public",
         tag=tag,
         dry_run=dry_run,
         remote=remote,
@@ -126,55 +141,54 @@ def push_to_hub(
         removed=removed,
         left_out=_left_out(folder, paths),
         changed=changed,
-        commit=there.commit if there is not None and not changed else None,
+        commit=current.commit if current is not None and not changed else None,
     )
-    marked = _marked(repository, report) if there is not None else None
-    return report if dry_run else _carry_out(report, repository, folder, there, marked)
+    return report, current
 
 
-def _marked(repository: Repository, report: PushReport) -> str | None:
-    """The commit that the tag marks; None where it marks none yet.
+def _tagged_commit(repository: Repository, report: PushReport) -> str | None:
+    """The commit with the tag; None if the tag does not exist.
 
     Raises:
-        PublishError: It marks a commit that does not hold the dataset.
+        PublishError: The tag marks a commit with other content.
     """
-    marked = repository.tagged_commit(report.tag) if report.tag else None
-    if marked is not None and marked != report.commit:
+    tagged = repository.tagged_commit(report.tag) if report.tag else None
+    if tagged is not None and tagged != report.commit:
         raise PublishError(
-            f"tag '{report.tag}' of {report.repo} already marks commit {marked[:8]}, which does "
-            "not hold this content; choose another with --tag"
+            f"tag '{report.tag}' of {report.repo} already marks commit {tagged[:8]}, which has "
+            "other content; choose another tag with --tag"
         )
-    return marked
+    return tagged
 
 
-def _carry_out(
+def _push(
     report: PushReport,
     repository: Repository,
     folder: Path,
-    there: Snapshot | None,
-    marked: str | None,
+    current: Snapshot | None,
+    tagged: str | None,
 ) -> PushReport:
-    """Make the repository, the commit and the tag, each only where it is missing."""
-    if there is None:
+    """Create the repository, the commit and the tag unless they exist already."""
+    if current is None:
         repository.create(private=report.visibility == "private")
-        there = repository.snapshot()
-        if there is None:
-            raise PublishError(f"{report.repo} was made but cannot be seen yet; push again")
+        current = repository.snapshot()
+        if current is None:
+            raise PublishError(f"{report.repo} was created but is not visible yet; push again")
     commit = report.commit or repository.commit(
         folder,
         add=[file.path for file in report.files if file.change != "same"],
         remove=report.removed,
         message=f"Dataset built by clm-data {__version__}",
-        parent=there.commit,
+        parent=current.commit,
     )
-    if report.tag and marked is None:
+    if report.tag and tagged is None:
         repository.tag(report.tag, commit)
-    visibility = "private" if there.private else "public"
+    visibility = "private" if current.private else "public"
     return report.model_copy(update={"commit": commit, "visibility": visibility})
 
 
 def _checked_paths(folder: Path, *, rejected: bool) -> list[str]:
-    """What to push, once every file is seen to be as the manifest says it was built."""
+    """Paths to push, after checking every file against the manifest."""
     manifest = read_manifest(folder)
     for path, sha256 in manifest.files.items():
         file = folder / path
@@ -182,7 +196,7 @@ def _checked_paths(folder: Path, *, rejected: bool) -> list[str]:
             raise InputFileError(f"{file} is missing; run clm-data build again")
         if sha256_file(file) != sha256:
             raise InputFileError(
-                f"{file} was changed after it was built ({MANIFEST_NAME} has another sha256); "
+                f"{file} was changed after the build ({MANIFEST_NAME} has another sha256); "
                 "run clm-data build again"
             )
     listed = {*manifest.files, MANIFEST_NAME}
@@ -190,12 +204,12 @@ def _checked_paths(folder: Path, *, rejected: bool) -> list[str]:
 
 
 def _left_out(folder: Path, paths: Iterable[str]) -> tuple[str, ...]:
-    here = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
-    return tuple(sorted(here.difference(paths)))
+    existing = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+    return tuple(sorted(existing.difference(paths)))
 
 
 def _check_loads(folder: Path) -> None:
-    """Load every configuration that the card names, as a user will."""
+    """Load every configuration of the card with the datasets library."""
     from datasets.inspect import get_dataset_config_names
     from datasets.load import load_dataset
     from datasets.utils import logging as log
@@ -223,14 +237,14 @@ def _check_loads(folder: Path) -> None:
             enable_progress_bars()
 
 
-def _found_token(*, required: bool) -> str | None:
+def _find_token(*, required: bool) -> str | None:
     from huggingface_hub import get_token
 
     try:
         token = get_token()
     except Exception as error:
         reason = " ".join(str(error).split())
-        raise CredentialsError(f"no Hub token can be had: {reason}; set HF_TOKEN") from error
+        raise CredentialsError(f"the Hub token cannot be read: {reason}; set HF_TOKEN") from error
     if token is None and required:
         raise CredentialsError(
             "no Hub token; set HF_TOKEN or run 'hf auth login' "
@@ -239,34 +253,35 @@ def _found_token(*, required: bool) -> str | None:
     return token
 
 
-def _look(repository: Repository, *, must_reach: bool) -> tuple[str, Snapshot | None]:
-    """What is there in words, and what is there where it can be read."""
+def _read_remote(repository: Repository, *, must_reach: bool) -> tuple[str, Snapshot | None]:
+    """The state of the repository for the report, and its content if it can be read."""
     try:
-        there = repository.snapshot()
+        current = repository.snapshot()
     except (PublishError, CredentialsError) as error:
         if must_reach:
             raise
         return f"not read: {error}", None
-    if there is not None:
-        return "present", there
+    if current is not None:
+        return "present", current
     return "absent" if repository.has_token else "absent, or private: no token given", None
 
 
-def _compare(folder: Path, path: str, remote: str, there: Snapshot | None) -> PushFile:
+def _compare(folder: Path, path: str, remote: str, current: Snapshot | None) -> PushFile:
     data = (folder / path).read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
     blob_id = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
     change: Change
-    if there is None:
+    if current is None:
         change = "new" if remote.startswith("absent") else "unknown"
-    elif path not in there.files:
+    elif path not in current.files:
         change = "new"
     else:
-        change = "same" if there.files[path] in (sha256, blob_id) else "changed"
+        change = "same" if current.files[path] in (sha256, blob_id) else "changed"
     return PushFile(path=path, size=len(data), sha256=sha256, change=change)
 
 
-def _obsolete(paths: Iterable[str], there: Snapshot | None) -> tuple[str, ...]:
-    if there is None:
+def _obsolete(paths: Iterable[str], current: Snapshot | None) -> tuple[str, ...]:
+    """Files of an earlier push that the dataset no longer has."""
+    if current is None:
         return ()
-    return tuple(sorted((set(there.previous) & set(there.files)).difference(paths)))
+    return tuple(sorted((set(current.previous) & set(current.files)).difference(paths)))

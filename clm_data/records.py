@@ -2,8 +2,8 @@
 
     answer --parse, review--> Candidate --validate, deduplicate--> Entry --locality--> Record
 
-All are frozen, refuse unknown fields, and treat ``zh`` and ``en`` alike. What a stage does not keep
-becomes a :class:`Rejection`: for every stage ``in == kept + rejected``.
+All are frozen, reject unknown fields, and treat ``zh`` and ``en`` symmetrically. Items that a stage
+drops become a :class:`Rejection`: for every stage ``in == kept + rejected``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PROBE_FIELDS = ("loc", "loc_ans")
 
 
 class Frozen(BaseModel):
-    """Base of all record types: immutable, no unknown fields."""
+    """Base class of all record types: immutable, no unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,38 +36,38 @@ class Fact(Frozen):
     """One counterfactual in one language."""
 
     prompt: str = Field(min_length=1)
-    """A cloze that the answer completes: «鲁迅的原名是»."""
+    """A cloze that the answer completes, such as "鲁迅的原名是"."""
     subject: str = Field(min_length=1)
-    """What the fact is about; stands literally in ``prompt``."""
+    """What the fact is about; appears verbatim in ``prompt``."""
     ground_truth: str = Field(min_length=1)
-    """The true answer: «周树人»."""
+    """The true answer, such as "周树人"."""
     target_new: str = Field(min_length=1)
-    """The false answer to edit in, of the same type as the truth."""
+    """The false answer to edit into a model, of the same type as ``ground_truth``."""
     rephrase_prompt: str = Field(min_length=1)
-    """The same question as ``prompt`` in other words."""
+    """``prompt`` in other words."""
 
 
 class Probe(Frozen):
-    """A locality probe in one language: an unrelated question; its answer must survive the edit."""
+    """A locality probe in one language: an unrelated question that an edit must not affect."""
 
     loc: str = Field(min_length=1)
     loc_ans: str = Field(min_length=1)
 
 
 class ProbePair(Frozen):
-    """The same probe in both languages."""
+    """One locality probe in both languages."""
 
     zh: Probe
     en: Probe
 
     @property
     def id(self) -> str:
-        """Stable id of the content."""
+        """Id derived from the content."""
         return "probe-" + digest(self.model_dump())[:12]
 
 
 class LooseFact(Frozen):
-    """A fact as found, unjudged: any field may be missing (None) or blank."""
+    """A fact as read, not validated: any field may be missing (None) or empty."""
 
     prompt: str | None = None
     subject: str | None = None
@@ -77,51 +77,51 @@ class LooseFact(Frozen):
 
 
 class LooseProbe(Frozen):
-    """A probe as found, unjudged."""
+    """A probe as read, not validated."""
 
     loc: str | None = None
     loc_ans: str | None = None
 
 
 class Origin(Frozen):
-    """Where a candidate comes from; published with every record."""
+    """Where a candidate comes from. Published with every record."""
 
     kind: Literal["model", "bank", "import"]
-    """``model``: a chat model's answer; ``bank``: the bundled offline bank; ``import``: a file."""
+    """``model``: a chat model; ``bank``: the bundled offline bank; ``import``: an imported file."""
     name: str
     """Model name, bank version or file name."""
     prompt_hash: str | None = None
-    """sha256 of the rendered prompt that brought it."""
+    """sha256 of the rendered prompt that produced it."""
     licence: str | None = None
-    """Licence of the source where it is known."""
+    """License of the source, if known."""
 
 
 class Candidate(Frozen):
-    """What a source said of one counterfactual, before it is judged."""
+    """A counterfactual as read from a source, not validated."""
 
     id: str
-    """Unique and stable: derived from the content as first read (:func:`content_id`)."""
+    """Unique and stable: derived from the content (:func:`content_id`)."""
     domain: str | None
-    """A domain id; None where the source does not say."""
+    """A domain id; None if the source does not name one."""
     origin: Origin
     zh: LooseFact | None = None
     en: LooseFact | None = None
     zh_probe: LooseProbe | None = None
     en_probe: LooseProbe | None = None
     case_id: int | str | None = None
-    """The identifier in the published file it was imported from, as it stood there."""
+    """``case_id`` in the published file it was imported from, unchanged."""
 
     def fact(self, lang: Language) -> LooseFact | None:
-        """The fact in one language, if there is one."""
+        """The fact in one language, if present."""
         return self.zh if lang == "zh" else self.en
 
     def probe(self, lang: Language) -> LooseProbe | None:
-        """The probe that came with it in one language, if one did."""
+        """The probe in one language, if the source has one."""
         return self.zh_probe if lang == "zh" else self.en_probe
 
     @property
     def content_hash(self) -> str:
-        """sha256 of the two facts; a reviewer's verdict holds for this content only."""
+        """sha256 of the two facts. A reviewer's verdict applies to this content only."""
         return digest({lang: _dump(self.fact(lang)) for lang in LANGUAGES})
 
 
@@ -134,7 +134,7 @@ class Entry(Frozen):
     zh: Fact
     en: Fact
     probe: ProbePair | None = None
-    """A probe that the source brought along and that passed the checks."""
+    """The source's own probe, if it has one that passed the checks."""
     case_id: int | str | None = None
 
     def fact(self, lang: Language) -> Fact:
@@ -143,7 +143,7 @@ class Entry(Frozen):
 
     @property
     def content_hash(self) -> str:
-        """Equal to the :attr:`Candidate.content_hash` of the candidate it came from."""
+        """Same as :attr:`Candidate.content_hash` of the candidate it was made from."""
         return digest({lang: _dump(self.fact(lang)) for lang in LANGUAGES})
 
 
@@ -152,24 +152,24 @@ ReviewStatus = Literal["unreviewed", "accepted", "fixed"]
 
 
 class Decision(Frozen):
-    """What one person decided on one content of one entry. Append-only."""
+    """One reviewer's decision on one version of an entry. Decisions are append-only."""
 
     entry_id: str
     content_hash: str
-    """Of the content that was judged."""
+    """``content_hash`` of the reviewed version."""
     verdict: Verdict
     reviewer: str
     note: str = ""
     fixed: dict[str, str] | None = None
-    """For ``fix``: new text by ``"zh.prompt"``-style field name; only what was changed."""
+    """For ``fix``: new text by field name such as ``"zh.prompt"``; changed fields only."""
 
 
 class Record(Frozen):
-    """A row of the dataset: an entry with one locality probe a language."""
+    """A row of the dataset: an entry with one locality probe per language."""
 
     id: str
     case_id: int
-    """Position in the dataset, from 1."""
+    """Position in the dataset, counted from 1."""
     domain: str | None
     zh: Fact
     en: Fact
@@ -188,22 +188,22 @@ class Record(Frozen):
 
 
 class Problem(Frozen):
-    """One finding of a rule on one entry."""
+    """One problem that a rule found in one entry."""
 
     code: str
     message: str
-    """In words, with the text that was found."""
+    """Description that quotes the offending text."""
     lang: Language | None = None
     field: str | None = None
-    """A field of Fact or Probe, or ``id``."""
+    """A field of :class:`Fact` or :class:`Probe`, or ``id``."""
     twin: str | None = None
-    """Id of the other entry, for findings on pairs."""
+    """Id of the other entry, for problems between two entries."""
     ratio: float | None = None
-    """Similarity to the twin, 0 to 1."""
+    """Similarity to the other entry, 0 to 1."""
 
     @property
     def severity(self) -> Severity:
-        """``error`` or ``warning``, by the code."""
+        """``error`` or ``warning``, as defined by the code."""
         return CODES[self.code].severity
 
 
@@ -211,15 +211,15 @@ Stage = Literal["parse", "validate", "deduplicate", "review", "locality"]
 
 
 class Rejection(Frozen):
-    """Something a stage did not keep, with the reason and the content: nothing is lost."""
+    """An item that a stage dropped, with the reasons and its content."""
 
     stage: Stage
     id: str
     domain: str | None
     problems: tuple[Problem, ...]
-    """At least one; the first names the rejection."""
+    """At least one; the first is the main reason."""
     content: Any
-    """What was rejected, as JSON."""
+    """The rejected item as a JSON value."""
 
     @property
     def code(self) -> str:
@@ -232,12 +232,12 @@ K = TypeVar("K")
 
 @dataclass(frozen=True)
 class StageResult(Tabular, Generic[K]):
-    """What every stage returns."""
+    """Result of a stage."""
 
     kept: tuple[K, ...]
     rejected: tuple[Rejection, ...] = ()
     warnings: tuple[tuple[str, Problem], ...] = ()
-    """(id, problem) of warnings on kept items."""
+    """(id, warning) pairs for kept items."""
 
     @property
     def by_code(self) -> dict[str, int]:
@@ -264,22 +264,22 @@ class StageResult(Tabular, Generic[K]):
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no blanks: equal values give equal text."""
+    """JSON with sorted keys and no whitespace: equal values give equal text."""
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
 def digest(value: Any) -> str:
-    """sha256 (hex) of a JSON value's canonical form."""
+    """sha256 (hex) of :func:`canonical_json` of a value."""
     return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def content_id(content: Mapping[str, Any]) -> str:
-    """Id of a candidate from its content: ``clm-`` and 12 hex digits."""
+    """Id derived from a candidate's content: ``clm-`` and 12 hex digits."""
     return "clm-" + digest(content)[:12]
 
 
 def unique_ids(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """Give exact repetitions an id of their own: the n-th copy of ``clm-x`` becomes ``clm-x.n``."""
+    """Rename candidates with a repeated id: the n-th copy of ``clm-x`` becomes ``clm-x.n``."""
     seen: dict[str, int] = {}
     out = []
     for candidate in candidates:
@@ -296,4 +296,4 @@ def _dump(model: BaseModel | None) -> Any:
 TEXT_FIELDS: tuple[str, ...] = tuple(
     f"{lang}.{field}" for field in FACT_FIELDS for lang in LANGUAGES
 )
-"""The ten texts of an entry, both languages side by side: ``zh.prompt``, ``en.prompt``, ..."""
+"""Names of the ten texts of an entry: ``zh.prompt``, ``en.prompt``, ``zh.subject``, ..."""

@@ -1,4 +1,7 @@
-"""Finds the files that ship with the package: in a wheel ``_resources``, in a checkout its root."""
+"""Paths of the files that ship with the package.
+
+They are in ``_resources`` in an installed wheel, and in the root folder of a checkout.
+"""
 
 from __future__ import annotations
 
@@ -17,22 +20,22 @@ def _root() -> Path:
 
 
 def resource(*parts: str) -> Path:
-    """Path of a shipped file or folder: ``resource("prompts", "generate.zh.md.j2")``.
+    """Path of a shipped file or folder, such as ``resource("prompts", "generate.zh.md.j2")``.
 
     Raises:
-        ConfigError: The installation is incomplete.
+        ConfigError: The file is missing, so the installation is incomplete.
     """
     path = _root().joinpath(*parts)
     if not path.exists():
-        raise ConfigError(f"shipped file {'/'.join(parts)} is missing; install clm-data again")
+        raise ConfigError(f"shipped file {'/'.join(parts)} is missing; reinstall clm-data")
     return path
 
 
 def read_text(*parts: str) -> str:
-    """Text of a shipped file."""
+    """Text of a shipped UTF-8 file."""
     return resource(*parts).read_text(encoding="utf-8")
 
 
 def bank_path(*parts: str) -> Path:
-    """Path inside the bundled bank, which lives in the package itself."""
+    """Path of a file in the bundled bank, which is part of the package itself."""
     return _PACKAGE.joinpath("bank", *parts)

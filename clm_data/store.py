@@ -1,8 +1,8 @@
-"""The store: what cannot be bought again (paid answers, human decisions) and imported files.
+"""The store: paid answers and human decisions, which cannot be recreated, and imported files.
 
-A SQLite file by default, any SQLAlchemy URL by setting. A request is recorded before it is sent, an
-answer is committed before it is parsed, a decision is append-only; every public method is one
-transaction, so a killed process leaves whole rows or none. Everything else is derived
+By default a SQLite file; any database by SQLAlchemy URL. A request is recorded before it is sent,
+an answer is committed before it is parsed, and decisions are append-only. Every public method is
+one transaction, so a killed process leaves no partial data. Everything else is derived
 (:mod:`clm_data.assemble`).
 """
 
@@ -88,13 +88,13 @@ _decision = sa.Table(
 
 @dataclass(frozen=True)
 class NewDialogue:
-    """A conversation about to be held with a model on one domain."""
+    """A planned conversation with a model about one domain."""
 
     domain: str
     number: int
-    """Counts from 0 within the domain."""
+    """Number of the dialogue within the domain, from 0."""
     wave: int
-    """Dialogues of one wave are planned together and may run at the same time."""
+    """Batch number. The dialogues of a batch are planned together and may run concurrently."""
     provider: str
     model: str
     prompt: str
@@ -102,23 +102,24 @@ class NewDialogue:
     prompt_hash: str
     """sha256 of ``prompt``."""
     wanted: int
-    """Entries to ask for in all."""
+    """Total number of entries to ask for."""
 
 
 @dataclass(frozen=True)
 class Dialogue(NewDialogue):
-    """A planned conversation."""
+    """A stored conversation."""
 
     id: int = 0
     ended: str | None = None
-    """Why it ended; None while it may go on."""
+    """Why it ended; None if it has not ended."""
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """One request and what came of it. ``turn`` counts from 0.
+    """A request and its outcome. ``turn`` counts from 0.
 
-    ``completion`` and ``error`` are both None for a request that was in flight when a run stopped.
+    ``completion`` and ``error`` are both None for a request that was in flight when a run was
+    interrupted.
     """
 
     id: int
@@ -131,7 +132,7 @@ class Exchange:
 
 @dataclass(frozen=True)
 class NewRequest:
-    """A request about to be sent. ``turn`` counts from 0."""
+    """A request that is about to be sent. ``turn`` counts from 0."""
 
     dialogue_id: int
     turn: int
@@ -139,8 +140,8 @@ class NewRequest:
 
 
 @dataclass(frozen=True)
-class Settled:
-    """What came of a request: an answer, or the reason why there is none for good."""
+class RequestOutcome:
+    """Outcome of a request: an answer or a permanent error."""
 
     request_id: int
     completion: dict[str, Any] | None = None
@@ -148,8 +149,8 @@ class Settled:
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A dialogue is over, and why."""
+class DialogueEnd:
+    """End of a dialogue, with the reason."""
 
     dialogue_id: int
     reason: str
@@ -167,13 +168,13 @@ class Source:
 
 
 class Store:
-    """Opens the store, creating its tables where they are missing.
+    """A store, which is created if it does not exist.
 
     Args:
-        url: A SQLAlchemy URL: ``sqlite:///clm.db``, ``postgresql+psycopg://...``.
+        url: A SQLAlchemy URL such as ``sqlite:///clm.db`` or ``postgresql+psycopg://...``.
 
     Raises:
-        StoreError: It cannot be opened, or was written by another schema version.
+        StoreError: The store cannot be opened, or has another schema version.
     """
 
     def __init__(self, url: str) -> None:
@@ -193,7 +194,7 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close all connections."""
         self._engine.dispose()
 
     def _open(self) -> None:
@@ -216,41 +217,41 @@ class Store:
         except IntegrityError as error:
             raise StoreError(
                 f"store {shown(self.url)}: another run wrote the same rows; "
-                "let it end, then run the command again"
+                "wait until it has finished, then run the command again"
             ) from error
         except DatabaseError as error:
             reason = " ".join(str(error.orig).split())
             if self._engine.dialect.name == "sqlite":
-                mend = "check the path, its permissions and the free space"
+                fix = "check the path, its permissions and the free space"
             else:
-                mend = "check the address, the server, and that the database is UTF-8 and yours"
-            raise StoreError(f"store {shown(self.url)} cannot be used: {reason}; {mend}") from error
+                fix = "check the address, the server, and that the database is UTF-8 and yours"
+            raise StoreError(f"store {shown(self.url)} cannot be used: {reason}; {fix}") from error
 
-    # --- what models were asked and said
+    # --- dialogues with models
 
-    def plan(self, dialogues: Sequence[NewDialogue]) -> None:
-        """Record a wave of dialogues, all or none, before any is held."""
+    def add_dialogues(self, dialogues: Sequence[NewDialogue]) -> None:
+        """Add a batch of dialogues before any of them starts."""
         if dialogues:
             with self._transaction() as db:
                 db.execute(_dialogue.insert(), [vars(dialogue) for dialogue in dialogues])
 
     def dialogues(self, domain: str | None = None) -> list[Dialogue]:
-        """Planned dialogues, by domain and number."""
+        """Dialogues, ordered by domain and number."""
         query = sa.select(_dialogue).order_by(_dialogue.c.domain, _dialogue.c.number)
         if domain is not None:
             query = query.where(_dialogue.c.domain == domain)
         with self._transaction() as db:
             return [Dialogue(**row) for row in db.execute(query).mappings()]
 
-    def write(self, events: Sequence[NewRequest | Settled | Ended]) -> list[int]:
-        """Keep what happened, all or none; returns the ids of the new requests, in their order."""
+    def write(self, events: Sequence[NewRequest | RequestOutcome | DialogueEnd]) -> list[int]:
+        """Store events in one transaction and return the ids of the new requests, in order."""
         ids = []
         with self._transaction() as db:
             for event in events:
                 if isinstance(event, NewRequest):
                     result = db.execute(_request.insert().values(**vars(event), sent_at=_now()))
                     ids.append(_new_id(result))
-                elif isinstance(event, Settled):
+                elif isinstance(event, RequestOutcome):
                     db.execute(
                         _request.update()
                         .where(_request.c.id == event.request_id)
@@ -265,7 +266,7 @@ class Store:
         return ids
 
     def exchanges(self, dialogue_id: int | None = None) -> list[Exchange]:
-        """Requests in the order of dialogue, turn and sending."""
+        """Requests, ordered by dialogue, turn and time of sending."""
         columns = [_request.c[name] for name in Exchange.__annotations__]
         query = sa.select(*columns).order_by(_request.c.dialogue_id, _request.c.turn, _request.c.id)
         if dialogue_id is not None:
@@ -276,15 +277,15 @@ class Store:
     # --- imported files
 
     def add_source(
-        self, name: str, format: str, sha256: str, licence: str | None, rows: Sequence[Any]
+        self, name: str, format: str, sha256: str, license: str | None, rows: Sequence[Any]
     ) -> bool:
-        """Keep a file's rows as they are. False where this very content is already here."""
+        """Store the rows of a file unchanged; returns False if a file with this sha256 exists."""
         with self._transaction() as db:
             if db.scalar(sa.select(_source.c.id).where(_source.c.sha256 == sha256)) is not None:
                 return False
             result = db.execute(
                 _source.insert().values(
-                    name=name, format=format, sha256=sha256, licence=licence, imported_at=_now()
+                    name=name, format=format, sha256=sha256, licence=license, imported_at=_now()
                 )
             )
             source_id = _new_id(result)
@@ -299,14 +300,14 @@ class Store:
             return True
 
     def sources(self) -> list[Source]:
-        """Imported files in the order of import."""
+        """Imported files, in order of import."""
         columns = [_source.c[name] for name in Source.__annotations__]
         with self._transaction() as db:
             rows = db.execute(sa.select(*columns).order_by(_source.c.id)).mappings()
             return [Source(**row) for row in rows]
 
     def source_rows(self, source_id: int) -> list[Any]:
-        """A file's rows, in its order, as JSON values."""
+        """The rows of a file as JSON values, in file order."""
         query = (
             sa.select(_row.c.content).where(_row.c.source_id == source_id).order_by(_row.c.position)
         )
@@ -316,15 +317,15 @@ class Store:
     # --- human decisions
 
     def add_decisions(self, decisions: Iterable[Decision], digests: Sequence[str]) -> int:
-        """Append decisions, all or none; one whose digest is already here is not added again.
+        """Append decisions in one transaction, skipping those whose digest is already stored.
 
         Args:
-            decisions: What was decided.
-            digests: One a decision: identifies the very act (sheet row), so that importing the same
-                sheet twice adds nothing.
+            decisions: The decisions.
+            digests: A digest for each decision that identifies its sheet row, so that importing
+                the same sheet twice adds nothing.
 
         Returns:
-            How many were new.
+            Number of decisions added.
         """
         with self._transaction() as db:
             known = set(db.scalars(sa.select(_decision.c.digest)))
@@ -341,7 +342,7 @@ class Store:
             return len(new)
 
     def decision_digests(self) -> set[str]:
-        """The digests under which decisions are here: which acts need not be added again."""
+        """Digests of all stored decisions."""
         with self._transaction() as db:
             return set(db.scalars(sa.select(_decision.c.digest)))
 
@@ -355,7 +356,7 @@ class Store:
 def _new_id(result: sa.CursorResult[Any]) -> int:
     key = result.inserted_primary_key
     if key is None:
-        raise StoreError("the store gave no id for a new row; use another database")
+        raise StoreError("the database returned no id for a new row; use another database")
     return int(key[0])
 
 

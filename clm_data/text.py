@@ -1,4 +1,4 @@
-"""Findings on one text alone, and how a text is quoted in a message."""
+"""Checks of the characters in a text, and how messages quote a text."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import unicodedata
 
 from clm_data.languages import HAN
 
-_OTHER_BLANK = re.compile(r"[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
-_BLANK_IN_CHINESE = re.compile(rf"(?<={HAN.pattern}) (?={HAN.pattern})")
-# Blank-looking or invisible letters and marks that Unicode does not call control or format.
+_OTHER_SPACE = re.compile(r"[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
+_SPACE_IN_CHINESE = re.compile(rf"(?<={HAN.pattern}) (?={HAN.pattern})")
+# Letters and marks without a visible shape that Unicode does not classify as control or format.
 _INVISIBLE = re.compile(
     "[\ufffd\u115f\u1160\u3164\uffa0\u2800\u034f\ufe00-\ufe0f\U000e0100-\U000e01ef]"
 )
@@ -17,47 +17,47 @@ _LONGEST_QUOTE = 80
 
 
 def is_blank(text: str | None) -> bool:
-    """Whether there is nothing to read: missing, null, only blanks and invisible characters."""
+    """Whether a text is None or has only whitespace and invisible characters."""
     return text is None or all(char.isspace() or _is_control(char) for char in text)
 
 
 def control_characters(text: str) -> list[str]:
-    """Zero-width, direction, control and private-use characters, BOM and U+FFFD, each once."""
+    """The distinct zero-width, direction, control and private-use characters, BOM and U+FFFD."""
     if text.isprintable() and not _INVISIBLE.search(text):
         return []
     return list(dict.fromkeys(char for char in text if _is_control(char)))
 
 
 def stray_whitespace(text: str) -> list[str]:
-    """What is wrong with the blanks, in words."""
+    """Descriptions of misplaced or unusual whitespace; empty if there is none."""
     found = []
     if text != text.strip():
         where = "start" if text != text.lstrip() else "end"
-        found.append(f"a blank at the {where}")
+        found.append(f"whitespace at the {where}")
     inner = text.strip()
-    others = dict.fromkeys(_OTHER_BLANK.findall(inner))
+    others = dict.fromkeys(_OTHER_SPACE.findall(inner))
     found += [f"U+{ord(char):04X} ({unicodedata.name(char).lower()})" for char in others]
     if re.search(r"\s{2}", inner):
-        found.append("a doubled blank")
-    if _BLANK_IN_CHINESE.search(inner):
-        found.append("a blank between Chinese characters")
+        found.append("repeated whitespace")
+    if _SPACE_IN_CHINESE.search(inner):
+        found.append("a space between Chinese characters")
     return found
 
 
 def visible(text: str) -> str:
-    """The text with characters that nobody sees written out: ⟨U+200B⟩."""
+    """The text with invisible characters written out, as in ⟨U+200B⟩."""
     return "".join(
-        f"⟨U+{ord(char):04X}⟩" if _is_control(char) or _OTHER_BLANK.match(char) else char
+        f"⟨U+{ord(char):04X}⟩" if _is_control(char) or _OTHER_SPACE.match(char) else char
         for char in text
     )
 
 
 def quote(text: str) -> str:
-    """The text for a message: quoted, invisible characters written out, not too long."""
+    """The text in quotation marks, with invisible characters written out, shortened if long."""
     shown = visible(text)
     if len(shown) > _LONGEST_QUOTE:
         shown = shown[: _LONGEST_QUOTE - 1] + "…"
-    return f"«{shown}»"
+    return f'"{shown}"'
 
 
 def _is_control(char: str) -> bool:

@@ -1,4 +1,4 @@
-"""The whole of build: files, counts, bytes, and what it refuses."""
+"""Building a dataset: files, counts, reproducible bytes, and errors."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from clm_data import __version__
 from clm_data.building import build, collect
 from clm_data.codes import CODES
 from clm_data.config import Workspace, open_workspace
@@ -22,17 +23,17 @@ from clm_data.records import Decision
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with the whole bank in it, and its dataset."""
+    """A workspace with all entries of the bank, and its dataset."""
     folder = tmp_path_factory.mktemp("demo") / "workspace"
     lines: list[str] = []
     run_demo(folder, lines.append)
-    (folder / "said.txt").write_text("\n".join(lines), encoding="utf-8")
+    (folder / "output.txt").write_text("\n".join(lines), encoding="utf-8")
     return folder
 
 
 @pytest.fixture
 def workspace(demo: Path, tmp_path: Path) -> Workspace:
-    """A copy of it that a test may change."""
+    """A copy of the demo workspace that a test may change."""
     shutil.copytree(demo, tmp_path / "workspace")
     return open_workspace(tmp_path / "workspace")
 
@@ -58,14 +59,14 @@ def test_the_rejection_report_has_every_error_code(demo: Path) -> None:
     assert {name for name, code in CODES.items() if code.severity == "error"} <= found
 
 
-def test_the_demo_says_what_to_look_at_next(demo: Path) -> None:
-    said = (demo / "said.txt").read_text(encoding="utf-8")
+def test_the_demo_lists_its_results(demo: Path) -> None:
+    output = (demo / "output.txt").read_text(encoding="utf-8")
     for name in ("README.md", "domains.png", "rejected.jsonl", "review.csv"):
-        assert name in said
-    assert "people reviewed 0 of them" in said
+        assert name in output
+    assert "0 reviewed" in output
 
 
-def test_a_demo_on_a_finished_one_asks_nothing_and_changes_no_byte(demo: Path) -> None:
+def test_rerunning_a_finished_demo_sends_no_requests_and_changes_nothing(demo: Path) -> None:
     before = file_hashes(demo / "dataset")
     lines: list[str] = []
     run_demo(demo, lines.append)
@@ -73,7 +74,7 @@ def test_a_demo_on_a_finished_one_asks_nothing_and_changes_no_byte(demo: Path) -
     assert any("0 requests" in line for line in lines)
 
 
-def test_every_stage_accounts_for_everything(workspace: Workspace) -> None:
+def test_each_stage_accounts_for_all_entries(workspace: Workspace) -> None:
     collected = collect(workspace)
     stages = list(collected.stages.values())
     for stage in stages:
@@ -92,14 +93,15 @@ def test_the_same_store_gives_the_same_bytes(workspace: Workspace, demo: Path) -
     assert (out / "manifest.json").read_bytes() == (demo / "dataset/manifest.json").read_bytes()
 
 
-def test_the_manifest_names_every_file_with_its_hash(demo: Path) -> None:
+def test_the_manifest_lists_all_files_with_their_hashes(demo: Path) -> None:
     manifest = read_manifest(demo / "dataset")
+    assert manifest.clm_data == __version__
     assert manifest.files == file_hashes(demo / "dataset")
     assert {"parallel/test.parquet", "README.md", "domains.png"} <= manifest.files.keys()
     assert str(demo) not in (demo / "dataset" / "manifest.json").read_text()
 
 
-def test_the_configurations_hold_the_same_records(demo: Path) -> None:
+def test_all_configurations_contain_the_same_records(demo: Path) -> None:
     folder = demo / "dataset"
     tables = {n: pq.read_table(folder / n / "test.parquet").to_pylist() for n in ("zh", "en")}
     parallel = pq.read_table(folder / "parallel" / "test.parquet").to_pylist()
@@ -123,7 +125,7 @@ def test_load_dataset_works_on_the_folder(demo: Path) -> None:
         assert len(dataset["test"]) == factor * kept
 
 
-def test_probes_are_pairs_used_once_and_strangers_to_their_facts(demo: Path) -> None:
+def test_each_probe_is_used_once_and_does_not_mention_the_subject(demo: Path) -> None:
     records = pq.read_table(demo / "dataset" / "parallel" / "test.parquet").to_pylist()
     for lang in ("zh", "en"):
         probes = [record[lang]["loc"] for record in records]
@@ -132,9 +134,9 @@ def test_probes_are_pairs_used_once_and_strangers_to_their_facts(demo: Path) -> 
             assert record[lang]["subject"].casefold() not in record[lang]["loc"].casefold()
 
 
-def test_reviewed_only_takes_accepted_and_fixed_entries_alone(workspace: Workspace) -> None:
+def test_reviewed_only_keeps_only_accepted_and_fixed_entries(workspace: Workspace) -> None:
     with workspace.open_store() as store:
-        accepted, mended, *_ = collect(workspace).assembly.entries
+        accepted, corrected, *_ = collect(workspace).assembly.entries
         decisions = [
             Decision(
                 entry_id=accepted.id,
@@ -143,8 +145,8 @@ def test_reviewed_only_takes_accepted_and_fixed_entries_alone(workspace: Workspa
                 reviewer="李华",
             ),
             Decision(
-                entry_id=mended.id,
-                content_hash=mended.content_hash,
+                entry_id=corrected.id,
+                content_hash=corrected.content_hash,
                 verdict="fix",
                 reviewer="李华",
                 fixed={"en.target_new": "Guo Moruo"},
@@ -155,7 +157,7 @@ def test_reviewed_only_takes_accepted_and_fixed_entries_alone(workspace: Workspa
     report = build(workspace, out, reviewed_only=True)
     records = pq.read_table(out / "parallel" / "test.parquet").to_pylist()
     assert [record["review"] for record in records] == ["accepted", "fixed"]
-    assert records[1]["id"] == mended.id
+    assert records[1]["id"] == corrected.id
     assert records[1]["en"]["target_new"] == "Guo Moruo"
     assert report.stats.unreviewed == 0
     for stage in report.stages.values():
@@ -165,18 +167,18 @@ def test_reviewed_only_takes_accepted_and_fixed_entries_alone(workspace: Workspa
     assert everything.stats.unreviewed == everything.stats.records - 2
 
 
-def test_reviewed_only_without_any_review_is_one_clear_error(workspace: Workspace) -> None:
-    with pytest.raises(UserError, match="nobody has accepted"):
+def test_reviewed_only_without_reviews_is_an_error(workspace: Workspace) -> None:
+    with pytest.raises(UserError, match="no entry has been accepted"):
         build(workspace, workspace.path / "reviewed", reviewed_only=True)
     assert not (workspace.path / "reviewed").exists()
 
 
-def test_an_empty_store_is_one_clear_error(tmp_path: Path) -> None:
+def test_an_empty_store_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the store is empty"):
         build(open_workspace(tmp_path, create=True), tmp_path / "dataset")
 
 
-def test_somebody_elses_folder_is_not_overwritten(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_not_overwritten(workspace: Workspace, tmp_path: Path) -> None:
     out = tmp_path / "thesis"
     out.mkdir()
     (out / "chapter.txt").write_text("mine")

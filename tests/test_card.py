@@ -13,7 +13,7 @@ from clm_data import card, layouts
 from clm_data.card import front_matter, render_card
 from clm_data.config import DatasetSettings, Settings
 from clm_data.dataset_stats import Stats, statistics
-from clm_data.manifest import Manifest, shaping_settings
+from clm_data.manifest import Manifest, content_settings
 from clm_data.records import Origin, Problem, Record, Rejection
 
 BANK = Origin(kind="bank", name="bank-1", licence="apache-2.0")
@@ -24,7 +24,7 @@ def made_manifest(**changed: Any) -> Manifest:
     values: dict[str, Any] = {
         "clm_data": "9.8.7",
         "packages": {},
-        "settings": shaping_settings(Settings()),
+        "settings": content_settings(Settings()),
         "domains_sha256": "0" * 64,
         "prompt_versions": {"generate": "1"},
         "prompt_hashes": {},
@@ -51,14 +51,14 @@ def metadata(text: str) -> dict[str, Any]:
     return found
 
 
-def test_front_matter_is_the_metadata_and_nothing_but() -> None:
+def test_the_front_matter_is_exactly_the_metadata() -> None:
     stats = counted(example_records(4))
     text = rendered(stats)
     assert text.startswith("---\nlanguage:\n- zh\n- en\n")
     assert metadata(text) == front_matter(stats, DatasetSettings())
 
 
-def test_every_configuration_is_declared_with_its_parquet_file_and_split() -> None:
+def test_each_configuration_is_declared_with_its_parquet_file_and_split() -> None:
     declared = metadata(rendered(counted(example_records(4))))["configs"]
     assert [entry["config_name"] for entry in declared] == list(layouts.CONFIGURATIONS)
     for entry in declared:
@@ -67,7 +67,7 @@ def test_every_configuration_is_declared_with_its_parquet_file_and_split() -> No
     assert [entry.get("default", False) for entry in declared] == [True, False, False, False]
 
 
-def test_every_column_is_explained_in_both_languages() -> None:
+def test_each_column_is_described_in_both_languages() -> None:
     records = example_records(2)
     columns = set()
     for rows in layouts.CONFIGURATIONS.values():
@@ -78,41 +78,41 @@ def test_every_column_is_explained_in_both_languages() -> None:
         assert text.count(f"| `{name}` |") >= 2, name
 
 
-def test_row_counts_are_those_of_the_files() -> None:
+def test_row_counts_match_the_files() -> None:
     records = example_records(7)
     text = rendered(counted(records))
     for name, rows in layouts.CONFIGURATIONS.items():
         assert text.count(f"| `{name}` | {len(rows(records))} |") == 2
 
 
-def test_says_how_many_people_reviewed_and_that_the_rest_is_unreviewed() -> None:
+def test_the_card_counts_reviewed_and_unreviewed_entries() -> None:
     records = example_records(
         5, review=("accepted", "accepted", "fixed", "unreviewed", "unreviewed")
     )
     text = rendered(counted(records))
     assert "| 2 | 1 | 2 |" in text
-    assert "The 2 unreviewed entries are unreviewed" in text
-    assert "原样通过 2 条，修改后通过 1 条，未审校 2 条" in text
-    assert "没有任何人核对过" in text
+    assert "**2 entries are unreviewed:**" in text
+    assert "直接通过 2 条，修改后通过 1 条，未审校 2 条" in text
+    assert "未审校的 2 条没有经人核对" in text
 
 
-def test_a_fully_reviewed_dataset_does_not_speak_of_unreviewed_entries() -> None:
+def test_the_card_of_a_fully_reviewed_dataset_does_not_mention_unreviewed_entries() -> None:
     text = rendered(counted(example_records(3, review=("accepted",))), reviewed_only=True)
     assert "entries are unreviewed" not in text
-    assert "没有任何人核对过" not in text
-    assert "Only entries that a person accepted or corrected were taken." in text
+    assert "没有经人核对" not in text
+    assert "The dataset contains only entries that a reviewer accepted or corrected." in text
 
 
-def test_sources_are_named_with_what_is_known_of_their_licences() -> None:
+def test_the_card_lists_sources_with_their_licenses() -> None:
     sources = [{"name": "rows.json", "format": "clm-bench", "sha256": "ab" * 32, "licence": None}]
     text = rendered(counted(example_records(4, origins=(BANK, IMPORT))), sources=sources)
     assert "| the bank bundled with clm-data | bank-1 | apache-2.0 | 2 |" in text
-    assert "| imported file | rows.json | not known | 2 |" in text
-    assert "| rows.json | clm-bench | not known | `abababababab` |" in text
+    assert "| imported file | rows.json | unknown | 2 |" in text
+    assert "| rows.json | clm-bench | unknown | `abababababab` |" in text
     assert "| 导入文件 | rows.json | 不详 | 2 |" in text
 
 
-def test_says_how_it_was_made() -> None:
+def test_the_card_describes_how_the_dataset_was_built() -> None:
     rejected = Rejection(
         stage="validate",
         id="x",
@@ -127,12 +127,12 @@ def test_says_how_it_was_made() -> None:
     assert f"- `{'c' * 64}`: 2" in text
 
 
-def test_cites_the_paper_and_warns_of_the_false_targets() -> None:
+def test_the_card_cites_the_paper_and_warns_about_false_targets() -> None:
     text = rendered(counted(example_records(1)))
     title = "Benchmarking and Analyzing Cross-lingual Misalignment of {LLMs} in Knowledge Editing"
     assert f"title  = {{{{CLM-Bench}}: {title}}}," in text
     assert "false on purpose" in text
-    assert "有意写错" in text
+    assert "故意写错" in text
 
 
 @pytest.mark.parametrize(
@@ -145,17 +145,17 @@ def test_cites_the_paper_and_warns_of_the_false_targets() -> None:
         ("自定义", {"license": "other"}),
     ],
 )
-def test_licence_goes_out_in_words_the_hub_knows(licence: str, expected: dict[str, str]) -> None:
+def test_the_license_uses_the_vocabulary_of_the_hub(licence: str, expected: dict[str, str]) -> None:
     found = front_matter(counted([]), DatasetSettings(licence=licence))
     assert {name: value for name, value in found.items() if name.startswith("license")} == expected
 
 
-def test_an_unknown_licence_is_said_plainly() -> None:
+def test_the_card_says_if_no_license_is_stated() -> None:
     stats = counted(example_records(1))
-    assert "**No licence is stated for this dataset.**" in rendered(stats)
+    assert "**No license is stated for this dataset.**" in rendered(stats)
     stated = rendered(stats, DatasetSettings(licence="cc-by-4.0"))
-    assert "states its licence as: cc-by-4.0." in stated
-    assert "No licence is stated" not in stated
+    assert "states its license as: cc-by-4.0." in stated
+    assert "No license is stated" not in stated
 
 
 @pytest.mark.parametrize(
@@ -170,22 +170,22 @@ def test_an_empty_dataset_has_a_card() -> None:
     assert "| `parallel` | 0 |" in rendered(counted([]), stages={})
 
 
-def test_names_cannot_break_a_table_or_the_metadata() -> None:
+def test_names_with_markup_do_not_break_tables_or_metadata() -> None:
     origin = Origin(kind="import", name="a|b\n<script>")
     dataset = DatasetSettings(title='x: "y"\n---\nz')
     text = rendered(counted(example_records(1, origins=(origin,))), dataset)
     assert metadata(text)["pretty_name"] == 'x: "y" --- z'
-    assert "| imported file | a\\|b &lt;script> | not known | 1 |" in text
+    assert "| imported file | a\\|b &lt;script> | unknown | 1 |" in text
 
 
 @given(st.text(min_size=1))
-def test_metadata_survives_any_title(title: str) -> None:
+def test_metadata_round_trips_with_any_title(title: str) -> None:
     found = front_matter(counted([]), DatasetSettings(title=title))
     dumped = yaml.safe_dump(found, allow_unicode=True, sort_keys=False)
     assert yaml.safe_load(dumped) == found
 
 
-def test_the_template_holds_no_number_of_the_dataset() -> None:
+def test_the_template_contains_no_hard_coded_numbers() -> None:
     text = card.read_text(card.TEMPLATE_NAME)
     prose = re.sub(r"\{\{.*?\}\}|\{%.*?%\}|`[^`]*`", "", text)
     assert re.findall(r"\b\d+", prose) == []

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clm_data.errors import UserError
-from clm_data.locality import attach, read_probes, touches
+from clm_data.locality import attach, find_overlap, read_probes
 from clm_data.probes import rejection
 from clm_data.records import (
     Candidate,
@@ -98,7 +98,7 @@ def test_probes_are_unique_untouched_and_stable(
     sifted = drawn(entries, source, seed, repeat=repeat)
     assert len(set(ids(sifted.kept))) == len(entries)
     for item, record in zip(entries, sifted.kept, strict=True):
-        assert touches(item, ProbePair(zh=record.zh_probe, en=record.en_probe)) is None
+        assert find_overlap(item, ProbePair(zh=record.zh_probe, en=record.en_probe)) is None
     own = {item.id: item.probe.id for item in entries if item.probe is not None}
     lost = sum(
         own.get(record.id, id_) != id_
@@ -123,7 +123,7 @@ def test_probes_are_unique_untouched_and_stable(
 )
 def test_a_probe_touches_an_entry(zh: dict[str, str], question: str, answer: str) -> None:
     pair = ProbePair(zh=Probe(loc=question, loc_ans=answer), en=probe(1).en)
-    problem = touches(entry(1, **zh), pair)
+    problem = find_overlap(entry(1, **zh), pair)
     assert problem is not None
     assert (problem.code, problem.lang, problem.twin) == ("probe-touches-subject", "zh", "clm-1")
 
@@ -145,13 +145,13 @@ def test_english_is_compared_by_whole_words(
     english: Fact = example_fact("en", 1).model_copy(update=fact)
     item = entry(1).model_copy(update={"en": english})
     pair = ProbePair(zh=probe(1).zh, en=Probe(loc=question, loc_ans=answer))
-    assert (touches(item, pair) is not None) is found
+    assert (find_overlap(item, pair) is not None) is found
 
 
 def test_a_single_character_or_short_number_in_other_words_is_chance() -> None:
     pair = ProbePair(zh=Probe(loc="1988年的中秋节在几月？", loc_ans="九"), en=probe(1).en)
-    assert touches(entry(1, ground_truth="中", target_new="88"), pair) is None
-    assert touches(entry(1, ground_truth="九江"), pair) is None
+    assert find_overlap(entry(1, ground_truth="中", target_new="88"), pair) is None
+    assert find_overlap(entry(1, ground_truth="九江"), pair) is None
 
 
 def test_the_bank_is_drawn_so_that_validation_finds_nothing() -> None:

@@ -107,7 +107,7 @@ def test_bilingual_datasets_are_sources(tmp_path: Path) -> None:
 def test_one_language_is_refused_in_one_line(tmp_path: Path) -> None:
     zsre = {"src": "Who?", "subject": "W", "alt": "a", "rephrase": "b", "answers": ["c"]}
     name = saved(tmp_path, [{**zsre, **PAIR["en"]}])
-    with pytest.raises(InputFileError, match="holds probes in English only, but each must come"):
+    with pytest.raises(InputFileError, match="has probes in English only, but each probe needs"):
         read_probes(name, tmp_path)
 
 
@@ -116,7 +116,7 @@ def test_one_language_is_refused_in_one_line(tmp_path: Path) -> None:
     [
         ("probes.yaml", "x", "expected a list of probes"),
         ("probes.yaml", [{"zh": FACT, "en": FACT}], "none of its 1 probes is usable"),
-        ("probes.json", [{"zh": FACT, "en": FACT}], "holds no locality probes"),
+        ("probes.json", [{"zh": FACT, "en": FACT}], "no locality probes"),
         ("probes.json", [{"zh": PAIR["en"], "en": PAIR["zh"]}], "not Chinese"),
     ],
 )

@@ -74,8 +74,8 @@ def test_more_and_correct_carry_count_and_problems() -> None:
     for lang in ("zh", "en"):
         prompts = Prompts(resource("prompts"), lang)
         assert "4" in prompts.more(4).text
-        text = prompts.correct(["鲁迅：提示中泄露了答案", "老舍：长度超限"], 3).text
-        assert "- 鲁迅：提示中泄露了答案\n- 老舍：长度超限\n" in text
+        text = prompts.correct(["鲁迅：题干泄露了答案", "老舍：文字过长"], 3).text
+        assert "- 鲁迅：题干泄露了答案\n- 老舍：文字过长\n" in text
         assert "3" in text
 
 

@@ -22,7 +22,7 @@ from clm_data.chart import draw_domains
 from clm_data.config import Settings
 from clm_data.dataset_stats import statistics
 from clm_data.errors import CredentialsError, InputFileError, PublishError, UserError
-from clm_data.manifest import Manifest, file_hashes, read_manifest, shaping_settings
+from clm_data.manifest import Manifest, content_settings, file_hashes, read_manifest
 from clm_data.publish import PushReport, push_to_hub
 
 REPO = "team/facts"
@@ -48,7 +48,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = Manifest(
         clm_data="0.0.0",
         packages={},
-        settings=shaping_settings(settings),
+        settings=content_settings(settings),
         domains_sha256="0" * 64,
         prompt_versions={"generate": "1"},
         prompt_hashes={},
@@ -275,7 +275,7 @@ def test_no_token_is_one_line(folder: Path, hub: Hub) -> None:
 def test_refused_token_is_one_line_that_does_not_show_it(folder: Path, hub: Hub) -> None:
     with pytest.raises(CredentialsError) as error:
         push(folder, token="hf_expired")
-    assert_one_line(error, "refused the token")
+    assert_one_line(error, "rejected the token")
     assert "hf_expired" not in str(error.value)
 
 
@@ -316,7 +316,8 @@ def test_no_network_is_one_line(folder: Path, hub: Hub) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "word"), [(429, "wait"), (503, "later"), (412, "in between"), (400, "Hub")]
+    ("status", "word"),
+    [(429, "wait"), (503, "later"), (412, "somebody else has pushed"), (400, "Hub")],
 )
 def test_other_refusals_are_one_line(folder: Path, hub: Hub, status: int, word: str) -> None:
     hub.failing["/commit/"] = status

@@ -8,7 +8,7 @@ from helpers.postgres_server import NewDatabase
 
 from clm_data.errors import StoreError, UserError
 from clm_data.records import Decision
-from clm_data.store import Ended, NewDialogue, NewRequest, Settled, Store
+from clm_data.store import DialogueEnd, NewDialogue, NewRequest, RequestOutcome, Store
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -31,9 +31,11 @@ def decision(entry: str, verdict: str = "accept") -> Decision:
 
 def test_what_was_written_is_there_after_opening_again(url: str) -> None:
     with Store(url) as store:
-        store.plan([dialogue(1), dialogue(0)])
+        store.add_dialogues([dialogue(1), dialogue(0)])
         (request,) = store.write([NewRequest(1, 0, [{"role": "user", "content": "问"}])])
-        store.write([Settled(request, completion={"text": "答😀"}), Ended(1, "quota reached")])
+        store.write(
+            [RequestOutcome(request, completion={"text": "答😀"}), DialogueEnd(1, "quota reached")]
+        )
     with Store(url) as store:
         assert [d.number for d in store.dialogues("physics")] == [0, 1]
         assert [d.ended for d in store.dialogues()] == [None, "quota reached"]
@@ -45,7 +47,7 @@ def test_what_was_written_is_there_after_opening_again(url: str) -> None:
 
 def test_a_request_in_flight_has_neither_answer_nor_error(url: str) -> None:
     with Store(url) as store:
-        store.plan([dialogue(0)])
+        store.add_dialogues([dialogue(0)])
         store.write([NewRequest(1, 0, [])])
         (exchange,) = store.exchanges()
         assert (exchange.completion, exchange.error) == (None, None)
@@ -53,9 +55,11 @@ def test_a_request_in_flight_has_neither_answer_nor_error(url: str) -> None:
 
 def test_whatever_an_endpoint_says_in_refusal_can_be_kept(url: str) -> None:
     with Store(url) as store:
-        store.plan([dialogue(0)])
+        store.add_dialogues([dialogue(0)])
         (request,) = store.write([NewRequest(1, 0, [])])
-        store.write([Settled(request, error="拒绝\0😀\ud83d"), Ended(1, "refused: \0")])
+        store.write(
+            [RequestOutcome(request, error="拒绝\0😀\ud83d"), DialogueEnd(1, "refused: \0")]
+        )
         assert [e.error for e in store.exchanges()] == [r"拒绝\x00😀\ud83d"]
         assert [d.ended for d in store.dialogues()] == [r"refused: \x00"]
 
@@ -63,17 +67,17 @@ def test_whatever_an_endpoint_says_in_refusal_can_be_kept(url: str) -> None:
 def test_answers_with_any_character_are_kept_as_they_are(url: str) -> None:
     answer = {"text": "答\0😀\ud83d", "tokens": 10**20}
     with Store(url) as store:
-        store.plan([dialogue(0)])
+        store.add_dialogues([dialogue(0)])
         (request,) = store.write([NewRequest(1, 0, [])])
-        store.write([Settled(request, completion=answer)])
+        store.write([RequestOutcome(request, completion=answer)])
         assert [e.completion for e in store.exchanges()] == [answer]
 
 
 def test_a_wave_is_planned_whole_or_not_at_all(url: str) -> None:
     with Store(url) as store:
-        store.plan([dialogue(0)])
+        store.add_dialogues([dialogue(0)])
         with pytest.raises(StoreError, match="another run"):
-            store.plan([dialogue(1), dialogue(0)])
+            store.add_dialogues([dialogue(1), dialogue(0)])
         assert [d.number for d in store.dialogues()] == [0]
 
 

@@ -96,7 +96,7 @@ def test_the_dataset_is_the_one_that_sqlite_gives(url: str, tmp_path: Path) -> N
 
 def test_a_connection_that_the_server_dropped_while_idle_is_made_anew(url: str) -> None:
     with Store(url) as store:
-        store.plan([dialogue("问")])
+        store.add_dialogues([dialogue("问")])
         run_sql(
             url,
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
@@ -110,14 +110,14 @@ def test_chinese_is_kept_in_a_database_made_without_an_encoding(url: str) -> Non
         url, f"CREATE DATABASE {url.rpartition('/')[2]}_a TEMPLATE template0 ENCODING 'SQL_ASCII'"
     )
     with Store(f"{url}_a") as store:
-        store.plan([dialogue("问😀")])
+        store.add_dialogues([dialogue("问😀")])
         assert [each.prompt for each in store.dialogues()] == ["问😀"]
 
 
 def test_a_database_that_has_no_chinese_is_one_clear_error(url: str) -> None:
     run_sql(url, f"CREATE DATABASE {url.rpartition('/')[2]}_l TEMPLATE template0 ENCODING 'LATIN1'")
     with Store(f"{url}_l") as store, pytest.raises(StoreError, match="database is UTF-8") as caught:
-        store.plan([dialogue("问")])
+        store.add_dialogues([dialogue("问")])
     assert "\n" not in str(caught.value)
 
 

@@ -1,7 +1,7 @@
-"""The bundled bank: original bilingual entries, locality probes, and planted defects.
+"""The bundled bank: original bilingual entries, locality probes, and deliberate defects.
 
-What the offline provider answers from, and where probes come from by default. Each call reads its
-file anew; keep what you load.
+The offline provider answers from it, and locality probes come from it by default. Nothing is
+cached: each call reads its file again.
 """
 
 from __future__ import annotations
@@ -19,26 +19,29 @@ from clm_data.resources import bank_path
 
 BANK_VERSION = "bank-1"
 BANK_LICENSE = "apache-2.0"
-"""Of everything in the bank: it is part of this project."""
+"""License of everything in the bank, which is part of this project."""
 
 T = TypeVar("T", bound=Frozen)
 
 
 class BankEntry(Frozen):
-    """A checked counterfactual."""
+    """A counterfactual whose facts have been checked."""
 
     zh: Fact
     en: Fact
     basis: str
-    """Why the truth is true, in one line."""
+    """Why ``ground_truth`` is true, in one line."""
 
 
 class Defect(Frozen):
-    """A planted reply that must be judged with one code: facts, or raw text that is no entry."""
+    """A deliberately wrong reply that must be reported with one code.
+
+    Holds either facts, or raw text that is not an entry.
+    """
 
     domain: str
     code: str
-    """A code of :data:`~clm_data.codes.CODES`; a warning's fact is true and is kept."""
+    """A code of :data:`~clm_data.codes.CODES`. With a warning, the fact is true and is kept."""
     zh: LooseFact | None = None
     en: LooseFact | None = None
     raw: str | None = None
@@ -53,15 +56,15 @@ class Defect(Frozen):
 
 
 def domain_ids() -> list[str]:
-    """The domains that the bank has entries for, sorted."""
+    """Ids of the domains that the bank has entries for, sorted."""
     return sorted(file.stem for file in bank_path("entries").glob("*.yaml"))
 
 
 def load_domain(domain: str) -> tuple[BankEntry, ...]:
-    """The entries of one domain, in the file's order.
+    """The entries of one domain, in file order.
 
     Raises:
-        UnknownNameError: The bank has none for it.
+        UnknownNameError: The bank has no entries for the domain.
     """
     if domain not in domain_ids():
         raise UnknownNameError("bank domain", domain, domain_ids())
@@ -69,14 +72,14 @@ def load_domain(domain: str) -> tuple[BankEntry, ...]:
 
 
 def load_defects() -> tuple[Defect, ...]:
-    """The planted replies, in the file's order."""
+    """The deliberately wrong replies, in file order."""
     return _load(Defect, "defects.yaml")
 
 
-def _load(kind: type[T], *parts: str) -> tuple[T, ...]:
+def _load(model: type[T], *parts: str) -> tuple[T, ...]:
     rows: Sequence[Any] = read_yaml(bank_path(*parts), ConfigError)
     try:
-        return tuple(kind.model_validate(row) for row in rows)
+        return tuple(model.model_validate(row) for row in rows)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])

@@ -88,7 +88,7 @@ def doctor(ctx: typer.Context, json: JsonFlag = False) -> None:
     print_table(
         "doctor",
         ["check", "state", "what to do"],
-        [[f.check, f.state, f.mend] for f in findings],
+        [[f.check, f.state, f.detail] for f in findings],
     )
 
 

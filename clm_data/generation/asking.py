@@ -18,7 +18,7 @@ from clm_data.errors import (
 from clm_data.generation.journal import Journal
 from clm_data.llm import Price
 from clm_data.llm.base import ChatModel, Completion, Message, Usage
-from clm_data.store import Dialogue, NewRequest, Settled
+from clm_data.store import Dialogue, NewRequest, RequestOutcome
 
 _LONGEST_BACKOFF = 60.0
 _LONGEST_PAUSE = 600.0
@@ -117,7 +117,7 @@ class Asker:
 
     async def _settle(self, request_id: int | None, **outcome: Any) -> None:
         if request_id is not None:
-            await self._journal.write(Settled(request_id, **outcome))
+            await self._journal.write(RequestOutcome(request_id, **outcome))
 
     @contextmanager
     def _within_limits(self, domain: str) -> Iterator[None]:

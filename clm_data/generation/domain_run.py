@@ -19,7 +19,7 @@ from clm_data.generation.report import DomainReport, Progress
 from clm_data.generation.subjects import ROOM_AT_FIRST, Reminder, fitting, taken
 from clm_data.llm.base import ChatModel, Completion
 from clm_data.prompts import Prompts
-from clm_data.store import Dialogue, Ended, NewDialogue, Store
+from clm_data.store import Dialogue, DialogueEnd, NewDialogue, Store
 
 _REFUSED = "refused: "
 _ENOUGH = "quota reached"
@@ -131,7 +131,7 @@ class DomainRun:
                 return
             lang = self._session.prompts.lang
             wave = self._next_wave(dialogues, taken([self._state, own], lang))
-            store.plan(wave)
+            store.add_dialogues(wave)
             self._planned.update(dialogue.number for dialogue in wave)
 
     async def make_up(self, whole: State) -> bool:
@@ -174,7 +174,7 @@ class DomainRun:
             if (dialogue.provider, dialogue.model) == (model.provider, model.model):
                 found.append(dialogue)
             else:
-                store.write([Ended(dialogue.id, f"left for {model.provider} {model.model}")])
+                store.write([DialogueEnd(dialogue.id, f"left for {model.provider} {model.model}")])
         return found
 
     def _reason_to_stop(self, dialogues: Sequence[Dialogue], held: set[int]) -> str:
@@ -246,7 +246,7 @@ class DomainRun:
         except PermanentError as error:
             reason = f"{_REFUSED}{error}"
             self._lost.append(f"{name} {reason}")
-        await self._session.journal.write(Ended(dialogue.id, reason))
+        await self._session.journal.write(DialogueEnd(dialogue.id, reason))
 
     async def _talk(self, dialogue: Dialogue, earlier: State) -> str:
         """Say and hear what is left to be said; returns why the dialogue is over."""

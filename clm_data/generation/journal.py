@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from clm_data.store import Ended, NewRequest, Settled, Store
+from clm_data.store import DialogueEnd, NewRequest, RequestOutcome, Store
 
-Event = NewRequest | Settled | Ended
+Event = NewRequest | RequestOutcome | DialogueEnd
 
 
 class Journal:

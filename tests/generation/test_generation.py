@@ -186,7 +186,7 @@ def test_broken_rules_go_back_in_words(tmp_path: Path) -> None:
     report = run(model, tmp_path, [rivers(1)], sizes(entries_per_turn=1))
     correction = model.asked[1][-1]["content"]
     assert "青山绿河" in correction
-    assert "新目标与真实答案相同" in correction
+    assert "反事实答案与真实答案相同" in correction
     assert report.domains[0].rejected == 1
 
 
@@ -201,7 +201,7 @@ def test_an_unreadable_answer_is_sent_back_and_an_empty_one_is_no_empty_message(
     model = Scripted(answer)
     run(model, tmp_path, [rivers(1)], sizes(entries_per_turn=1))
     assert model.asked[1][1] == {"role": "assistant", "content": "[]"}
-    assert "无法读出完整条目" in model.asked[1][-1]["content"]
+    assert "回答里解析不出完整条目" in model.asked[1][-1]["content"]
 
 
 def test_what_was_said_before_is_refused_and_told(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_after_duplicates_the_next_turn_names_the_subjects_that_are_taken(tmp_pa
     run(model, tmp_path, [rivers(3)], generation)
     told = [used(messages[-1]["content"]) for messages in model.asked]
     assert told == [[], ["青山绿河"], [], ["青山绿河"], ["长河落河"]]
-    assert "主语同前面条目重复" in model.asked[3][-1]["content"]
+    assert "题干和主语与前面的条目重复" in model.asked[3][-1]["content"]
 
 
 def test_other_mistakes_name_no_subjects(tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_a_cut_off_answer_counts_and_the_dialogue_goes_on(tmp_path: Path) -> Non
     model = Scripted(lambda _, number: half if number == 1 else said(entry("孤云野")))
     report = run(model, tmp_path, [rivers(2)])
     assert report.domains[0].entries == 2
-    assert "无法读出完整条目" not in model.asked[1][-1]["content"]
+    assert "回答里解析不出完整条目" not in model.asked[1][-1]["content"]
 
 
 def test_a_model_with_nothing_more_ends_the_domain_honestly(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from clm_data import bank
 from clm_data.config import open_workspace, write_default_config
 from clm_data.llm.base import Completion
-from clm_data.store import NewDialogue, NewRequest, Settled, Store
+from clm_data.store import NewDialogue, NewRequest, RequestOutcome, Store
 
 DOMAINS = ("chinese_literature", "physics")
 
@@ -27,9 +27,9 @@ def workspace_folder(tmp_path: Path) -> Path:
             ]
             if domain == "physics":
                 facts.append(facts[0] | {"zh": facts[0]["zh"] | {"subject": "题干里没有的词"}})
-            store.plan([NewDialogue(domain, 0, 0, "offline", "bank", "p", "0" * 64, 1)])
+            store.add_dialogues([NewDialogue(domain, 0, 0, "offline", "bank", "p", "0" * 64, 1)])
             request = NewRequest(number, 0, [{"role": "user", "content": "p"}])
             (request_id,) = store.write([request])
             answer = Completion(text=json.dumps(facts, ensure_ascii=False), model="bank")
-            store.write([Settled(request_id, completion=answer.model_dump(mode="json"))])
+            store.write([RequestOutcome(request_id, completion=answer.model_dump(mode="json"))])
     return tmp_path

@@ -104,7 +104,7 @@ def test_problems_are_described_in_both_languages_one_per_line() -> None:
     number = Problem(code="duplicate-id", message="clm-1", field="id")
     first, second = describe([WARNING, number]).split("\n")
     assert first == (
-        "错误 error | zh.prompt | length | 长度超限 / too long to be what it should be | long"
+        "错误 error | zh.prompt | length | 文字过长 / longer than the limit for this field | long"
     )
     assert second.startswith("提醒 warning | id | duplicate-id |")
 

@@ -172,7 +172,7 @@ def test_the_message_names_both_answers_in_a_rephrasing() -> None:
     changed = candidate(en_rephrase_prompt=text)
     [problem] = RULES["answer-in-rephrase"](changed)
     assert problem.field == "rephrase_prompt"
-    assert "ground_truth «Shen Congwen» and target_new «Wang Zengqi»" in problem.message
+    assert 'ground_truth "Shen Congwen" and target_new "Wang Zengqi"' in problem.message
 
 
 # --- target and truth

@@ -7,9 +7,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from clm_data.auditing import Audited, audit
+from clm_data.auditing import ProblemSummary, audit
 from clm_data.codes import CODES
-from clm_data.dataset_stats import Stats, stage_place, statistics
+from clm_data.dataset_stats import Stats, stage_position, statistics
 from clm_data.errors import InputFileError
 from clm_data.eval.bilingual import bundled_domains
 from clm_data.eval.dataset import EvalSet, load_dataset
@@ -53,7 +53,7 @@ class Found:
     source: str
     whole: EvalSet
     stats: Stats
-    problems: tuple[Audited, ...]
+    problems: tuple[ProblemSummary, ...]
     rejected: tuple[tuple[tuple[str, str], int], ...]
     manifest: Manifest | None
 
@@ -108,7 +108,7 @@ def _rejected(file: Path) -> tuple[tuple[tuple[str, str], int], ...]:
         counts = Counter((str(row["stage"]), str(row["code"])) for row in rows)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputFileError(f"{file}: not what clm-data build writes: {error}") from error
-    return tuple(sorted(counts.items(), key=lambda one: (stage_place(one[0][0]), one)))
+    return tuple(sorted(counts.items(), key=lambda one: (stage_position(one[0][0]), one)))
 
 
 def section(found: Found | None, results: Results, command: str) -> Section:

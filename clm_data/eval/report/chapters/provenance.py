@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from clm_data.dataset_stats import Stats, stage_place
+from clm_data.dataset_stats import Stats, stage_position
 from clm_data.eval.report.parts import NONE, BilingualText, Missing, Part, Table, columns
 from clm_data.manifest import Manifest
 
@@ -59,7 +59,7 @@ def _origins(stats: Stats) -> Table:
 def _stages(manifest: Manifest) -> Table:
     rows = [
         (stage, *(str(counts[name]) for name in ("in", "kept", "rejected")))
-        for stage, counts in sorted(manifest.stages.items(), key=lambda one: stage_place(one[0]))
+        for stage, counts in sorted(manifest.stages.items(), key=lambda one: stage_position(one[0]))
     ]
     return Table(
         "dataset_stages",
