@@ -175,6 +175,13 @@ def test_files_that_contributors_should_open_exist(page: str) -> None:
             assert (ROOT / path).exists(), path
 
 
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", *map(page_id, DOCS.glob("how-to/add-*.md"))])
+def test_names_that_contributors_should_look_up_are_in_their_files(page: str) -> None:
+    for name, path in re.findall(r"`(\w+)`\s+in\s+`([\w/]+\.py)`", read(page)):
+        if "/" in path:
+            assert re.search(rf"\b{name}\b", read(path)), f"{name} in {path}"
+
+
 # --- the site
 
 
