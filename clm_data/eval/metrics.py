@@ -18,6 +18,12 @@ from clm_data.records import LANGUAGES, Language
 
 PARTS = ("reliability", "generality", "locality")
 """The parts of a language's score, in the paper's order."""
+PAPER_MEASURES = (
+    *(f"{lang}_score" for lang in LANGUAGES),
+    *(f"{lang}_{part}" for lang in LANGUAGES for part in PARTS),
+    "trans",
+)
+"""The measures in the paper's tables, in its order; larger is better for all of them."""
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 
 

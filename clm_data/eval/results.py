@@ -21,9 +21,10 @@ from pydantic import AliasChoices, Field, TypeAdapter, ValidationError
 
 from clm_data.errors import InputFileError
 from clm_data.eval.intervals import Bootstrap, Interval, mean_interval
-from clm_data.eval.metrics import PARTS, trans_interval
+from clm_data.eval.metrics import PAPER_MEASURES, PARTS, trans_interval
 from clm_data.files import atomic_file
 from clm_data.records import LANGUAGES, Frozen, Language
+from clm_data.tabular import Tabular
 
 VERSION = 2
 """Version of the file format and of the metrics; cells of another version are recomputed."""
@@ -148,7 +149,7 @@ class CellResult(Frozen):
     """Seconds by phase; not in `results.json`."""
 
 
-class Results(Frozen):
+class Results(Frozen, Tabular):
     """All cells of a sweep: the content of `results.json`."""
 
     version: int = VERSION
@@ -169,6 +170,19 @@ class Results(Frozen):
     def failed(self) -> tuple[CellResult, ...]:
         """The failed cells."""
         return tuple(cell for cell in self.cells if cell.status == "failed")
+
+    def table_title(self) -> str:
+        """Title and number of cells."""
+        return f"{self.title}: {len(self.cells)} cells, {len(self.failed)} failed"
+
+    def table_rows(self) -> list[dict[str, Any]]:
+        """One row per cell: its setting, the paper's measures after the edit, and its error."""
+        rows = []
+        for cell in self.cells:
+            intervals = {name: cell.after.get(name) for name in PAPER_MEASURES}
+            means = {name: None if one is None else one.mean for name, one in intervals.items()}
+            rows.append({**cell.setting.model_dump(), **means, "error": cell.error})
+        return rows
 
 
 def summarize(facts: Sequence[Mapping[Language, Measures]], bootstrap: Bootstrap) -> Summary:

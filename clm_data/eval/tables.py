@@ -10,17 +10,12 @@ from pathlib import Path
 
 from clm_data.errors import UnknownNameError
 from clm_data.eval.intervals import Interval
-from clm_data.eval.metrics import PARTS
+from clm_data.eval.metrics import PAPER_MEASURES
 from clm_data.eval.results import CellResult, Results, Setting, Summary
 from clm_data.records import LANGUAGES
 
-NUMBERS = (
-    "zh_score",
-    "en_score",
-    *(f"{lang}_{part}" for lang in LANGUAGES for part in PARTS),
-    "trans",
-)
-"""Columns of values, in the paper's order; larger is better in all of them."""
+NUMBERS = PAPER_MEASURES
+"""Columns of values."""
 METHOD_NAMES = {
     "memit": "MEMIT",
     "alphaedit": "AlphaEdit",

@@ -137,3 +137,17 @@ def test_the_baseline_is_read_back_by_record(tmp_path: Path) -> None:
     assert results.read_baseline(tmp_path, easyedit) == {}
     (tmp_path / "before" / "m-native.json").write_text("[", encoding="utf-8")
     assert results.read_baseline(tmp_path, SETTING) == {}
+
+
+def test_results_are_a_table_with_one_row_per_cell() -> None:
+    done = cell().model_copy(update={"after": summarize([fact(0.5)], Bootstrap())})
+    failed = CellResult(key="", setting=SETTING, status="failed", error="out of memory")
+    found = Results(
+        title="t", dataset="d", dataset_key="0", records=3, seed=1, cells=(done, failed)
+    )
+    first, second = found.table_rows()
+    assert first.keys() == second.keys()
+    assert (first["method"], first["zh_reliability"], first["error"]) == ("memit", 0.5, None)
+    assert (second["zh_reliability"], second["error"]) == (None, "out of memory")
+    assert found.table_title() == "t: 2 cells, 1 failed"
+    assert "out of memory" in found._repr_html_()
