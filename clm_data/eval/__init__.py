@@ -1,6 +1,13 @@
-"""The editing engine (extra `eval`): the only package that imports torch.
+"""Editing language models and measuring the edits in two languages (extra `eval`).
 
-`model.loading.load_model` -> `editors.contexts.contexts_for` and
-`editors.covariance.second_moments` -> `editors.make_editor(...).edit(model, facts)` ->
-`editors.deltas.applied(model, deltas)`.
+This is the only package that imports torch. `sweep.evaluate.evaluate` runs an evaluation; a single
+edit is
+
+    model = load_model("Qwen/Qwen2-7B")                         # model.loading
+    contexts = contexts_for(model, NATIVE)                      # editors.contexts
+    moments = second_moments(model, texts, layers)              # editors.covariance
+    editor = make_editor("memit", "qwen2-7b", Setup(NATIVE, contexts, moments))  # editors
+    deltas = editor.edit(model, requests)
+    with applied(model, deltas):                                # editors.deltas
+        ...
 """

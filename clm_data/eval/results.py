@@ -293,8 +293,8 @@ def read_results(path: Path) -> Results:
     try:
         return Results.model_validate_json(file.read_text(encoding="utf-8"))
     except (OSError, ValidationError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
         raise InputFileError(
-            f"{file}: not the results of clm-data eval-baselines ({reason}); give the folder "
-            "named with --out"
+            f"{file}: no results of clm-data eval-baselines ({reason}); give the folder named "
+            "with --out"
         ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,30 +39,27 @@ def run_sweep(
     that fails is recorded with the reason, and the sweep continues; a later run retries it.
 
     Args:
-        recipe: The grid.
-        dataset: The whole dataset; the recipe may use only its first records.
+        recipe: The grid; it may use only the first records of the dataset.
+        dataset: The whole dataset.
         out: Folder of the results.
-        cache: Folder of trained tiny models and second moments; None uses
-            :func:`~clm_data.eval.environment.default_cache_folder`.
+        cache: Folder of trained tiny models and second moments; default: `default_cache_folder()`.
         save_deltas: Whether to save the weight changes, in `out/deltas`.
-        tiny_config: Size and training of the tiny model.
+        tiny_config: Size and training of the tiny model, if not the default.
         log: Called with progress messages.
 
     Raises:
-        InputFileError: The dataset is empty or has fewer records than the recipe asks for, or `out`
-            cannot be written.
+        InputFileError: The dataset has too few records, or `out` cannot be written.
         MissingExtraError: torch or transformers is not installed.
     """
     require_eval_extra()
     if not dataset.records:
         raise InputFileError(f"{dataset.name}: the dataset is empty; give one with records")
-    used = dataset.first(recipe.facts)
-    tiny_config = tiny_config or TinyConfig()
-    cache = cache or default_cache_folder()
+    records = dataset.first(recipe.facts).records
+    cache, tiny_config = cache or default_cache_folder(), tiny_config or TinyConfig()
     deltas_folder = out / "deltas" if save_deltas else None
 
     def open_workbench(cell: PlannedCell) -> ModelWorkbench:
-        model = open_model(cell.spec, used.records, cache, tiny_config, log)
+        model = open_model(cell.spec, records, cache, tiny_config, log)
         return ModelWorkbench(
             model, cell, recipe, dataset, out=out, cache=cache, deltas_folder=deltas_folder, log=log
         )
@@ -71,20 +68,16 @@ def run_sweep(
         out.mkdir(parents=True, exist_ok=True)
     planned = plan_cells(recipe, dataset, tiny_config)
     cells = _without_computing(planned, out, deltas_folder, log)
-    todo = {
-        i: cell
-        for i, cell in enumerate(planned)
-        if i not in cells and isinstance(cell, PlannedCell)
-    }
-    progress = SweepProgress(len(todo))
-    for spec in dict.fromkeys(cell.spec for cell in todo.values()):
-        of_model = {i: cell for i, cell in todo.items() if cell.spec == spec}
-        computed = _compute_cells(list(of_model.values()), open_workbench, progress, log)
-        for index, cell in zip(of_model, computed, strict=True):
-            with _write_errors(out):
-                results.write_cell(out, cell)
-            cells[index] = cell
-        _free_memory()
+    for index, cell in _compute_missing(planned, cells.keys(), open_workbench, log):
+        with _write_errors(out):
+            results.write_cell(out, cell)
+        cells[index] = cell
+    return _write(out, recipe, dataset, [cells[index] for index in range(len(planned))])
+
+
+def _write(out: Path, recipe: Recipe, dataset: EvalSet, cells: Sequence[CellResult]) -> Results:
+    """Write the summary and the tables of all cells."""
+    used = dataset.first(recipe.facts)
     found = Results(
         title=recipe.title,
         dataset=Path(dataset.name).name,
@@ -92,7 +85,7 @@ def run_sweep(
         records=len(used.records),
         seed=recipe.seed,
         recipe=recipe.model_dump(mode="json"),
-        cells=tuple(cells[index] for index in range(len(planned))),
+        cells=tuple(cells),
     )
     with _write_errors(out):
         results.write_results(out, found)
@@ -128,7 +121,27 @@ def _without_computing(
     return cells
 
 
-def _compute_cells(
+def _compute_missing(
+    planned: Sequence[PlannedCell | CellResult],
+    known: Container[int],
+    open_workbench: Callable[[PlannedCell], ModelWorkbench],
+    log: Log,
+) -> Iterator[tuple[int, CellResult]]:
+    """Compute the cells whose indices are not known, model by model; yields index and result."""
+    todo = {
+        index: cell
+        for index, cell in enumerate(planned)
+        if index not in known and isinstance(cell, PlannedCell)
+    }
+    progress = SweepProgress(len(todo))
+    for spec in dict.fromkeys(cell.spec for cell in todo.values()):
+        of_model = {index: cell for index, cell in todo.items() if cell.spec == spec}
+        computed = _compute_model(list(of_model.values()), open_workbench, progress, log)
+        yield from zip(of_model, computed, strict=True)
+        _free_memory()
+
+
+def _compute_model(
     cells: Sequence[PlannedCell],
     open_workbench: Callable[[PlannedCell], ModelWorkbench],
     progress: SweepProgress,
