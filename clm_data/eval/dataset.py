@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from pydantic import ValidationError
 
 from clm_data import layouts, sources
-from clm_data.errors import InputFileError, MissingExtraError
+from clm_data.errors import InputFileError
 from clm_data.records import (
     FACT_FIELDS,
     LANGUAGES,
@@ -155,11 +155,9 @@ def _from_hub(source: str) -> Path:
 
 
 def _from_parquet(file: Path, name: str) -> EvalSet:
-    try:
-        from pyarrow import parquet
-        from pyarrow.lib import ArrowException
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", "eval") from error
+    from pyarrow import parquet
+    from pyarrow.lib import ArrowException
+
     try:
         read: Any = parquet.read_table
         rows: list[dict[str, Any]] = read(file).to_pylist()

@@ -29,7 +29,7 @@ EXTRA_MEASURES = ("exact_match", "prefers_new", "p_new", "p_old")
 
 
 def variant_name(variant: Sequence[str]) -> str:
-    """A variant of a method (method, protocol, mode, layers) as a heading: ``MEMIT [4 5]``."""
+    """A variant of a method (method, protocol, mode, layers) as a heading: `MEMIT [4 5]`."""
     method, protocol, mode, layers = variant
     parts = [METHOD_NAMES.get(method, method)]
     parts += [protocol] if protocol != "native" else []

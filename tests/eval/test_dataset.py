@@ -65,7 +65,7 @@ def test_rows_that_lack_a_text_are_counted() -> None:
     ("rows", "message"),
     [
         (["test", "train"], "expected records or mappings, found str; give the rows of one split"),
-        ([{"question": "?"}], "question are of no known format"),
+        ([{"question": "?"}], "known formats: "),
         (
             [{"prompt": "鲁迅的原名是", "subject": "鲁迅", "target_new": "周作人"}],
             "no record with prompt",
