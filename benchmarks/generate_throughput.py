@@ -1,9 +1,10 @@
-"""1,000 requests at concurrency 50 against a loopback server that takes 50 ms for an answer.
+"""Throughput of 1,000 requests at concurrency 50 to a loopback server with 50 ms per answer.
 
-``python benchmarks/generate_throughput.py`` prints two cases: a clean one, and one in which every
-tenth conversation is first refused with 429 and ``Retry-After: 1``. Each runs the whole of
-``generate``: requests recorded before they are sent, answers committed, parsed, validated and
-deduplicated. Server and client are processes of their own; CPU and memory are the client's.
+``python benchmarks/generate_throughput.py`` prints two cases: one without faults, and one in which
+the first request of every tenth conversation gets status 429 and ``Retry-After: 1``. Each case
+includes all of ``generate``: requests are recorded before they are sent, and answers are committed,
+parsed, validated and deduplicated. Server and client are separate processes; CPU time and memory
+are those of the client.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ HAN = "青山绿水长河落日孤云野鹤清风明月高原雪岭深谷古道�
 
 
 def rivers(messages: Sequence[dict[str, str]]) -> Any:
-    """One good entry, another for every conversation."""
+    """A valid entry, different for each conversation."""
     from clm_data.llm.base import Completion, Usage
 
     seed = hashlib.sha256(messages[0]["content"].encode()).digest()
@@ -57,8 +58,8 @@ def rivers(messages: Sequence[dict[str, str]]) -> Any:
 
 
 def serve(share: float) -> None:
-    """Serve until stdin is closed."""
-    from chat_server import ChatServer, Faults
+    """Serve until stdin is closed, with ``share`` of the conversations rate-limited first."""
+    from helpers.chat_server import ChatServer, Faults
 
     faults = Faults(seed=7, share=share, kinds=("429",), retry_after=1.0, times=1)
     with ChatServer(rivers, faults, LATENCY) as server:
@@ -66,8 +67,8 @@ def serve(share: float) -> None:
         sys.stdin.read()
 
 
-def ask(url: str) -> None:
-    """Generate, and print what it took."""
+def run_client(url: str) -> None:
+    """Generate entries, and print the time and resources used as JSON."""
     from clm_data.config import GenerationSettings, Settings
     from clm_data.domain import Bilingual, load_domains
     from clm_data.generation import GenerationReport
@@ -127,16 +128,18 @@ def ask(url: str) -> None:
     )
 
 
-def case(share: float) -> dict[str, Any]:
-    """One case in fresh processes."""
-    me = [sys.executable, __file__]
+def run_case(share: float) -> dict[str, Any]:
+    """Run one case, with ``share`` of the conversations rate-limited, in new processes."""
+    command = [sys.executable, __file__]
     server = subprocess.Popen(
-        [*me, "--serve", str(share)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [*command, "--serve", str(share)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     with server:
         assert server.stdout is not None
         url = server.stdout.readline().strip()
-        out = subprocess.run([*me, "--ask", url], check=True, capture_output=True, text=True)
+        out = subprocess.run(
+            [*command, "--client", url], check=True, capture_output=True, text=True
+        )
         server.communicate()
     return dict(json.loads(out.stdout.splitlines()[-1]))
 
@@ -144,14 +147,14 @@ def case(share: float) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--serve", type=float)
-    parser.add_argument("--ask")
+    parser.add_argument("--client")
     given = parser.parse_args()
     if given.serve is not None:
         serve(given.serve)
-    elif given.ask:
-        ask(given.ask)
+    elif given.client:
+        run_client(given.client)
     else:
-        clean, limited = case(0.0), case(0.1)
+        clean, limited = run_case(0.0), run_case(0.1)
         print("clean:     ", json.dumps(clean))
         print("10 % 429:  ", json.dumps(limited))
         print(f"ratio:      {limited['seconds'] / clean['seconds']:.2f}")

@@ -106,7 +106,7 @@ def _pick(workspace: Workspace, ids: list[str], everything: bool) -> list[Domain
 
 def _estimate(workspace: Workspace, domains: list[Domain], count: int | None) -> CostEstimate:
     from clm_data.domain import load_domains
-    from clm_data.generation.run import estimate_generation as estimate
+    from clm_data.generation.estimate import estimate_generation as estimate
     from clm_data.prompts import Prompts
 
     with open_store(workspace) as store:

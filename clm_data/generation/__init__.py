@@ -10,8 +10,9 @@ from typing import Any
 from clm_data.config import Settings, Workspace
 from clm_data.domain import Domain, load_domains, pick
 from clm_data.errors import ConfigError
+from clm_data.generation.estimate import estimate_generation
 from clm_data.generation.report import CostEstimate, DomainReport, GenerationReport, Progress
-from clm_data.generation.run import estimate_generation, run_generation
+from clm_data.generation.run import run_generation
 from clm_data.llm import open_model
 from clm_data.prompts import Prompts
 from clm_data.store import Store

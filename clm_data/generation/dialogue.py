@@ -1,4 +1,4 @@
-"""What is said next in a dialogue: a pure function of what was said, so that it can be resumed."""
+"""Decides the next message of a dialogue: a pure function of its answers, so it can be resumed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,52 @@ from clm_data.llm.base import Message
 from clm_data.prompts import Prompts
 from clm_data.records import Candidate, Entry, Language, Rejection
 
-DONE = "all entries there"
-NOTHING_MORE = "the model had nothing more"
+DONE = "all entries received"
+NOTHING_MORE = "the model has no more entries"
 TURNS_USED = "all turns used"
 
 
 @dataclass(frozen=True)
-class Say:
+class ParsedAnswer:
+    """One answer after parsing and validation.
+
+    Attributes:
+        candidates: Complete entries, valid or not.
+        entries: Valid entries.
+        rejected: Invalid entries, and objects that cannot be parsed.
+        cut_off: Whether the answer ended at the token limit.
+    """
+
+    candidates: tuple[Candidate, ...]
+    entries: tuple[Entry, ...]
+    rejected: tuple[Rejection, ...]
+    cut_off: bool
+
+    @property
+    def count(self) -> int:
+        """Number of entries in the answer, including invalid and incomplete ones."""
+        return len(self.entries) + len(self.rejected)
+
+
+@dataclass(frozen=True)
+class DialogueState:
+    """A dialogue after an answer.
+
+    Attributes:
+        turns: Answers so far, at least one.
+        new_entries: Valid entries so far that neither earlier batches nor this dialogue had.
+        last: The last answer.
+        duplicates: Valid entries of the last answer that are not new.
+    """
+
+    turns: int
+    new_entries: int
+    last: ParsedAnswer
+    duplicates: tuple[Rejection, ...]
+
+
+@dataclass(frozen=True)
+class Reply:
     """The next message to the model."""
 
     text: str
@@ -26,45 +65,45 @@ class Say:
 
 @dataclass(frozen=True)
 class End:
-    """The dialogue is over."""
+    """The dialogue has ended."""
 
     reason: str
 
 
 def next_step(
-    standing: DialogueState,
+    state: DialogueState,
     wanted: int,
     settings: GenerationSettings,
     prompts: Prompts,
-    taken: Sequence[str] = (),
-) -> Say | End:
-    """Go on, correct, or end.
+    subjects: Sequence[str] = (),
+) -> Reply | End:
+    """Ask for more entries, ask for corrections, or end the dialogue.
 
     Args:
-        standing: After the last answer.
-        wanted: New entries the dialogue should bring.
-        settings: ``turns`` and ``entries_per_turn``.
-        prompts: Renders the messages.
-        taken: Subjects to name if the last answer brought duplicates.
+        state: The dialogue after its last answer.
+        wanted: New entries that the dialogue should produce.
+        settings: ``turns`` and ``entries_per_turn`` are used.
+        prompts: Templates of the messages.
+        subjects: Used subjects to name if the last answer contains duplicates.
     """
-    if standing.good >= wanted:
+    if state.new_entries >= wanted:
         return End(DONE)
-    last = standing.last
-    if not last.read and not last.cut_off:
+    last = state.last
+    if not last.count and not last.cut_off:
         return End(NOTHING_MORE)
-    if standing.turns >= settings.turns:
+    if state.turns >= settings.turns:
         return End(TURNS_USED)
-    count = min(settings.entries_per_turn, wanted - standing.good)
-    # What a cut-off answer broke off in is no mistake of the model's: it just goes on.
-    wrong = [each for each in last.rejected if not (last.cut_off and each.stage == "parse")]
-    problems = list(in_words([*wrong, *standing.duplicates], prompts.lang))
+    count = min(settings.entries_per_turn, wanted - state.new_entries)
+    # The incomplete end of an answer at the token limit is not a mistake to correct.
+    mistakes = [each for each in last.rejected if not (last.cut_off and each.stage == "parse")]
+    problems = list(describe_problems([*mistakes, *state.duplicates], prompts.lang))
     if not problems:
-        return Say(prompts.more(count).text)
-    return Say(prompts.correct(problems, count, taken if standing.duplicates else ()).text)
+        return Reply(prompts.more(count).text)
+    return Reply(prompts.correct(problems, count, subjects if state.duplicates else ()).text)
 
 
-def in_words(rejections: Sequence[Rejection], lang: Language) -> Iterator[str]:
-    """One line for each problem that keeps an entry out, naming the entry by its subject."""
+def describe_problems(rejections: Sequence[Rejection], lang: Language) -> Iterator[str]:
+    """Yield one line per error, which names the entry by its subject."""
     for rejection in rejections:
         for problem in rejection.problems:
             if problem.severity == "error":
@@ -77,11 +116,11 @@ def in_words(rejections: Sequence[Rejection], lang: Language) -> Iterator[str]:
                     yield f"{name}{': ' if name else ''}{code.en} ({problem.message})"
 
 
-def extended(messages: Sequence[Message], answer: str, reply: str) -> list[Message]:
-    """A conversation with the model's answer and our reply; reasoning is no part of it.
+def with_reply(messages: Sequence[Message], answer: str, reply: str) -> list[Message]:
+    """Append an answer, without its reasoning, and the reply to it.
 
-    An answer of reasoning alone stands as an empty list: endpoints refuse empty messages, and two
-    of ours in a row.
+    An empty answer is sent as an empty list: endpoints accept neither empty messages nor two user
+    messages in a row.
     """
     return [
         *messages,
@@ -94,42 +133,3 @@ def _subject(content: Any, lang: Language) -> str | None:
     fact = content.get(lang) if isinstance(content, dict) else None
     subject = fact.get("subject") if isinstance(fact, dict) else None
     return " ".join(subject.split()) if isinstance(subject, str) else None
-
-
-@dataclass(frozen=True)
-class DialogueState:
-    """Where a dialogue stands.
-
-    Attributes:
-        turns: Answers so far, at least one.
-        good: New entries in them: valid, and neither in earlier waves nor said twice.
-        last: The last answer.
-        duplicates: Entries of the last answer that are valid but not new.
-    """
-
-    turns: int
-    good: int
-    last: ParsedAnswer
-    duplicates: tuple[Rejection, ...]
-
-
-@dataclass(frozen=True)
-class ParsedAnswer:
-    """What one answer says.
-
-    Attributes:
-        candidates: Complete entries, good or not.
-        entries: Those that pass every rule.
-        rejected: The others, and what could not be read.
-        cut_off: Whether it ended at the token limit.
-    """
-
-    candidates: tuple[Candidate, ...]
-    entries: tuple[Entry, ...]
-    rejected: tuple[Rejection, ...]
-    cut_off: bool
-
-    @property
-    def read(self) -> int:
-        """Entries and attempts at entries."""
-        return len(self.entries) + len(self.rejected)

@@ -1,4 +1,4 @@
-"""One domain in one run: waves of dialogues until something ends it."""
+"""The run of one domain: batches of dialogues until the quota is met or another reason to stop."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from typing import Any
 from clm_data.config import Settings
 from clm_data.domain import Domain
 from clm_data.errors import PermanentError, RateLimitError, TransientError
-from clm_data.generation.asking import Asker, HaltedError
-from clm_data.generation.dialogue import DialogueState, End, ParsedAnswer, extended, next_step
+from clm_data.generation.client import HaltedError, ModelClient
+from clm_data.generation.dialogue import DialogueState, End, ParsedAnswer, next_step, with_reply
+from clm_data.generation.domain_progress import DomainProgress, DomainState
 from clm_data.generation.journal import Journal
-from clm_data.generation.progress import DomainProgress, State
 from clm_data.generation.report import DomainReport, Progress
-from clm_data.generation.subjects import ROOM_AT_FIRST, Reminder, fitting, taken
+from clm_data.generation.subjects import FIRST_LIST_CHARS, Reminder, fit_subjects, used_subjects
 from clm_data.llm.base import ChatModel, Completion
 from clm_data.prompts import Prompts
 from clm_data.store import Dialogue, DialogueEnd, NewDialogue, Store
 
 _REFUSED = "refused: "
-_ENOUGH = "quota reached"
+_QUOTA_REACHED = "quota reached"
 
 
 @dataclass(frozen=True)
 class Session:
-    """What the domains of one run share."""
+    """Objects that the domains of one run share."""
 
     store: Store
     journal: Journal
     model: ChatModel
-    asker: Asker
+    client: ModelClient
     known: DomainProgress
     settings: Settings
     prompts: Prompts
     progress: Callable[[Progress], None]
 
 
-def plan_wave(
+def plan_batch(
     domain: Domain,
     lacking: int,
     *,
@@ -50,22 +50,22 @@ def plan_wave(
     provider: str,
     model: str,
 ) -> list[NewDialogue]:
-    """The dialogues to hold next; each starts from another topic.
+    """Plan the next dialogues of a domain; each starts from another topic.
 
     Args:
-        domain: What to ask for.
+        domain: The domain to ask for.
         lacking: Entries still wanted, at least 1.
-        subjects: Those in use, the ones to name first in front; as many are named as have room.
-        dialogues: Those planned before.
-        settings: Sizes of turns, dialogues and waves.
-        prompts: Renders the first messages.
-        provider: Who will be asked.
-        model: Who will be asked.
+        subjects: Used subjects, the most important first; prompts name as many as fit.
+        dialogues: Earlier dialogues of the domain.
+        settings: Settings of the workspace.
+        prompts: Templates of the messages.
+        provider: Provider of the model.
+        model: Name of the model.
     """
     sizes = settings.generation
     each = sizes.entries_per_turn * sizes.turns
-    wave = 1 + max((dialogue.wave for dialogue in dialogues), default=-1)
-    named = fitting(subjects, ROOM_AT_FIRST)
+    batch = 1 + max((dialogue.wave for dialogue in dialogues), default=-1)
+    named = fit_subjects(subjects, FIRST_LIST_CHARS)
     planned = []
     for offset in range(min(sizes.dialogues_at_once, math.ceil(lacking / each))):
         number = len(dialogues) + offset
@@ -76,7 +76,7 @@ def plan_wave(
             NewDialogue(
                 domain=domain.id,
                 number=number,
-                wave=wave,
+                wave=batch,
                 provider=provider,
                 model=model,
                 prompt=prompt.text,
@@ -88,84 +88,85 @@ def plan_wave(
 
 
 class DomainRun:
-    """One domain in one run.
+    """Generates the entries of one domain.
 
     Args:
-        domain: What to ask for.
-        target: Entries wanted in all.
-        session: What it shares with the other domains.
-        before: Where it stands in the dataset.
+        domain: The domain to ask for.
+        target: Entries wanted in total.
+        session: Objects shared with the other domains.
+        before: State of the domain in the dataset before the run.
     """
 
-    def __init__(self, domain: Domain, target: int, session: Session, before: State) -> None:
+    def __init__(self, domain: Domain, target: int, session: Session, before: DomainState) -> None:
         self._domain = domain
         self._target = target
         self._session = session
         self._before = self._state = before
-        self._ahead = 0
-        """Good entries in the answers of the wave that is being held."""
+        self._pending = 0
+        """New entries in the answers of the current batch."""
         self._planned: set[int] = set()
-        """Numbers of dialogues planned in this run: nothing was said in them before."""
+        """Numbers of dialogues planned by this run, which have no stored answers."""
         self._read = 0
         self._lost: list[str] = []
         self._stopped = ""
 
-    async def run(self, *, among_all: bool = False) -> None:
-        """Hold waves until something ends it.
+    async def run(self, *, count_in_dataset: bool = False) -> None:
+        """Run batches of dialogues until there is a reason to stop.
 
         Args:
-            among_all: Count only what no other domain has; only while no other is being run.
+            count_in_dataset: Do not count entries that an earlier domain has; only valid while no
+                other domain is running.
         """
         store, known, domain_id = self._session.store, self._session.known, self._domain.id
         while True:
             unfinished = self._unfinished()
-            await self._hold_wave(unfinished)
+            await self._run_batch(unfinished)
             dialogues = store.dialogues(domain_id)
-            own = known.state(domain_id)
-            self._state = known.whole()[domain_id] if among_all else own
-            self._ahead = 0
-            self._tell(settled=True)
-            held = {dialogue.id for dialogue in unfinished}
-            self._stopped = self._reason_to_stop(dialogues, held)
+            by_itself = known.by_itself(domain_id)
+            self._state = known.in_dataset()[domain_id] if count_in_dataset else by_itself
+            self._pending = 0
+            self._report_progress(settled=True)
+            just_run = {dialogue.id for dialogue in unfinished}
+            self._stopped = self._reason_to_stop(dialogues, just_run)
             if self._stopped:
                 return
             lang = self._session.prompts.lang
-            wave = self._next_wave(dialogues, taken([self._state, own], lang))
-            store.add_dialogues(wave)
-            self._planned.update(dialogue.number for dialogue in wave)
+            batch = self._next_batch(dialogues, used_subjects([self._state, by_itself], lang))
+            store.add_dialogues(batch)
+            self._planned.update(dialogue.number for dialogue in batch)
 
-    async def make_up(self, whole: State) -> bool:
-        """Replace entries that another domain had first; only while no other is being run.
+    async def replace_duplicates(self, state: DomainState) -> bool:
+        """Replace entries that an earlier domain has too, while no other domain is running.
 
         Args:
-            whole: Where the domain stands in the dataset.
+            state: State of the domain in the dataset.
 
         Returns:
-            Whether anything changed.
+            Whether the domain was run again.
         """
-        if self._stopped != _ENOUGH or len(whole.entries) >= self._target:
+        if self._stopped != _QUOTA_REACHED or len(state.entries) >= self._target:
             return False
-        await self.run(among_all=True)
+        await self.run(count_in_dataset=True)
         return True
 
-    def report(self, whole: State) -> DomainReport:
-        """How it went, where it stands in the dataset now."""
+    def report(self, state: DomainState) -> DomainReport:
+        """Report on the run, given the state of the domain in the dataset after it."""
         before = {entry.id for entry in self._before.entries}
-        asker = self._session.asker
+        client = self._session.client
         return DomainReport(
             domain=self._domain.id,
             target=self._target,
-            entries=len(whole.entries),
-            new=sum(entry.id not in before for entry in whole.entries),
+            entries=len(state.entries),
+            new=sum(entry.id not in before for entry in state.entries),
             read=self._read,
-            requests=asker.requests[self._domain.id],
-            answers=asker.answers[self._domain.id],
+            requests=client.requests[self._domain.id],
+            answers=client.answers[self._domain.id],
             stopped=self._stopped,
             lost=tuple(self._lost),
         )
 
     def _unfinished(self) -> list[Dialogue]:
-        """Dialogues to go on with; those of another model are ended, with what they brought."""
+        """Dialogues to resume; those with another model are ended and keep their entries."""
         store, model = self._session.store, self._session.model
         found = []
         for dialogue in store.dialogues(self._domain.id):
@@ -174,48 +175,50 @@ class DomainRun:
             if (dialogue.provider, dialogue.model) == (model.provider, model.model):
                 found.append(dialogue)
             else:
-                store.write([DialogueEnd(dialogue.id, f"left for {model.provider} {model.model}")])
+                reason = f"replaced by {model.provider} {model.model}"
+                store.write([DialogueEnd(dialogue.id, reason)])
         return found
 
-    def _reason_to_stop(self, dialogues: Sequence[Dialogue], held: set[int]) -> str:
-        """Why no further wave is due; empty if one is.
+    def _reason_to_stop(self, dialogues: Sequence[Dialogue], just_run: set[int]) -> str:
+        """Why there is no further batch; empty if there is one.
 
         Args:
-            dialogues: All of the domain.
-            held: Ids of those that were just held.
+            dialogues: All dialogues of the domain.
+            just_run: Ids of the dialogues of the last batch.
         """
-        just_held = [dialogue for dialogue in dialogues if dialogue.id in held]
-        left = sum(dialogue.ended is None for dialogue in just_held)
+        last_batch = [dialogue for dialogue in dialogues if dialogue.id in just_run]
+        left = sum(dialogue.ended is None for dialogue in last_batch)
+        stop_reason = self._session.client.stop_reason or ""
         if left:
-            return self._session.asker.halted or f"{left} dialogues left for the next run"
+            return stop_reason or f"dialogues left unfinished for the next run: {left}"
         if len(self._state.entries) >= self._target:
-            return _ENOUGH
-        if just_held and all(_was_refused(dialogue) for dialogue in just_held):
-            return f"every dialogue of a wave was {just_held[0].ended}"
-        dry = self._session.settings.generation.dry_waves
-        if self._is_dry(dialogues, dry):
-            return f"{dry} waves in a row brought nothing new"
-        return self._session.asker.halted or ""
+            return _QUOTA_REACHED
+        if last_batch and all(_was_refused(dialogue) for dialogue in last_batch):
+            return f"every dialogue of a batch was {last_batch[0].ended}"
+        limit = self._session.settings.generation.dry_waves
+        if self._last_batches_found_nothing(dialogues, limit):
+            return f"{limit} batches in a row with no new entries"
+        return stop_reason
 
-    def _is_dry(self, dialogues: Sequence[Dialogue], waves: int) -> bool:
-        """Whether the last waves of this model brought nothing; refused ones tell nothing."""
+    def _last_batches_found_nothing(self, dialogues: Sequence[Dialogue], count: int) -> bool:
+        """Whether the last batches with this model had no new entries; refused ones are ignored."""
         model = self._session.model
-        asked = {
+        models = {
             dialogue.wave: (dialogue.provider, dialogue.model)
             for dialogue in dialogues
             if not _was_refused(dialogue)
         }
-        last = sorted(asked)[-waves:]
-        return len(last) == waves and all(
-            asked[wave] == (model.provider, model.model) and not self._state.new.get(wave)
-            for wave in last
+        last = sorted(models)[-count:]
+        return len(last) == count and all(
+            models[batch] == (model.provider, model.model) and not self._state.new.get(batch)
+            for batch in last
         )
 
-    def _next_wave(
+    def _next_batch(
         self, dialogues: Sequence[Dialogue], subjects: Sequence[str]
     ) -> list[NewDialogue]:
         session = self._session
-        return plan_wave(
+        return plan_batch(
             self._domain,
             self._target - len(self._state.entries),
             subjects=subjects,
@@ -226,85 +229,83 @@ class DomainRun:
             model=session.model.model,
         )
 
-    async def _hold_wave(self, dialogues: Sequence[Dialogue]) -> None:
-        """Hold dialogues of one wave at the same time."""
+    async def _run_batch(self, dialogues: Sequence[Dialogue]) -> None:
+        """Run the dialogues of one batch concurrently."""
         if dialogues:
-            wave = min(dialogue.wave for dialogue in dialogues)
-            earlier = self._session.known.state(self._domain.id, before_wave=wave)
-            await together(self._hold(dialogue, earlier) for dialogue in dialogues)
+            batch = min(dialogue.wave for dialogue in dialogues)
+            earlier = self._session.known.by_itself(self._domain.id, before_batch=batch)
+            await run_all(self._run_dialogue(dialogue, earlier) for dialogue in dialogues)
 
-    async def _hold(self, dialogue: Dialogue, earlier: State) -> None:
-        """Hold a dialogue to its end, or leave it open; never fails for what an endpoint does."""
+    async def _run_dialogue(self, dialogue: Dialogue, earlier: DomainState) -> None:
+        """Run a dialogue until it ends, or leave it open; endpoint failures are not raised."""
         name = f"{dialogue.domain}/{dialogue.number}"
         try:
-            reason = await self._talk(dialogue, earlier)
+            reason = await self._converse(dialogue, earlier)
         except HaltedError:
             return
         except (RateLimitError, TransientError) as error:
-            self._lost.append(f"{name} left for the next run: {error}")
+            self._lost.append(f"{name} left unfinished for the next run: {error}")
             return
         except PermanentError as error:
             reason = f"{_REFUSED}{error}"
             self._lost.append(f"{name} {reason}")
         await self._session.journal.write(DialogueEnd(dialogue.id, reason))
 
-    async def _talk(self, dialogue: Dialogue, earlier: State) -> str:
-        """Say and hear what is left to be said; returns why the dialogue is over."""
+    async def _converse(self, dialogue: Dialogue, earlier: DomainState) -> str:
+        """Continue a dialogue from its stored answers; returns why it ended."""
         session = self._session
-        fresh = dialogue.number in self._planned
-        exchanges = [] if fresh else session.store.exchanges(dialogue.id)
+        is_new = dialogue.number in self._planned
+        exchanges = [] if is_new else session.store.exchanges(dialogue.id)
         recorded = {each.turn: each for each in exchanges}
         messages = [{"role": "user", "content": dialogue.prompt}]
-        sieve = session.known.sieve(earlier.entries)
+        deduplicator = session.known.deduplicator(earlier.entries)
         reminder = Reminder(earlier, session.prompts.lang)
-        readings: list[ParsedAnswer] = []
-        good = 0
+        answers: list[ParsedAnswer] = []
+        new_entries = 0
         while True:
-            turn = len(readings)
+            turn = len(answers)
             exchange = recorded.get(turn)
-            if exchange is not None:
-                messages = exchange.messages
-            if exchange is not None and exchange.completion is not None:
-                completion = Completion.model_validate(exchange.completion)
+            messages = exchange.messages if exchange else messages
+            stored = exchange.completion if exchange else None
+            if stored is None:
+                completion = await session.client.complete(dialogue, turn, messages)
             else:
-                completion = await session.asker.ask(dialogue, turn, messages)
-            reading = session.known.reading(dialogue, turn, completion)
-            readings.append(reading)
-            offered = [sieve.offer(entry) for entry in reading.entries]
+                completion = Completion.model_validate(stored)
+            answer = session.known.parsed(dialogue, turn, completion)
+            answers.append(answer)
+            offered = [deduplicator.offer(entry) for entry in answer.entries]
             duplicates = tuple(rejection for rejection in offered if rejection is not None)
-            new = len(offered) - len(duplicates)
-            good += new
-            if exchange is None or exchange.completion is None:
-                self._read += reading.read
-                self._ahead += new
-                self._tell(settled=False)
-            standing = DialogueState(turn + 1, good, reading, duplicates)
+            new_entries += len(offered) - len(duplicates)
+            if stored is None:
+                self._read += answer.count
+                self._pending += len(offered) - len(duplicates)
+                self._report_progress(settled=False)
             step = next_step(
-                standing,
+                DialogueState(turn + 1, new_entries, answer, duplicates),
                 dialogue.wanted,
                 session.settings.generation,
                 session.prompts,
-                reminder.after(reading.entries, duplicates),
+                reminder.after(answer.entries, duplicates),
             )
             if isinstance(step, End):
-                session.known.remember(dialogue, readings)
+                session.known.dialogue_ended(dialogue, answers)
                 return step.reason
-            messages = extended(messages, completion.text, step.text)
+            messages = with_reply(messages, completion.text, step.text)
 
-    def _tell(self, *, settled: bool) -> None:
+    def _report_progress(self, *, settled: bool) -> None:
         self._session.progress(
             Progress(
                 domain=self._domain.id,
-                entries=min(len(self._state.entries) + self._ahead, self._target),
+                entries=min(len(self._state.entries) + self._pending, self._target),
                 target=self._target,
-                requests=self._session.asker.requests[self._domain.id],
+                requests=self._session.client.requests[self._domain.id],
                 settled=settled,
             )
         )
 
 
-async def together(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run all; the first error ends the others and is raised as it is."""
+async def run_all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run coroutines concurrently; the first error cancels the others and is raised unchanged."""
     try:
         async with asyncio.TaskGroup() as group:
             for coroutine in coroutines:

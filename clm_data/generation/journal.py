@@ -1,4 +1,4 @@
-"""Writes to the store from many dialogues at once: what waits together is one transaction."""
+"""Writes to the store from concurrent dialogues, with one transaction for all waiting writes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ Event = NewRequest | RequestOutcome | DialogueEnd
 
 
 class Journal:
-    """A store's front for coroutines.
+    """An asynchronous writer for a store.
 
-    A write to disk takes milliseconds; while one goes on, in a thread, others gather, and go into
-    the next transaction together.
-
-    Args:
-        store: Where everything goes.
+    A transaction takes milliseconds and runs in a thread. Writes that arrive meanwhile go into the
+    next transaction together.
     """
 
     def __init__(self, store: Store) -> None:
@@ -25,16 +22,16 @@ class Journal:
         self._writer: asyncio.Task[None] | None = None
 
     async def write(self, event: Event) -> int | None:
-        """Return when the event is on disk, with the id if it is a new request.
+        """Write an event, and return once it is committed, with its id if it is a new request.
 
         Raises:
-            StoreError: The store cannot be written.
+            StoreError: The store cannot be written to.
         """
-        done: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((event, done))
+        committed: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((event, committed))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_all())
-        return await done
+        return await committed
 
     async def _write_all(self) -> None:
         while self._waiting:
@@ -42,11 +39,11 @@ class Journal:
             try:
                 ids = iter(await asyncio.to_thread(self._store.write, [e for e, _ in batch]))
             except Exception as error:
-                for _, done in batch:
-                    if not done.done():
-                        done.set_exception(error)
+                for _, committed in batch:
+                    if not committed.done():
+                        committed.set_exception(error)
                 continue
-            for event, done in batch:
+            for event, committed in batch:
                 result = next(ids) if isinstance(event, NewRequest) else None
-                if not done.done():
-                    done.set_result(result)
+                if not committed.done():
+                    committed.set_result(result)

@@ -1,4 +1,4 @@
-"""What a run of ``generate`` tells afterwards, and what a dry run tells before."""
+"""Reports of a run: the cost estimate before it, progress during it, and the result."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ class DomainReport:
     """One domain in one run.
 
     Attributes:
-        domain: Its id.
-        target: Entries wanted in all.
-        entries: Entries it has now, after review decisions, validation and deduplication.
-        new: How many of them this run brought.
-        read: Entries read in this run's answers, unreadable ones included.
-        requests: Requests sent, those that were repeated included.
+        domain: Domain id.
+        target: Entries wanted in total.
+        entries: Entries after the run, after review, validation and deduplication.
+        new: Number of these entries that the run added.
+        read: Entries in the answers of this run, including invalid and incomplete ones.
+        requests: Requests sent, retries included.
         answers: Answers received.
-        stopped: Why the domain stopped, in words.
-        lost: What was given up, in words: refused dialogues, and those left for the next run.
+        stopped: Why the domain stopped.
+        lost: Messages about dialogues that were refused, or left unfinished for the next run.
     """
 
     domain: str
@@ -37,12 +37,12 @@ class DomainReport:
 
     @property
     def rejected(self) -> int:
-        """Entries read in this run that did not get into the dataset."""
+        """Entries in this run's answers that are not in the dataset."""
         return self.read - self.new
 
     @property
     def share_kept(self) -> float | None:
-        """New entries per entry read; None where nothing was read."""
+        """New entries per entry read; None if none was read."""
         return self.new / self.read if self.read else None
 
 
@@ -51,12 +51,12 @@ class GenerationReport:
     """A whole run.
 
     Attributes:
-        domains: In the order of the domain file.
-        usage: Tokens of all answers of this run.
-        price: Of the model, where known.
-        rate_limits: Answers 429.
-        retries: Requests repeated, for whatever reason.
-        stopped: Why the whole run stopped early, if it did.
+        domains: Reports by domain, in the order of the domain file.
+        usage: Total tokens of the answers of this run.
+        price: Price of the model; None if not known.
+        rate_limits: Number of responses with status 429.
+        retries: Number of requests that were repeated.
+        stopped: Why the whole run stopped early; None if it did not.
     """
 
     domains: tuple[DomainReport, ...]
@@ -68,26 +68,26 @@ class GenerationReport:
 
     @property
     def requests(self) -> int:
-        """Requests sent, repetitions included."""
+        """Requests sent, retries included."""
         return sum(domain.requests for domain in self.domains)
 
     @property
     def cost(self) -> float | None:
-        """In the price's currency; None where the price is not known."""
+        """Cost in the currency of the price; None if the price is not known."""
         return None if self.price is None else self.price.of(self.usage)
 
     @property
     def lost(self) -> tuple[str, ...]:
-        """Everything that was given up."""
+        """The messages about lost dialogues of all domains."""
         return tuple(loss for domain in self.domains for loss in domain.lost)
 
     @property
     def short(self) -> tuple[str, ...]:
-        """Domains that have fewer entries than wanted."""
+        """Ids of domains with fewer entries than wanted."""
         return tuple(d.domain for d in self.domains if d.entries < d.target)
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """The report as JSON values."""
         return {
             "domains": [
                 asdict(domain)
@@ -110,14 +110,14 @@ class GenerationReport:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a domain stands, as told while a run goes on.
+    """Progress of one domain during a run.
 
     Attributes:
-        domain: Its id.
-        entries: Entries it has, those of unfinished dialogues counted as far as they are read.
+        domain: Domain id.
+        entries: Entries so far, including those in the answers of unfinished dialogues.
         target: Entries wanted.
-        requests: Requests sent for it in this run.
-        settled: Whether ``entries`` is exact: true between waves.
+        requests: Requests sent for the domain in this run.
+        settled: Whether ``entries`` is exact, which it is between batches.
     """
 
     domain: str
@@ -129,15 +129,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """What a run would send, roughly.
+    """A rough estimate of what a run would send and cost.
 
     Attributes:
-        prompt: The first request, rendered; None where nothing would be sent.
-        missing: Entries wanted and not there, by domain id.
-        requests: Requests if every entry is good.
-        prompt_tokens: To be sent.
-        completion_tokens: To be received, reasoning included.
-        price: Of the model, where known.
+        prompt: The first prompt; None if nothing would be sent.
+        missing: Number of missing entries by domain id.
+        requests: Number of requests if every entry is good.
+        prompt_tokens: Tokens to send.
+        completion_tokens: Tokens to receive, reasoning included.
+        price: Price of the model; None if not known.
     """
 
     prompt: str | None
@@ -149,7 +149,7 @@ class CostEstimate:
 
     @property
     def cost(self) -> float | None:
-        """In the price's currency; None where the price is not known."""
+        """Cost in the currency of the price; None if the price is not known."""
         if self.price is None:
             return None
         return self.price.of(
@@ -157,7 +157,7 @@ class CostEstimate:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """The report as JSON values."""
         return {
             "prompt": self.prompt,
             "missing": self.missing,

@@ -1,81 +1,81 @@
-"""Which subjects a model is told are taken: those it gave again first, then the newest.
+"""Selects the used subjects that a prompt names: repeated ones first, then the newest.
 
-A prompt has room for some of them only. What a model was not told of it may give again; then the
-next turn names it, so what matters most is said sooner or later.
+A prompt has room for only some of them. If the model repeats a subject that was not named, the next
+message names it, so the subjects that matter most are named eventually.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from clm_data.generation.progress import State
+from clm_data.generation.domain_progress import DomainState
 from clm_data.records import Entry, Language, Rejection
 
-ROOM_AT_FIRST = 3_000
-"""Characters of the list in the message that opens a dialogue: some 400 Chinese subjects."""
-ROOM_LATER = 600
-"""Characters of the list in a message that sends problems back."""
-_PER_LINE = len("- \n")
+FIRST_LIST_CHARS = 3_000
+"""Maximum characters of the list in the first message of a dialogue: about 400 Chinese subjects."""
+LATER_LIST_CHARS = 600
+"""Maximum characters of the list in a message that asks for corrections."""
+_EXTRA_CHARS = len("- \n")
 
 
-def taken(states: Iterable[State], lang: Language) -> list[str]:
-    """Subjects in use, each once and on one line, the ones to name first in front.
+def used_subjects(states: Iterable[DomainState], lang: Language) -> list[str]:
+    """Used subjects without repetitions, each on one line, the most important first.
 
     Args:
-        states: Of one domain, seen by itself or in the whole dataset.
-        lang: Whose subjects: that in which the model is spoken to.
+        states: States of one domain, by itself or within the dataset.
+        lang: Language of the prompts.
     """
     seen = list(states)
-    again = [entry for state in seen for entry in state.again]
+    repeated = [entry for state in seen for entry in state.repeated]
     newest = [entry for state in seen for entry in reversed(state.entries)]
-    return list(dict.fromkeys(_subject(entry, lang) for entry in (*again, *newest)))
+    return list(dict.fromkeys(_subject(entry, lang) for entry in (*repeated, *newest)))
 
 
-def fitting(subjects: Iterable[str], room: int) -> list[str]:
-    """The first subjects whose lines have no more characters than there is room for."""
+def fit_subjects(subjects: Iterable[str], max_chars: int) -> list[str]:
+    """The first subjects whose list has at most ``max_chars`` characters."""
     chosen = []
     for subject in subjects:
-        room -= len(subject) + _PER_LINE
-        if room < 0:
+        max_chars -= len(subject) + _EXTRA_CHARS
+        if max_chars < 0:
             break
         chosen.append(subject)
     return chosen
 
 
 class Reminder:
-    """What to name in one dialogue when an answer brings duplicates.
+    """Selects the subjects to name in one dialogue when an answer contains duplicates.
 
-    The subjects of what they duplicate come first, then those that the opening had no room for,
-    each of these once in a dialogue.
+    The subjects of the duplicated entries come first, followed by those that did not fit into the
+    first message. Each of the latter is named once per dialogue.
 
     Args:
-        earlier: Where the domain stood when the dialogue was planned.
-        lang: As for :func:`taken`.
+        earlier: State of the domain when the dialogue was planned.
+        lang: Language of the prompts.
     """
 
-    def __init__(self, earlier: State, lang: Language) -> None:
+    def __init__(self, earlier: DomainState, lang: Language) -> None:
         self._lang = lang
-        self._known = {entry.id: entry for entry in earlier.entries}
-        subjects = taken([earlier], lang)
-        self._unnamed = subjects[len(fitting(subjects, ROOM_AT_FIRST)) :]
+        self._entries = {entry.id: entry for entry in earlier.entries}
+        subjects = used_subjects([earlier], lang)
+        self._unnamed = subjects[len(fit_subjects(subjects, FIRST_LIST_CHARS)) :]
 
     def after(self, entries: Iterable[Entry], duplicates: Sequence[Rejection]) -> list[str]:
-        """What to name after an answer; to be asked after each.
+        """The subjects to name after an answer; call it for every answer, in order.
 
         Args:
-            entries: Valid ones in the answer.
-            duplicates: Those of them that are not new.
+            entries: Valid entries of the answer.
+            duplicates: Rejections of those entries that are not new.
         """
-        self._known |= {entry.id: entry for entry in entries}
+        self._entries |= {entry.id: entry for entry in entries}
         if not duplicates:
             return []
-        twins = [
-            _subject(self._known[problem.twin], self._lang)
+        duplicated = [
+            _subject(self._entries[problem.twin], self._lang)
             for rejection in duplicates
             for problem in rejection.problems
-            if problem.twin in self._known
+            if problem.twin in self._entries
         ]
-        named = fitting(dict.fromkeys([*twins, *self._unnamed]), ROOM_LATER)
+        named = fit_subjects(dict.fromkeys([*duplicated, *self._unnamed]), LATER_LIST_CHARS)
         self._unnamed = [subject for subject in self._unnamed if subject not in named]
         return named
 

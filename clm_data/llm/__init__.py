@@ -1,8 +1,8 @@
-"""The chat models that can be asked, by provider name.
+"""Chat models by provider name.
 
-Addresses, model names and prices are those of the providers' own pages where those could be read;
-where one could not be read the price is left out, and a run says so. Providers rename and re-price
-models often: ``model`` and ``base_url`` are free settings.
+Addresses, model names and prices are taken from the providers' own pages. If such a page was not
+available, the price is left out, and a run reports that the cost is not known. Providers often
+change names and prices of models, so ``model`` and ``base_url`` accept any value.
 """
 
 from __future__ import annotations
@@ -33,29 +33,29 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Price:
-    """What a model costs, per million tokens; reasoning is billed as output."""
+    """Price of a model per million tokens; reasoning is billed as output."""
 
     prompt: float
     completion: float
     currency: str
 
     def of(self, usage: Usage) -> float:
-        """The cost of some tokens, in ``currency``."""
+        """The cost of tokens, in ``currency``."""
         tokens = usage.prompt_tokens * self.prompt + usage.completion_tokens * self.completion
         return tokens / 1_000_000
 
 
 @dataclass(frozen=True)
 class Provider:
-    """Where a model is asked, and how.
+    """A provider of chat models.
 
     Attributes:
-        name: As in ``--provider``.
-        base_url: Address of its OpenAI-compatible API; None where it has none or the user gives it.
-        key_variable: Environment variable that holds the key; None where there is no key.
-        key_required: Whether it can be asked without a key.
-        model: Default model; None where only the user can know.
-        prices: By model name, where known.
+        name: Value of ``--provider``.
+        base_url: Address of its OpenAI-compatible API; None if there is none or the user gives it.
+        key_variable: Environment variable with the key; None if no key is used.
+        key_required: Whether requests require the key.
+        model: Default model; None if the user must name one.
+        prices: Known prices by model name.
     """
 
     name: str
@@ -68,12 +68,12 @@ class Provider:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where requests go, and what they are let in by.
+    """Address and key of an API.
 
     Attributes:
-        base_url: Address up to ``/chat/completions``, ``/embeddings`` ...
-        key: Sent as a bearer token, and nowhere else; None: no key is needed.
-        key_variable: Where the key came from, for error messages.
+        base_url: Address without ``/chat/completions``, ``/embeddings`` etc.
+        key: Sent only as a bearer token; None if no key is needed.
+        key_variable: Environment variable of the key, named in error messages.
     """
 
     base_url: str
@@ -82,9 +82,9 @@ class Endpoint:
 
 
 _PRESETS = (
-    # https://api-docs.deepseek.com/quick_start/pricing, its prices at peak hours (others are half)
-    # and without cache hits: never less than what is billed. deepseek-reasoner answers no more
-    # since 2026-07-24; these models think by default (guides/thinking_mode).
+    # https://api-docs.deepseek.com/quick_start/pricing: prices at peak hours (twice the others) and
+    # without cache hits, so never less than what is billed. deepseek-reasoner is not available
+    # since 2026-07-24; these models reason by default (guides/thinking_mode).
     Provider(
         "deepseek",
         "https://api.deepseek.com",
@@ -95,7 +95,7 @@ _PRESETS = (
             "deepseek-flash": Price(0.3, 1.2, "USD"),
         },
     ),
-    # No page of SiliconFlow's own with a price was at hand.
+    # No price: SiliconFlow's own page was not available.
     Provider(
         "siliconflow",
         "https://api.siliconflow.cn/v1",
@@ -111,7 +111,7 @@ _PRESETS = (
         prices={"deepseek/deepseek-r1": Price(0.70, 2.50, "USD")},
     ),
     # Address: https://help.aliyun.com/zh/dashscope/developer-reference/compatibility-of-openai-with-dashscope/
-    # No page with a price was at hand.
+    # No price: no page with prices was available.
     Provider(
         "dashscope",
         "https://dashscope.aliyuncs.com/compatible-mode/v1",
@@ -122,7 +122,7 @@ _PRESETS = (
     Provider("vllm", "http://localhost:8000/v1"),
     # https://docs.ollama.com/api/openai-compatibility
     Provider("ollama", "http://localhost:11434/v1", model="deepseek-r1"),
-    # Any other endpoint that speaks the protocol; the key is sent where there is one.
+    # Any other OpenAI-compatible endpoint; the key is optional.
     Provider("custom", None, "CLM_DATA_API_KEY", key_required=False),
     Provider("offline", None, model="bank"),
 )
@@ -131,12 +131,12 @@ PROVIDERS: dict[str, Provider] = {preset.name: preset for preset in _PRESETS}
 
 
 def open_model(settings: Settings, environ: Mapping[str, str] = os.environ) -> ChatModel:
-    """The model that the settings name, ready to be asked; nothing is sent yet.
+    """Open the model of the settings; sends nothing.
 
     Raises:
-        UnknownNameError: No such provider.
+        UnknownNameError: There is no such provider.
         CredentialsError: The provider's key is not in the environment.
-        ConfigError: A model or an address is missing or unusable.
+        ConfigError: The model or the address is missing or invalid.
     """
     provider = _provider(settings)
     if provider.name == "offline":
@@ -145,48 +145,48 @@ def open_model(settings: Settings, environ: Mapping[str, str] = os.environ) -> C
         return OfflineModel()
     from clm_data.llm.openai_compatible import OpenAICompatibleModel
 
-    model, at = model_name(settings), endpoint(settings, environ)
+    model, api = model_name(settings), endpoint(settings, environ)
     return OpenAICompatibleModel(
         provider.name,
         model,
-        base_url=at.base_url,
-        key=at.key,
-        key_variable=at.key_variable,
+        base_url=api.base_url,
+        key=api.key,
+        key_variable=api.key_variable,
         timeout=settings.generation.timeout,
     )
 
 
 def endpoint(settings: Settings, environ: Mapping[str, str] = os.environ) -> Endpoint:
-    """The endpoint that the settings name.
+    """The address and key of the provider in the settings.
 
     Raises:
-        UnknownNameError: No such provider.
+        UnknownNameError: There is no such provider.
         CredentialsError: The provider's key is not in the environment.
-        ConfigError: An address is missing or unusable.
+        ConfigError: The address is missing or invalid.
     """
     provider = _provider(settings)
     return Endpoint(_base_url(settings, provider), _key(provider, environ), provider.key_variable)
 
 
 def model_name(settings: Settings) -> str:
-    """The model that will be asked.
+    """The name of the model in the settings, or the provider's default.
 
     Raises:
-        UnknownNameError: No such provider.
-        ConfigError: The provider has no default and the settings name none.
+        UnknownNameError: There is no such provider.
+        ConfigError: The settings name no model, and the provider has no default.
     """
     provider = _provider(settings)
     name = settings.model or provider.model
     if name is None:
         raise ConfigError(
             f"provider '{provider.name}' has no default model; "
-            "name one with --model or with 'model:' in clm.yaml"
+            "set it with --model or with 'model:' in clm.yaml"
         )
     return name
 
 
 def price_of(settings: Settings) -> Price | None:
-    """The price of the model that will be asked; None where it is not known."""
+    """The price of the model in the settings; None if it is not known."""
     provider = _provider(settings)
     if settings.base_url is not None:
         return None
@@ -204,10 +204,10 @@ def _base_url(settings: Settings, provider: Provider) -> str:
     if url is None:
         raise ConfigError(
             f"provider '{provider.name}' needs an address; "
-            "give it with --base-url or with 'base_url:' in clm.yaml"
+            "set it with --base-url or with 'base_url:' in clm.yaml"
         )
     if not url.startswith(("http://", "https://")):
-        raise ConfigError(f"base_url '{url}' is no http:// or https:// address; correct it")
+        raise ConfigError(f"base_url '{url}' must start with http:// or https://")
     return url
 
 
@@ -217,7 +217,7 @@ def _key(provider: Provider, environ: Mapping[str, str]) -> str | None:
     key = environ.get(provider.key_variable, "").strip()
     if not key and provider.key_required:
         raise CredentialsError(
-            f"no key for {provider.name}: set {provider.key_variable}, "
-            "or use --provider offline, which needs none"
+            f"no API key for {provider.name}: set {provider.key_variable}, "
+            "or use --provider offline, which needs no key"
         )
     return key or None

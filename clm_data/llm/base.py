@@ -1,7 +1,7 @@
-"""What every chat model offers, whatever stands behind it.
+"""The interface of chat models.
 
-A model raises :class:`~clm_data.errors.ChatError` subclasses for what may pass or concerns one
-call, and :class:`~clm_data.errors.UserError` for what only the user can mend (a key, a balance).
+A model raises subclasses of :class:`~clm_data.errors.ChatError` if a request fails, and
+:class:`~clm_data.errors.UserError` if the user has to fix something first (a key, a balance).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ Message = dict[str, str]
 
 
 class Usage(Frozen):
-    """Tokens that one answer cost, as the endpoint counts them; 0 where it does not say."""
+    """Tokens of one answer as counted by the endpoint; 0 if it does not report them."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    """Reasoning included."""
+    """Tokens of the answer, reasoning included."""
     reasoning_tokens: int = 0
 
     def __add__(self, other: Usage) -> Usage:
@@ -35,18 +35,18 @@ class Completion(Frozen):
     """One answer of a model."""
 
     text: str
-    """What was said, without the reasoning."""
+    """The answer without its reasoning."""
     reasoning: str | None = None
-    """What was thought first; kept, and never sent back."""
+    """The reasoning, which is stored and never sent back; None if there is none."""
     finish_reason: str | None = None
-    """``stop``; ``length`` for an answer cut off at the token limit."""
+    """``stop``, or ``length`` if the answer was cut off at the token limit."""
     model: str
-    """The model that answered, as it calls itself."""
+    """Name of the model as given by the endpoint."""
     usage: Usage = Usage()
 
 
 class ChatModel(Protocol):
-    """Something that answers a conversation."""
+    """A model that answers conversations."""
 
     provider: str
     model: str
@@ -55,11 +55,11 @@ class ChatModel(Protocol):
         """Answer the last message.
 
         Raises:
-            ChatError: This call failed; the subclass says whether to ask again.
-            UserError: No call can succeed until the user mends something.
+            ChatError: The request failed; the subclass says whether to retry it.
+            UserError: No request can succeed until the user fixes something.
         """
         ...
 
     async def close(self) -> None:
-        """Give the connections back."""
+        """Close all connections."""
         ...

@@ -1,9 +1,9 @@
-"""The bundled bank as a chat model: needs no key, no network, and always says the same.
+"""The bundled bank as a chat model, which needs neither a key nor a network and is deterministic.
 
-It reads the same prompts as any model and answers as models do: in fences, after reasoning, with
-trailing commas, cut off at the token limit, and here and there with a mistake
-(``bank/defects.yaml``). Each topic of a domain has its own share of the bank, so that dialogues
-held at the same time do not say the same. It looks for these lines of the shipped templates::
+It gets the same prompts as any model, and answers like one: in code fences, after reasoning, with
+trailing commas, cut off at the token limit, and with occasional mistakes (``bank/defects.yaml``).
+Each topic of a domain has its own part of the bank, so that concurrent dialogues do not repeat each
+other. The model reads these lines of the shipped templates::
 
     领域：物理学（physics）    主题（2/5）：...   数量：5 条   ## 已用主语 ...
     Domain: Physics (physics)  Topic (2/5): ...   Count: 5     ## Subjects already used ...
@@ -35,8 +35,8 @@ _EXHAUSTED = "这个主题下，题库里已经没有更多可靠的条目了。
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """One thing to say: an entry, a mistake with facts, or raw text."""
+class _Item:
+    """One item of an answer: an entry, a defective entry, or raw text."""
 
     content: dict[str, Any] | None
     raw: str = ""
@@ -48,23 +48,23 @@ class _Piece:
 
 @dataclass(frozen=True)
 class _Group:
-    """A bank entry, and the mistakes that turn up beside it."""
+    """A bank entry and the defective items that follow it."""
 
     subjects: frozenset[str]
-    pieces: tuple[_Piece, ...]
+    items: tuple[_Item, ...]
 
 
 @dataclass(frozen=True)
-class _Ask:
-    """What a conversation asks for."""
+class _Request:
+    """The request of a conversation."""
 
     domain: str
     topic: int
-    """From 0."""
+    """Index of the topic, from 0."""
     topics: int
     count: int
     turn: int
-    """Answers given so far."""
+    """Number of answers so far."""
     used: frozenset[str]
     answers: tuple[str, ...] = field(repr=False)
 
@@ -73,8 +73,8 @@ class OfflineModel:
     """Answers from the bundled bank; a pure function of the messages.
 
     Args:
-        provider: Name shown in provenance.
-        model: Name shown in provenance.
+        provider: Provider name in the origin of entries.
+        model: Model name in the origin of entries.
     """
 
     def __init__(self, provider: str = "offline", model: str = BANK_VERSION) -> None:
@@ -84,23 +84,23 @@ class OfflineModel:
         self._defects: tuple[Defect, ...] | None = None
 
     async def complete(self, messages: Sequence[Message]) -> Completion:
-        """The next entries of the bank for the domain and topic of the conversation.
+        """Answer with the next entries for the domain and topic of the conversation.
 
         Raises:
-            UserError: The bank has nothing for the domain, or the prompt names none.
+            UserError: The prompt names no domain, or the bank has no entries for it.
         """
-        ask = _read(messages)
-        pieces = _next_pieces(self._groups_of(ask.domain), ask)
-        if not pieces:
+        request = _parse_request(messages)
+        items = _next_items(self._groups_of(request.domain), request)
+        if not items:
             return Completion(text=_EXHAUSTED, finish_reason="stop", model=self.model)
-        seed = int(digest([ask.domain, ask.topic, ask.turn])[:8], 16)
-        return _say(pieces, seed).model_copy(update={"model": self.model})
+        seed = int(digest([request.domain, request.topic, request.turn])[:8], 16)
+        return _format(items, seed).model_copy(update={"model": self.model})
 
     async def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing."""
 
     def _groups_of(self, domain: str) -> tuple[_Group, ...]:
-        """What there is to say in a domain; its file is read once."""
+        """The items of a domain, whose file is read once."""
         if self._defects is None:
             self._defects = bank.load_defects()
         if domain not in self._groups:
@@ -109,22 +109,21 @@ class OfflineModel:
         return self._groups[domain]
 
 
-def _read(messages: Sequence[Message]) -> _Ask:
-    """What the conversation asks for."""
+def _parse_request(messages: Sequence[Message]) -> _Request:
     questions = [message["content"] for message in messages if message["role"] != "assistant"]
     answers = [message["content"] for message in messages if message["role"] == "assistant"]
     opening = "\n".join(questions)
     domain = _DOMAIN.search(opening)
     if domain is None:
         raise UserError(
-            "the offline bank finds no domain in the prompt; keep the line '领域：name（id）' or "
-            "'Domain: name (id)' in the template, or use a real model (see: clm-data doctor)"
+            "the offline provider found no domain in the prompt; keep the line '领域：name（id）' "
+            "or 'Domain: name (id)' in the template, or use a real model (see: clm-data doctor)"
         )
     topic = _TOPIC.search(opening)
     used = _USED.search(opening)
     counts = _COUNT.findall(questions[-1])
     topics = max(int(topic[2]), 1) if topic else 1
-    return _Ask(
+    return _Request(
         domain=domain[1],
         topic=(int(topic[1]) - 1) % topics if topic else 0,
         topics=topics,
@@ -136,30 +135,30 @@ def _read(messages: Sequence[Message]) -> _Ask:
 
 
 def _load(domain: str, defects: Sequence[Defect]) -> tuple[_Group, ...]:
-    """The entries of a domain, each with the mistakes that belong beside it."""
+    """The entries of a domain, each with the defective items that follow it."""
     if domain not in bank.domain_ids():
         raise UserError(
-            f"the offline bank has no entries for domain '{domain}'; it knows the shipped domains "
-            "only (clm-data domains): set --provider to a real model"
+            f"the offline provider has no entries for domain '{domain}', only for the shipped "
+            "domains (clm-data domains); set --provider to a real model"
         )
     entries = bank.load_domain(domain)
-    beside: list[list[Defect]] = [[] for _ in entries]
+    following: list[list[Defect]] = [[] for _ in entries]
     for number, defect in enumerate(defects):
-        beside[_host(defect, entries, number)].append(defect)
+        following[_host(defect, entries, number)].append(defect)
     return tuple(
         _Group(
             subjects=frozenset({entry.zh.subject, entry.en.subject}),
-            pieces=(
-                _Piece(entry.model_dump(include={"zh", "en"})),
-                *(_Piece(_facts(defect), defect.raw or "") for defect in wrong),
+            items=(
+                _Item(entry.model_dump(include={"zh", "en"})),
+                *(_Item(_facts(defect), defect.raw or "") for defect in wrong),
             ),
         )
-        for entry, wrong in zip(entries, beside, strict=True)
+        for entry, wrong in zip(entries, following, strict=True)
     )
 
 
 def _host(defect: Defect, entries: Sequence[BankEntry], number: int) -> int:
-    """Position of the entry that a defect stands beside: after the one it repeats, if it does."""
+    """Position of the entry that a defect follows: the one with the same subject, if any."""
     for position, entry in enumerate(entries):
         if defect.zh is not None and defect.zh.subject == entry.zh.subject:
             return position
@@ -170,31 +169,32 @@ def _facts(defect: Defect) -> dict[str, Any] | None:
     return None if defect.raw else defect.model_dump(include={"zh", "en"})
 
 
-def _next_pieces(groups: Sequence[_Group], ask: _Ask) -> list[_Piece]:
-    """What is still to be said of the topic's share: whole groups, as many as ``count`` allows."""
-    said = [item for answer in ask.answers for item in parse_objects(answer)]
-    pieces: list[_Piece] = []
+def _next_items(groups: Sequence[_Group], request: _Request) -> list[_Item]:
+    """The next items of the topic: complete groups, as many as ``count`` allows."""
+    given = [value for answer in request.answers for value in parse_objects(answer)]
+    items: list[_Item] = []
     for position, group in enumerate(groups):
-        if position * ask.topics // len(groups) != ask.topic or group.subjects & ask.used:
+        topic = position * request.topics // len(groups)
+        if topic != request.topic or group.subjects & request.used:
             continue
-        left = [piece for piece in group.pieces if not _was_said(piece, said, ask.answers)]
-        if pieces and len(pieces) + len(left) > ask.count:
+        left = [item for item in group.items if not _was_given(item, given, request.answers)]
+        if items and len(items) + len(left) > request.count:
             break
-        pieces += left
-    return pieces
+        items += left
+    return items
 
 
-def _was_said(piece: _Piece, said: Sequence[dict[str, Any]], answers: Sequence[str]) -> bool:
-    return any(piece.raw in a for a in answers) if piece.raw else piece.content in said
+def _was_given(item: _Item, given: Sequence[dict[str, Any]], answers: Sequence[str]) -> bool:
+    return any(item.raw in answer for answer in answers) if item.raw else item.content in given
 
 
-def _say(pieces: Sequence[_Piece], seed: int) -> Completion:
-    """The pieces in one of the shapes that models give their answers."""
-    texts = [piece.text for piece in pieces]
+def _format(items: Sequence[_Item], seed: int) -> Completion:
+    """Format items in one of the ways in which models answer."""
+    texts = [item.text for item in items]
     if len(texts) == 1 and seed % 2:
         return _answer(texts[0])
-    shapes = _SHAPES if len(texts) > 1 and pieces[-1].content else _WHOLE_SHAPES
-    return shapes[seed % len(shapes)](texts)
+    formats = _FORMATS if len(texts) > 1 and items[-1].content else _COMPLETE_FORMATS
+    return formats[seed % len(formats)](texts)
 
 
 def _answer(text: str, reasoning: str | None = None, finish_reason: str = "stop") -> Completion:
@@ -239,12 +239,12 @@ def _fence_each(texts: Sequence[str]) -> Completion:
 
 def _cut_off(texts: Sequence[str]) -> Completion:
     last = texts[-1]
-    whole = _list([*texts[:-1], last[: len(last) * 2 // 3]])
-    return _answer(whole.removesuffix("\n]"), reasoning=_THOUGHT, finish_reason="length")
+    text = _list([*texts[:-1], last[: len(last) * 2 // 3]])
+    return _answer(text.removesuffix("\n]"), reasoning=_THOUGHT, finish_reason="length")
 
 
-_Shape = Callable[[Sequence[str]], Completion]
-_WHOLE_SHAPES: tuple[_Shape, ...] = (
+_Format = Callable[[Sequence[str]], Completion]
+_COMPLETE_FORMATS: tuple[_Format, ...] = (
     _plain,
     _fenced,
     _thinking_aloud,
@@ -254,4 +254,4 @@ _WHOLE_SHAPES: tuple[_Shape, ...] = (
     _wrapped,
     _fence_each,
 )
-_SHAPES: tuple[_Shape, ...] = (*_WHOLE_SHAPES, _cut_off)
+_FORMATS: tuple[_Format, ...] = (*_COMPLETE_FORMATS, _cut_off)

@@ -1,7 +1,7 @@
-"""Any endpoint that speaks OpenAI's chat protocol.
+"""Models behind an endpoint with OpenAI's chat API.
 
-Only ``model`` and ``messages`` are sent: reasoning models take no ``system`` role and no sampling
-parameters. The SDK's own retries are off; who asks decides when to ask again.
+Only ``model`` and ``messages`` are sent: reasoning models accept neither a ``system`` role nor
+sampling parameters. The retries of the SDK are disabled; callers decide when to retry.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
 
 _THINK = re.compile(r"<think(?:ing)?>(.*?)(?:</think(?:ing)?>|\Z)", re.DOTALL)
 _THINK_TAIL = re.compile(r"\A(.*)</think(?:ing)?>", re.DOTALL)
-_AGAIN = frozenset({408, 409, 425})
-"""4xx that may pass: request time-out, conflict, too early."""
-_SHOWN = 300
-"""Characters of an endpoint's message that are repeated to the user."""
+_TEMPORARY = frozenset({408, 409, 425})
+"""Temporary 4xx statuses: request timeout, conflict, too early."""
+_MAX_MESSAGE = 300
+"""Maximum characters of an endpoint's message that are shown to the user."""
 
 
 class OpenAICompatibleModel:
     """A model behind an OpenAI-compatible endpoint.
 
     Args:
-        provider: Its provider's name.
-        model: The model's name there.
-        base_url: Address up to ``/chat/completions``.
-        key: Sent as a bearer token, and nowhere else; None: no key is needed.
-        key_variable: Where the key came from, for error messages.
-        timeout: Seconds for one answer, from sending to the last byte.
+        provider: Name of the provider.
+        model: Name of the model at the provider.
+        base_url: Address without ``/chat/completions``.
+        key: Sent only as a bearer token; None if no key is needed.
+        key_variable: Environment variable of the key, named in error messages.
+        timeout: Seconds until the last byte of an answer.
     """
 
     def __init__(
@@ -65,14 +65,14 @@ class OpenAICompatibleModel:
         self._opened: AsyncOpenAI | None = None
 
     async def complete(self, messages: Sequence[Message]) -> Completion:
-        """Ask once.
+        """Send one request.
 
         Raises:
-            RateLimitError: 429, with the pause asked for.
-            TransientError: Time-out, broken connection, 5xx, or a body that is no answer.
-            PermanentError: Any other refusal.
-            CredentialsError: 401 or 403.
-            UserError: 402: the balance is used up.
+            RateLimitError: Status 429, with the requested pause.
+            TransientError: A timeout, a broken connection, a 5xx status, or an invalid body.
+            PermanentError: Any other status.
+            CredentialsError: Status 401 or 403.
+            UserError: Status 402: the balance is used up.
         """
         import aiohttp
         import openai
@@ -89,14 +89,14 @@ class OpenAICompatibleModel:
         except TimeoutError as error:
             raise TransientError(f"no answer within {self._timeout:g} s") from error
         except ValueError as error:
-            raise TransientError("the answer is not JSON, or not all of it") from error
+            raise TransientError("the answer is not complete JSON") from error
         except (openai.OpenAIError, aiohttp.ClientError, OSError) as error:
             reason = self._safe(str(_root(error)) or type(error).__name__)
-            raise TransientError(f"connection to {self._base_url}: {reason}") from error
+            raise TransientError(f"connection to {self._base_url} failed: {reason}") from error
         return self._completion(body)
 
     async def close(self) -> None:
-        """Close the connections; the model can be asked again and opens new ones."""
+        """Close all connections; a later request opens new ones."""
         if self._opened is not None:
             await self._opened.close()
             self._opened = None
@@ -112,7 +112,7 @@ class OpenAICompatibleModel:
                 max_retries=0,
                 http_client=DefaultAioHttpClient(timeout=self._timeout),
             )
-            # The SDK reads these from variables meant for another service.
+            # The SDK reads these from environment variables for the OpenAI service.
             self._opened.organization = None
             self._opened.project = None
         return self._opened
@@ -123,9 +123,9 @@ class OpenAICompatibleModel:
         try:
             choice = body["choices"][0]
             message = choice["message"]
-            said = _text(message.get("content"))
+            content = _text(message.get("content"))
             reasoning = message.get("reasoning_content") or message.get("reasoning")
-            text, thought = split_reasoning(said)
+            text, thought = split_reasoning(content)
             completion = Completion(
                 text=text,
                 reasoning=_text(reasoning) or thought,
@@ -134,15 +134,15 @@ class OpenAICompatibleModel:
                 usage=_usage(body.get("usage")),
             )
         except (LookupError, TypeError, AttributeError, ValueError) as error:
-            raise TransientError("the answer holds no message") from error
+            raise TransientError("the answer contains no message") from error
         if completion.finish_reason == "insufficient_system_resource":
-            raise TransientError("the endpoint broke off for lack of resources")
+            raise TransientError("the endpoint stopped for lack of resources")
         if completion.finish_reason == "content_filter" and not completion.text:
             raise PermanentError("the endpoint's content filter withheld the answer")
         return completion
 
     def _error_in(self, error: Any) -> ChatError | UserError:
-        """What an error in a 200 body means (OpenRouter reports upstream failures so)."""
+        """The error in a body with status 200; OpenRouter reports upstream failures this way."""
         details = error if isinstance(error, dict) else {"message": error}
         code, message = details.get("code"), str(details.get("message"))
         if isinstance(code, int) and 400 <= code < 600:
@@ -152,40 +152,40 @@ class OpenAICompatibleModel:
     def _refusal(
         self, status: int, message: str, headers: Mapping[str, str]
     ) -> ChatError | UserError:
-        said = f"HTTP {status}: {self._safe(message)}"
+        reason = f"HTTP {status}: {self._safe(message)}"
         if status == 429:
-            return RateLimitError(said, retry_after(headers.get("retry-after")))
+            return RateLimitError(reason, retry_after(headers.get("retry-after")))
         if status in (401, 403):
-            mend = (
+            fix = (
                 f"check {self._key_variable}"
                 if self._key_variable
-                else "it wants a key: use --provider custom and set CLM_DATA_API_KEY"
+                else "it requires a key: use --provider custom and set CLM_DATA_API_KEY"
             )
             return CredentialsError(
-                f"{self.provider} ({self._base_url}) refused access (HTTP {status}); {mend}"
+                f"{self.provider} ({self._base_url}) refused access (HTTP {status}); {fix}"
             )
         if status == 402:
             return UserError(
                 f"{self.provider}: the balance is used up (HTTP 402); "
                 "top it up, then run the command again"
             )
-        if status >= 500 or status in _AGAIN:
-            return TransientError(said)
-        return PermanentError(said)
+        if status >= 500 or status in _TEMPORARY:
+            return TransientError(reason)
+        return PermanentError(reason)
 
     def _safe(self, message: str) -> str:
-        """One line of a foreign message, without the key should it be repeated there."""
+        """An endpoint's message as one line of limited length, without the key."""
         line = " ".join(message.split())
         if self._key:
             line = line.replace(self._key, "***")
-        return line[:_SHOWN]
+        return line[:_MAX_MESSAGE]
 
 
 def split_reasoning(text: str) -> tuple[str, str | None]:
-    """Part the answer from ``<think>`` reasoning within it.
+    """Separate an answer from ``<think>`` reasoning in it.
 
-    Reasoning may lack its opening tag (the chat template of DeepSeek-R1 gives it) or its closing
-    one (the answer was cut off).
+    The opening tag may be missing (in DeepSeek-R1 it is part of the chat template), and so may the
+    closing tag (if the answer was cut off).
 
     Returns:
         The answer, and the reasoning or None.
@@ -201,9 +201,10 @@ def split_reasoning(text: str) -> tuple[str, str | None]:
 
 
 def retry_after(value: str | None) -> float | None:
-    """Seconds that a ``Retry-After`` header asks for: a number, or an HTTP date (RFC 9110, 10.2.3).
+    """Parse a ``Retry-After`` header, a number or an HTTP date (RFC 9110, 10.2.3), to seconds.
 
-    None where there is no header or none that can be read.
+    Returns:
+        The seconds, at least 0; None if there is no header or it cannot be parsed.
     """
     if value is None:
         return None
@@ -219,14 +220,14 @@ def retry_after(value: str | None) -> float | None:
 
 
 def _root(error: BaseException) -> BaseException:
-    """What began it: the SDK calls a refused connection a time-out."""
+    """The original error; the SDK reports a refused connection as a timeout."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
 def _text(content: Any) -> str:
-    """A message's text; it may come in parts."""
+    """The text of a message, which may be a list of parts."""
     if isinstance(content, list):
         return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
     return "" if content is None else str(content)

@@ -12,7 +12,7 @@ from clm_data.llm.offline import OfflineModel
 Capture = pytest.CaptureFixture[str]
 
 
-def test_without_a_key_one_line_says_what_to_do(tmp_path: Path, capsys: Capture) -> None:
+def test_a_missing_key_is_a_one_line_error(tmp_path: Path, capsys: Capture) -> None:
     assert run(["-w", str(tmp_path), "generate", "--domain", "physics"]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
@@ -20,7 +20,9 @@ def test_without_a_key_one_line_says_what_to_do(tmp_path: Path, capsys: Capture)
     assert "--provider offline" in err
 
 
-def test_offline_makes_a_workspace_and_reports(tmp_path: Path, capsys: Capture) -> None:
+def test_the_offline_provider_creates_a_workspace_and_reports(
+    tmp_path: Path, capsys: Capture
+) -> None:
     folder = tmp_path / "new"
     arguments = ["-w", str(folder), "generate", "-d", "physics", "--count", "5"]
     assert run([*arguments, "--provider", "offline", "--json"]) == 0
@@ -32,7 +34,7 @@ def test_offline_makes_a_workspace_and_reports(tmp_path: Path, capsys: Capture) 
     assert "quota reached" in capsys.readouterr().out
 
 
-def test_dry_run_needs_no_key_and_shows_prompt_and_cost(tmp_path: Path, capsys: Capture) -> None:
+def test_a_dry_run_needs_no_key_and_shows_prompt_and_cost(tmp_path: Path, capsys: Capture) -> None:
     assert run(["-w", str(tmp_path), "generate", "-d", "physics", "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "物理" in out
@@ -40,7 +42,7 @@ def test_dry_run_needs_no_key_and_shows_prompt_and_cost(tmp_path: Path, capsys: 
     assert "USD" in out
 
 
-def test_strict_tells_of_missing_entries(tmp_path: Path, capsys: Capture) -> None:
+def test_strict_fails_if_entries_are_missing(tmp_path: Path, capsys: Capture) -> None:
     arguments = ["-w", str(tmp_path), "generate", "-d", "physics", "--provider", "offline"]
     assert run([*arguments, "--count", "500", "--strict"]) == 1
     err = capsys.readouterr().err
@@ -48,7 +50,7 @@ def test_strict_tells_of_missing_entries(tmp_path: Path, capsys: Capture) -> Non
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ([], "--domain"),
         (["--all", "--domain", "physics"], "--domain"),
@@ -56,16 +58,16 @@ def test_strict_tells_of_missing_entries(tmp_path: Path, capsys: Capture) -> Non
         (["--domain", "physics", "--provider", "deepsek"], "deepseek"),
     ],
 )
-def test_mistakes_are_one_line(
-    arguments: list[str], said: str, tmp_path: Path, capsys: Capture
+def test_wrong_arguments_are_one_line_errors(
+    arguments: list[str], message: str, tmp_path: Path, capsys: Capture
 ) -> None:
     assert run(["-w", str(tmp_path), "generate", *arguments]) == 2
     err = capsys.readouterr().err
-    assert said in err
+    assert message in err
     assert err.count("\n") == 1
 
 
-def test_the_key_is_never_written_or_shown(
+def test_the_key_is_neither_written_nor_shown(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CLM_DATA_API_KEY", "sk-never-shown-4711")

@@ -1,4 +1,4 @@
-"""A real `clm-data generate` that is killed again and again ends with the same dataset."""
+"""Runs of `clm-data generate` that are killed repeatedly end with the same dataset."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def command(folder: Path, url: str, domains: Sequence[str]) -> list[str]:
 
 
 def start(folder: Path, url: str, domains: Sequence[str] = DOMAINS[:2]) -> subprocess.Popen[str]:
-    # A log instead of a pipe: nobody reads while the process is being killed.
+    # A file instead of a pipe, which nobody would read while the process is killed.
     with (folder / "log").open("a") as log:
         return subprocess.Popen(command(folder, url, domains), stdout=log, stderr=log, text=True)
 
 
 def dataset(folder: Path) -> dict[str, str]:
-    """The hash of every file that a build makes of the store."""
+    """The hash of each file of the dataset built from the store."""
     build(open_workspace(folder), folder / "dataset")
     return file_hashes(folder / "dataset")
 
@@ -49,48 +49,48 @@ def wait_for(server: ChatServer, requests: int, process: subprocess.Popen[str]) 
         time.sleep(0.005)
 
 
-def killed_run(tmp_path: Path, domains: Sequence[str], *, kills: int, seed: int) -> None:
+def check_killed_runs(tmp_path: Path, domains: Sequence[str], *, kills: int, seed: int) -> None:
     chance = random.Random(seed)
     clean, killed = tmp_path / "clean", tmp_path / "killed"
     for folder in (clean, killed):
         folder.mkdir()
     with ChatServer(OfflineModel(), latency=0.05) as server:
         assert start(clean, server.url, domains).wait(300) == 0
-        asked_clean = len(server.requests)
-    struck = 0
+        requests_clean = len(server.requests)
+    interrupted = 0
     with ChatServer(OfflineModel(), latency=0.05) as server:
         for _ in range(kills):
             process = start(killed, server.url, domains)
             wait_for(server, len(server.requests) + chance.randint(0, 2), process)
             time.sleep(chance.random() * 0.1)
-            struck += process.poll() is None
+            interrupted += process.poll() is None
             process.kill()
             process.wait(30)
         assert start(killed, server.url, domains).wait(300) == 0
-        asked = len(server.requests)
+        requests = len(server.requests)
         paid_twice = sum(times - 1 for times in server.answered.values())
-    assert struck == kills
+    assert interrupted == kills
     assert dataset_contents(killed) == dataset_contents(clean)
     assert dataset(killed) == dataset(clean)
     assert len(dataset_contents(killed)) > 24 * len(domains) - 1
-    assert asked <= asked_clean + 4 * struck
-    assert paid_twice <= 4 * struck
+    assert requests <= requests_clean + 4 * interrupted
+    assert paid_twice <= 4 * interrupted
     with Store(f"sqlite:///{killed}/clm.db") as store:
         assert all(dialogue.ended for dialogue in store.dialogues())
         answered = [(e.dialogue_id, e.turn) for e in store.exchanges() if e.completion is not None]
-    assert len(answered) == len(set(answered)) == asked_clean
+    assert len(answered) == len(set(answered)) == requests_clean
 
 
-def test_three_kills_change_nothing(tmp_path: Path) -> None:
-    killed_run(tmp_path, DOMAINS[:2], kills=3, seed=1)
+def test_three_kills_do_not_change_the_dataset(tmp_path: Path) -> None:
+    check_killed_runs(tmp_path, DOMAINS[:2], kills=3, seed=1)
 
 
 @pytest.mark.slow
-def test_twenty_kills_change_nothing(tmp_path: Path) -> None:
-    killed_run(tmp_path, DOMAINS, kills=20, seed=2)
+def test_twenty_kills_do_not_change_the_dataset(tmp_path: Path) -> None:
+    check_killed_runs(tmp_path, DOMAINS, kills=20, seed=2)
 
 
-def test_an_interrupted_run_says_so_and_keeps_its_state(tmp_path: Path) -> None:
+def test_an_interrupted_run_exits_with_130_and_keeps_its_state(tmp_path: Path) -> None:
     with ChatServer(OfflineModel(), latency=0.2) as server:
         process = start(tmp_path, server.url)
         wait_for(server, 3, process)

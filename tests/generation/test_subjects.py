@@ -1,4 +1,4 @@
-"""Which subjects a model is told are taken."""
+"""Selection of the used subjects that prompts name."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import pytest
 from helpers.example_records import example_fact
 
 from clm_data.dedup import IncrementalDeduplicator
-from clm_data.generation.progress import State
-from clm_data.generation.subjects import ROOM_AT_FIRST, Reminder, fitting, taken
+from clm_data.generation.domain_progress import DomainState
+from clm_data.generation.subjects import FIRST_LIST_CHARS, Reminder, fit_subjects, used_subjects
 from clm_data.records import Entry, Origin, Rejection
 
 NAMES = "甲乙丙丁戊己庚辛壬癸"
 
 
 def entry(number: int, zh: str | None = None, *, id: str | None = None) -> Entry:
-    """An entry of its own; its Chinese subject is a name followed by its number."""
+    """An entry whose Chinese subject is unique and ends in its number, unless ``zh`` is given."""
     subject = zh or f"{NAMES[number % 10] * 9}{number}"
     return Entry(
         id=id or f"e{number}",
@@ -27,62 +27,66 @@ def entry(number: int, zh: str | None = None, *, id: str | None = None) -> Entry
     )
 
 
-def state(*entries: Entry, again: tuple[Entry, ...] = ()) -> State:
-    return State(entries, {}, again)
+def state(*entries: Entry, repeated: tuple[Entry, ...] = ()) -> DomainState:
+    return DomainState(entries, {}, repeated)
 
 
-def refused(new: Entry, known: Entry) -> Rejection:
-    """How the sieve refuses an entry for another."""
+def rejected(new: Entry, known: Entry) -> Rejection:
+    """The rejection of an entry as a duplicate of a known one."""
     found = IncrementalDeduplicator([known]).offer(new)
     assert found is not None
     return found
 
 
-def test_what_was_said_again_comes_first_then_the_newest() -> None:
+def test_repeated_subjects_come_first_then_the_newest() -> None:
     first, second, third = entry(1), entry(2), entry(3)
     elsewhere = entry(4)
-    found = taken([state(first, second, third, again=(second, elsewhere))], "zh")
+    found = used_subjects([state(first, second, third, repeated=(second, elsewhere))], "zh")
     assert found == [each.zh.subject for each in (second, elsewhere, third, first)]
-    both = taken([state(third, again=(elsewhere,)), state(first, third, again=(first,))], "zh")
+    both = used_subjects(
+        [state(third, repeated=(elsewhere,)), state(first, third, repeated=(first,))], "zh"
+    )
     assert both == [each.zh.subject for each in (elsewhere, first, third)]
 
 
-def test_subjects_are_in_the_language_of_the_prompts_each_once_and_on_one_line() -> None:
+def test_subjects_are_unique_single_lines_in_the_language_of_the_prompts() -> None:
     found = [entry(1, "长\n 江"), entry(2, "长 江"), entry(3, "黄河")]
-    assert taken([state(*found)], "zh") == ["黄河", "长 江"]
-    assert taken([state(*found)], "en") == [each.en.subject for each in reversed(found)]
+    assert used_subjects([state(*found)], "zh") == ["黄河", "长 江"]
+    assert used_subjects([state(*found)], "en") == [each.en.subject for each in reversed(found)]
 
 
-def test_a_list_has_a_bound() -> None:
+def test_the_list_of_subjects_has_a_maximum_length() -> None:
     subjects = [f"{number:07}" for number in range(1_000)]
-    found = fitting(subjects, 95)
+    found = fit_subjects(subjects, 95)
     assert found == subjects[:9]
     assert len("".join(f"- {subject}\n" for subject in found)) <= 95
-    assert fitting(subjects, 5) == []
-    assert fitting(subjects[:3], 95) == subjects[:3]
+    assert fit_subjects(subjects, 5) == []
+    assert fit_subjects(subjects[:3], 95) == subjects[:3]
 
 
-def test_a_paper_sized_domain_is_named_whole() -> None:
-    subjects = taken([state(*(entry(number) for number in range(102)))], "zh")
-    assert fitting(subjects, ROOM_AT_FIRST) == subjects
+def test_all_subjects_of_a_domain_of_the_papers_size_fit() -> None:
+    subjects = used_subjects([state(*(entry(number) for number in range(102)))], "zh")
+    assert fit_subjects(subjects, FIRST_LIST_CHARS) == subjects
 
 
-def test_duplicates_bring_the_subjects_of_their_twins() -> None:
+def test_after_duplicates_the_duplicated_subjects_are_named() -> None:
     old, own, new = entry(1), entry(2), entry(3)
     reminder = Reminder(state(old), "zh")
     assert reminder.after([own, new], []) == []
-    again = [refused(entry(5, old.zh.subject, id="x"), old), refused(own, own)]
+    again = [rejected(entry(5, old.zh.subject, id="x"), old), rejected(own, own)]
     assert reminder.after([], again) == [old.zh.subject, own.zh.subject]
     assert reminder.after([], again[1:]) == [own.zh.subject]
 
 
-def test_what_the_opening_had_no_room_for_follows_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_subjects_that_did_not_fit_into_the_first_message_follow_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     line = len(f"- {entry(1).zh.subject}\n")
-    monkeypatch.setattr("clm_data.generation.subjects.ROOM_AT_FIRST", 2 * line)
-    monkeypatch.setattr("clm_data.generation.subjects.ROOM_LATER", 3 * line)
+    monkeypatch.setattr("clm_data.generation.subjects.FIRST_LIST_CHARS", 2 * line)
+    monkeypatch.setattr("clm_data.generation.subjects.LATER_LIST_CHARS", 3 * line)
     entries = [entry(number) for number in range(1, 9)]
     reminder = Reminder(state(*entries), "zh")
-    again = [refused(entries[7], entries[7])]
+    again = [rejected(entries[7], entries[7])]
     named = [reminder.after([], again) for _ in range(5)]
     number = {each.zh.subject: place for place, each in enumerate(entries, 1)}
     assert [[number[subject] for subject in each] for each in named] == [

@@ -1,12 +1,12 @@
-"""A real HTTP server on loopback that speaks the OpenAI chat protocol, with faults on demand.
+"""A real HTTP server on loopback with OpenAI's chat API and optional faults.
 
 In a test::
 
     with ChatServer(OfflineModel(), Faults(seed=1)) as server:
-        ...  # server.url is the base_url; server.requests is what arrived
+        ...  # server.url is the base_url; server.requests are the requests received
 
-As a process of its own: ``python tests/helpers/chat_server.py --seed 1`` prints its address and
-serves the bundled bank until it is stopped.
+``python tests/helpers/chat_server.py --seed 1`` runs the server as a separate process that prints
+its address and serves the bundled bank until it is stopped.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ KINDS = ("429", "500", "503", "hang", "cut", "garbage", "truncated")
 
 @dataclass(frozen=True)
 class Faults:
-    """What goes wrong; the same for the same requests, whatever order they come in.
+    """Faults that depend only on the requests, not on their order.
 
     Attributes:
-        seed: Chooses which requests fail, and how.
-        share: Of conversations whose first request (and maybe second) fails.
-        kinds: What may happen; see :meth:`ChatServer._fail`.
-        retry_after: Seconds that a 429 asks for.
+        seed: Random seed for the choice of requests and faults.
+        share: Share of attempts that fail.
+        kinds: Possible faults; see :meth:`ChatServer._fail`.
+        retry_after: Seconds in the ``Retry-After`` header of a 429.
         hang: Seconds that a hanging request takes.
-        times: Attempts that may fail, one after the other.
+        times: Maximum number of failing attempts per conversation.
     """
 
     seed: int = 0
@@ -52,7 +52,7 @@ class Faults:
     times: int = 2
 
     def of(self, conversation: str, attempt: int) -> str | None:
-        """What happens to an attempt (from 0) at a conversation; None: nothing."""
+        """The fault of an attempt (from 0) at a conversation; None if it succeeds."""
         text = f"{self.seed}/{conversation}/{attempt}"
         value = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
         if attempt >= self.times or value % 1000 >= 1000 * self.share:
@@ -61,8 +61,8 @@ class Faults:
 
 
 @dataclass
-class Arrived:
-    """One request."""
+class ReceivedRequest:
+    """A request that the server received."""
 
     body: dict[str, Any]
     headers: dict[str, str]
@@ -70,12 +70,12 @@ class Arrived:
 
     @property
     def conversation(self) -> str:
-        """Digest of its messages."""
+        """Digest of the messages."""
         return digest(self.body["messages"])
 
 
 def digest(messages: Sequence[Message]) -> str:
-    """Names a conversation."""
+    """The sha256 of messages, which identifies a conversation."""
     return hashlib.sha256(canonical_json(list(messages)).encode()).hexdigest()
 
 
@@ -84,20 +84,20 @@ class ChatServer:
     """Serves a model, or a function of the messages, on 127.0.0.1.
 
     Attributes:
-        model: What answers.
-        faults: What goes wrong.
-        latency: Seconds before an answer.
-        port: 0: any free one.
-        requests: Everything that arrived.
+        model: The model, or function of the messages, that answers.
+        faults: Faults to simulate.
+        latency: Seconds before each answer.
+        port: Port; 0 chooses a free one.
+        requests: The requests received.
     """
 
     model: ChatModel | Answer
     faults: Faults | None = None
     latency: float = 0.0
     port: int = 0
-    requests: list[Arrived] = field(default_factory=list)
+    requests: list[ReceivedRequest] = field(default_factory=list)
     answered: Counter[str] = field(default_factory=Counter)
-    """Full answers by conversation: what a provider would bill."""
+    """Number of complete answers by conversation, which a provider would bill."""
 
     @property
     def url(self) -> str:
@@ -142,7 +142,7 @@ class ChatServer:
         attempt = self._attempts[conversation]
         self._attempts[conversation] += 1
         fault = self.faults.of(conversation, attempt) if self.faults else None
-        self.requests.append(Arrived(body, dict(request.headers), fault))
+        self.requests.append(ReceivedRequest(body, dict(request.headers), fault))
         if self.latency:
             await asyncio.sleep(self.latency)
         answer = json.dumps(as_openai(await self._answer(body["messages"])), ensure_ascii=False)
@@ -179,7 +179,7 @@ class ChatServer:
 
 
 def as_openai(completion: Completion) -> dict[str, Any]:
-    """A completion as an endpoint gives it."""
+    """The response body of an endpoint for a completion."""
     usage = completion.usage
     message = {"role": "assistant", "content": completion.text}
     if completion.reasoning is not None:
@@ -211,7 +211,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--seed", type=int, help="with faults, by this seed")
+    parser.add_argument("--seed", type=int, help="simulate faults with this seed")
     parser.add_argument("--latency", type=float, default=0.0)
     given = parser.parse_args()
     faults = None if given.seed is None else Faults(given.seed)

@@ -1,4 +1,4 @@
-"""The bank answers as a model does: the same every time, everything once, in many shapes."""
+"""The offline model gives every bank entry once, deterministically and in many formats."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def domains() -> dict[str, Domain]:
     return load_domains(resource("domains.yaml"))
 
 
-def hold(
+def run_dialogue(
     domain: Domain,
     topic: int,
     *,
@@ -71,36 +71,35 @@ def candidates(answers: list[Completion], domain: str) -> list[Candidate]:
 
 
 @pytest.mark.parametrize("lang", ["zh", "en"])
-def test_all_topics_together_give_every_entry_and_defect_once(
+def test_all_topics_of_a_domain_give_every_entry_and_defect_once(
     domains: dict[str, Domain], lang: Language
 ) -> None:
-    planted = bank.load_defects()
+    all_defects = bank.load_defects()
     for domain in domains.values():
         answers = [
             answer
             for topic in range(len(domain.ask_for))
-            for answer in hold(domain, topic, lang=lang)
+            for answer in run_dialogue(domain, topic, lang=lang)
         ]
-        got = Counter(
+        found = Counter(
             (c.zh.prompt if c.zh else None, c.zh.rephrase_prompt if c.zh else None)
             for c in candidates(answers, domain.id)
         )
         facts = [entry.zh for entry in bank.load_domain(domain.id)]
-        defects = [d for d in planted if d.domain == domain.id]
+        defects = [d for d in all_defects if d.domain == domain.id]
         expected = Counter((fact.prompt, fact.rephrase_prompt) for fact in facts)
         expected += Counter((d.zh.prompt, d.zh.rephrase_prompt) for d in defects if d.zh)
-        assert got == expected, domain.id
-        unread = [p.text for a in answers for p in find_objects(a.text) if p.value is None]
+        assert found == expected, domain.id
+        unread = [o.text for a in answers for o in find_objects(a.text) if o.value is None]
         for defect in defects:
             if defect.raw is not None and "note" not in defect.raw:
-                said = sum(defect.raw in answer.text for answer in answers)
-                assert said == 1, defect.raw
+                assert sum(defect.raw in answer.text for answer in answers) == 1, defect.raw
         assert all(text.startswith("{") for text in unread)
 
 
-def test_the_same_messages_get_the_same_answer(domains: dict[str, Domain]) -> None:
-    answers = hold(domains["physics"], 0)
-    assert answers == hold(domains["physics"], 0)
+def test_equal_messages_get_equal_answers(domains: dict[str, Domain]) -> None:
+    answers = run_dialogue(domains["physics"], 0)
+    assert answers == run_dialogue(domains["physics"], 0)
     messages = [{"role": "user", "content": first_prompt(domains["physics"], 0)}]
     assert asyncio.run(OfflineModel().complete(messages)) == answers[0]
 
@@ -111,36 +110,38 @@ def test_dialogues_on_different_topics_do_not_overlap(domains: dict[str, Domain]
         for topic in range(len(domain.ask_for)):
             found = {
                 c.zh.prompt
-                for c in candidates(hold(domain, topic), domain.id)
+                for c in candidates(run_dialogue(domain, topic), domain.id)
                 if c.zh is not None and c.zh.prompt is not None
             }
             subjects += found
         assert max(Counter(subjects).values()) == 1
 
 
-def test_used_subjects_are_not_said_again(domains: dict[str, Domain]) -> None:
+def test_used_subjects_are_not_repeated(domains: dict[str, Domain]) -> None:
     domain = domains["physics"]
     subjects = tuple(entry.zh.subject for entry in bank.load_domain("physics"))
-    answers = hold(domain, 0, used=subjects, turns=1)
+    answers = run_dialogue(domain, 0, used=subjects, turns=1)
     assert parse_objects(answers[0].text) == []
     english = tuple(entry.en.subject for entry in bank.load_domain("physics"))
-    assert parse_objects(hold(domain, 0, lang="en", used=english, turns=1)[0].text) == []
+    assert parse_objects(run_dialogue(domain, 0, lang="en", used=english, turns=1)[0].text) == []
 
 
-def test_an_exhausted_topic_says_so_with_an_empty_list(domains: dict[str, Domain]) -> None:
-    last = hold(domains["sports"], 1, turns=5)[-1]
+def test_an_exhausted_topic_gives_an_explanation_and_an_empty_list(
+    domains: dict[str, Domain],
+) -> None:
+    last = run_dialogue(domains["sports"], 1, turns=5)[-1]
     assert last.text.endswith("[]")
     assert last.text != "[]"
     assert find_objects(last.text) == []
     assert last.finish_reason == "stop"
 
 
-def test_answers_come_in_many_shapes_and_some_are_cut_off(domains: dict[str, Domain]) -> None:
+def test_answers_have_many_formats_and_some_are_cut_off(domains: dict[str, Domain]) -> None:
     answers = [
         answer
         for domain in domains.values()
         for topic in range(len(domain.ask_for))
-        for answer in hold(domain, topic, turns=2)
+        for answer in run_dialogue(domain, topic, turns=2)
     ]
     text = [answer.text for answer in answers]
     assert any(t.startswith("```json") for t in text)
@@ -157,11 +158,11 @@ def test_answers_come_in_many_shapes_and_some_are_cut_off(domains: dict[str, Dom
         assert find_objects(answer.text)[-1].value is None
 
 
-def test_what_was_cut_off_comes_again_in_the_next_turn(domains: dict[str, Domain]) -> None:
+def test_an_entry_that_was_cut_off_is_repeated_in_the_next_turn(domains: dict[str, Domain]) -> None:
     seen = 0
     for domain in domains.values():
         for topic in range(len(domain.ask_for)):
-            first, second = hold(domain, topic, turns=2)
+            first, second = run_dialogue(domain, topic, turns=2)
             if first.finish_reason == "length":
                 seen += 1
                 lost = find_objects(first.text)[-1].text
@@ -171,18 +172,18 @@ def test_what_was_cut_off_comes_again_in_the_next_turn(domains: dict[str, Domain
     assert seen
 
 
-def test_about_as_many_as_asked(domains: dict[str, Domain]) -> None:
+def test_an_answer_has_about_the_requested_number_of_entries(domains: dict[str, Domain]) -> None:
     for count in (1, 2, 3):
-        (answer,) = hold(domains["astronomy"], 0, count=count, turns=1)
+        (answer,) = run_dialogue(domains["astronomy"], 0, count=count, turns=1)
         assert len(find_objects(answer.text)) in range(max(1, count - 1), count + 2)
 
 
-def test_a_domain_of_the_users_own_is_one_clear_line(domains: dict[str, Domain]) -> None:
+def test_a_domain_without_bank_entries_is_an_error(domains: dict[str, Domain]) -> None:
     own = domains["physics"].model_copy(update={"id": "tea_tasting", "zh": "品茶"})
     with pytest.raises(UserError, match="no entries for domain 'tea_tasting'"):
-        hold(own, 0)
+        run_dialogue(own, 0)
 
 
-def test_a_prompt_without_a_domain_is_one_clear_line() -> None:
-    with pytest.raises(UserError, match="finds no domain"):
+def test_a_prompt_without_a_domain_is_an_error() -> None:
+    with pytest.raises(UserError, match="found no domain"):
         asyncio.run(OfflineModel().complete([{"role": "user", "content": "你好"}]))

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from clm_data.config import Settings
 from clm_data.errors import (
-    ChatError,
     ConfigError,
     CredentialsError,
     PermanentError,
@@ -27,7 +26,7 @@ from clm_data.llm import PROVIDERS, Completion, Message, Usage, model_name, open
 from clm_data.llm.openai_compatible import OpenAICompatibleModel, retry_after, split_reasoning
 
 KEY = "sk-test-9f8e7d"
-ASK: list[Message] = [{"role": "user", "content": "问"}]
+MESSAGES: list[Message] = [{"role": "user", "content": "问"}]
 
 
 def model_at(url: str, *, timeout: float = 5.0, key: str | None = KEY) -> OpenAICompatibleModel:
@@ -36,10 +35,10 @@ def model_at(url: str, *, timeout: float = 5.0, key: str | None = KEY) -> OpenAI
     )
 
 
-def ask_once(model: OpenAICompatibleModel) -> Completion:
+def send_once(model: OpenAICompatibleModel) -> Completion:
     async def run() -> Completion:
         try:
-            return await model.complete(ASK)
+            return await model.complete(MESSAGES)
         finally:
             await model.close()
 
@@ -68,9 +67,9 @@ class RawServer(ChatServer):
         return web.Response(status=status, text=body, headers=headers)
 
 
-def failure(status: int, body: str = "{}", headers: dict[str, str] | None = None) -> Exception:
+def error_for(status: int, body: str = "{}", headers: dict[str, str] | None = None) -> Exception:
     with RawServer(status, body, headers) as server, pytest.raises(Exception) as caught:  # noqa: PT011
-        ask_once(model_at(server.url))
+        send_once(model_at(server.url))
     return caught.value
 
 
@@ -80,29 +79,31 @@ def body_with(**message: object) -> str:
     return json.dumps({"model": "m", "choices": [{"message": message, "finish_reason": "stop"}]})
 
 
-def received(body: str) -> Completion:
+def completion_from(body: str) -> Completion:
     with RawServer(200, body, {"Content-Type": "application/json"}) as server:
-        return ask_once(model_at(server.url))
+        return send_once(model_at(server.url))
 
 
-def test_answer_reasoning_and_usage_come_back_apart() -> None:
+def test_text_reasoning_and_usage_are_returned_separately() -> None:
     with ChatServer(answer) as server:
-        assert ask_once(model_at(server.url)) == answer(ASK)
+        assert send_once(model_at(server.url)) == answer(MESSAGES)
 
 
-def test_only_model_and_messages_are_sent_and_the_key_only_as_a_header() -> None:
+def test_the_body_has_only_model_and_messages_and_the_key_is_a_header() -> None:
     with ChatServer(answer) as server:
-        ask_once(model_at(server.url))
-        (arrived,) = server.requests
-    assert arrived.body == {"model": "m", "messages": ASK}
-    assert arrived.headers["Authorization"] == f"Bearer {KEY}"
+        send_once(model_at(server.url))
+        (request,) = server.requests
+    assert request.body == {"model": "m", "messages": MESSAGES}
+    assert request.headers["Authorization"] == f"Bearer {KEY}"
 
 
-def test_settings_of_another_service_are_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_organization_and_project_of_the_openai_service_are_not_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("OPENAI_ORG_ID", "org-secret")
     monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-secret")
     with ChatServer(answer) as server:
-        ask_once(model_at(server.url))
+        send_once(model_at(server.url))
     assert "secret" not in str(server.requests[0].headers)
 
 
@@ -119,22 +120,22 @@ def test_settings_of_another_service_are_not_sent(monkeypatch: pytest.MonkeyPatc
         ({"content": "A"}, "A", None),
     ],
 )
-def test_reasoning_is_kept_apart_wherever_it_stands(
+def test_reasoning_is_separated_from_the_answer_in_every_format(
     message: dict[str, object], text: str, reasoning: str | None
 ) -> None:
-    got = received(body_with(**message))
-    assert (got.text, got.reasoning) == (text, reasoning)
+    completion = completion_from(body_with(**message))
+    assert (completion.text, completion.reasoning) == (text, reasoning)
 
 
 @given(st.text(alphabet=st.characters(exclude_characters="<>")), st.text(alphabet="abc 答\n[]{}"))
-def test_split_reasoning_loses_nothing_but_blanks(thought: str, said: str) -> None:
-    text, reasoning = split_reasoning(f"<think>{thought}</think>{said}")
-    assert text == said.strip()
+def test_split_reasoning_loses_only_surrounding_whitespace(thought: str, reply: str) -> None:
+    text, reasoning = split_reasoning(f"<think>{thought}</think>{reply}")
+    assert text == reply.strip()
     assert (reasoning or "") == thought.strip()
 
 
-def test_a_429_carries_its_pause() -> None:
-    error = failure(429, headers={"Retry-After": "7"})
+def test_a_rate_limit_error_has_the_requested_pause() -> None:
+    error = error_for(429, headers={"Retry-After": "7"})
     assert isinstance(error, RateLimitError)
     assert error.retry_after == 7
 
@@ -143,11 +144,11 @@ def test_a_429_carries_its_pause() -> None:
     ("value", "seconds"),
     [("1.5", 1.5), ("0", 0), ("-3", 0), ("soon", None), (None, None), ("nan", None), ("inf", None)],
 )
-def test_retry_after_numbers(value: str | None, seconds: float | None) -> None:
+def test_retry_after_accepts_numbers(value: str | None, seconds: float | None) -> None:
     assert retry_after(value) == seconds
 
 
-def test_retry_after_dates() -> None:
+def test_retry_after_accepts_dates() -> None:
     soon = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
     assert 90 < (retry_after(soon) or 0) <= 100
     assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
@@ -167,19 +168,19 @@ def test_retry_after_dates() -> None:
         (402, UserError),
     ],
 )
-def test_statuses_map_to_our_errors(status: int, kind: type[Exception]) -> None:
-    error = failure(status, '{"error": {"message": "no"}}')
+def test_each_status_raises_its_error(status: int, kind: type[Exception]) -> None:
+    error = error_for(status, '{"error": {"message": "no"}}')
     assert type(error) is kind
 
 
-def test_refused_key_is_named_by_its_variable_and_never_shown() -> None:
-    error = failure(401, f'{{"error": {{"message": "wrong key {KEY}"}}}}')
+def test_the_error_on_a_refused_key_names_its_variable_and_not_the_key() -> None:
+    error = error_for(401, f'{{"error": {{"message": "wrong key {KEY}"}}}}')
     assert "DEEPSEEK_API_KEY" in str(error)
     assert KEY not in str(error)
 
 
-def test_an_endpoint_that_repeats_the_key_does_not_make_us_repeat_it() -> None:
-    error = failure(400, f'{{"error": {{"message": "you sent {KEY}"}}}}')
+def test_the_key_is_removed_from_messages_of_the_endpoint() -> None:
+    error = error_for(400, f'{{"error": {{"message": "you sent {KEY}"}}}}')
     assert isinstance(error, PermanentError)
     assert KEY not in str(error)
 
@@ -187,7 +188,7 @@ def test_an_endpoint_that_repeats_the_key_does_not_make_us_repeat_it() -> None:
 def test_the_key_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     with ChatServer(answer) as server:
-        ask_once(model_at(server.url))
+        send_once(model_at(server.url))
     assert KEY not in caplog.text
 
 
@@ -205,41 +206,41 @@ def test_the_key_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
         '{"error": "overloaded"}',
     ],
 )
-def test_a_body_that_is_no_answer_may_pass(body: str) -> None:
+def test_an_invalid_body_is_a_transient_error(body: str) -> None:
     with pytest.raises(TransientError):
-        received(body)
+        completion_from(body)
 
 
-def test_an_error_in_a_200_body_counts_as_its_code() -> None:
+def test_an_error_in_a_body_with_status_200_is_raised_by_its_code() -> None:
     with pytest.raises(RateLimitError):
-        received('{"error": {"code": 429, "message": "upstream"}}')
+        completion_from('{"error": {"code": 429, "message": "upstream"}}')
 
 
-def test_leading_blank_lines_are_no_garbage() -> None:
-    assert received("\n\n\n" + body_with(content="A")).text == "A"
+def test_leading_empty_lines_in_a_body_are_ignored() -> None:
+    assert completion_from("\n\n\n" + body_with(content="A")).text == "A"
 
 
-def test_content_filter_without_text_is_final() -> None:
+def test_a_filtered_answer_without_text_is_a_permanent_error() -> None:
     body = '{"choices": [{"message": {"content": ""}, "finish_reason": "content_filter"}]}'
     with pytest.raises(PermanentError, match="content filter"):
-        received(body)
+        completion_from(body)
 
 
 @pytest.mark.parametrize("kind", ["hang", "cut", "garbage", "truncated", "500", "503"])
-def test_faults_on_the_way_are_transient(kind: str) -> None:
+def test_connection_and_server_faults_are_transient_errors(kind: str) -> None:
     faults = Faults(share=1.0, kinds=(kind,), hang=3.0)
     with ChatServer(answer, faults) as server, pytest.raises(TransientError):
-        ask_once(model_at(server.url, timeout=0.5 if kind == "hang" else 5.0))
+        send_once(model_at(server.url, timeout=0.5 if kind == "hang" else 5.0))
 
 
-def test_a_server_that_is_not_there_is_transient_and_named() -> None:
+def test_an_unreachable_server_is_a_transient_error_with_its_address() -> None:
     with ChatServer(answer) as server:
         url = server.url
-    with pytest.raises(TransientError, match=r"connection to http://127\.0\.0\.1"):
-        ask_once(model_at(url))
+    with pytest.raises(TransientError, match=r"connection to http://127\.0\.0\.1.* failed"):
+        send_once(model_at(url))
 
 
-def test_no_key_names_the_variable_and_the_way_without() -> None:
+def test_the_error_on_a_missing_key_names_its_variable_and_the_offline_provider() -> None:
     with pytest.raises(CredentialsError) as caught:
         open_model(Settings(), {})
     assert "DEEPSEEK_API_KEY" in str(caught.value)
@@ -248,7 +249,7 @@ def test_no_key_names_the_variable_and_the_way_without() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(PROVIDERS))
-def test_every_preset_opens_with_its_key(name: str) -> None:
+def test_every_provider_opens_with_its_key(name: str) -> None:
     preset = PROVIDERS[name]
     environ = {preset.key_variable: KEY} if preset.key_variable else {}
     url = None if preset.base_url or name == "offline" else "http://127.0.0.1:1/v1"
@@ -265,18 +266,18 @@ def test_local_servers_need_no_key_but_vllm_needs_a_model() -> None:
         open_model(Settings(provider="vllm"), {})
 
 
-def test_unknown_provider_suggests_its_neighbour() -> None:
+def test_an_unknown_provider_gives_a_suggestion() -> None:
     with pytest.raises(UnknownNameError, match="deepseek"):
         open_model(Settings(provider="deepsek"), {})
 
 
 @pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://x"])
-def test_an_address_without_http_is_one_clear_line(url: str) -> None:
+def test_an_address_without_http_is_an_error(url: str) -> None:
     with pytest.raises(ConfigError, match="http"):
         open_model(Settings(provider="ollama", base_url=url), {})
 
 
-def test_prices_hold_for_the_preset_address_and_model_only() -> None:
+def test_a_price_is_known_only_for_the_default_address_and_a_listed_model() -> None:
     price = price_of(Settings())
     assert price is not None
     million = Usage(prompt_tokens=1_000_000, completion_tokens=1_000_000)
@@ -284,8 +285,3 @@ def test_prices_hold_for_the_preset_address_and_model_only() -> None:
     assert price_of(Settings(base_url="http://127.0.0.1:1/v1")) is None
     assert price_of(Settings(model="another")) is None
     assert model_name(Settings(model="another")) == "another"
-
-
-def test_every_chat_error_is_one_of_ours() -> None:
-    assert issubclass(RateLimitError, ChatError)
-    assert not issubclass(CredentialsError, ChatError)

@@ -1,0 +1,242 @@
+"""Sends the requests of a run: with limited concurrency, retries, shared pauses and a budget."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from clm_data.config import GenerationSettings
+from clm_data.errors import (
+    PermanentError,
+    RateLimitError,
+    TransientError,
+    UserError,
+)
+from clm_data.generation.journal import Journal
+from clm_data.llm import Price
+from clm_data.llm.base import ChatModel, Completion, Message, Usage
+from clm_data.store import Dialogue, NewRequest, RequestOutcome
+
+_MAX_BACKOFF = 60.0
+"""Seconds."""
+_MAX_PAUSE = 600.0
+"""Seconds; if an endpoint asks for a longer pause, the run stops."""
+
+
+class HaltedError(Exception):
+    """The run sends no more requests; :attr:`ModelClient.stop_reason` says why."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits of one run.
+
+    Attributes:
+        max_requests: Maximum number of requests, retries included; None: no limit.
+        max_cost: Maximum cost in the currency of ``price``; None: no limit.
+        price: Price of the model; required for ``max_cost``.
+        expected_cost: Expected cost of a request, used until the first answer arrives.
+    """
+
+    max_requests: int | None = None
+    max_cost: float | None = None
+    price: Price | None = None
+    expected_cost: float = 0.0
+
+    def limit_reached(self, *, sent: int, in_flight: int, answers: int, usage: Usage) -> str | None:
+        """Why no further request may be sent; None if one may.
+
+        Args:
+            sent: Requests sent so far.
+            in_flight: Requests sent and not answered yet.
+            answers: Answers received.
+            usage: Total tokens of the answers.
+        """
+        if self.max_requests is not None and sent >= self.max_requests:
+            return f"limit of {self.max_requests} requests reached"
+        if self.max_cost is None or self.price is None:
+            return None
+        spent = self.price.of(usage)
+        each = spent / answers if answers else self.expected_cost
+        # Requests in flight will cost too. The first request is always sent.
+        if spent >= self.max_cost or (in_flight and spent + (in_flight + 1) * each > self.max_cost):
+            return f"limit of {self.max_cost:g} {self.price.currency} reached"
+        return None
+
+
+class ModelClient:
+    """Sends all requests of one run and counts them.
+
+    Args:
+        journal: Records each request before it is sent, and each answer before it is parsed.
+        model: The chat model.
+        settings: ``concurrency`` and ``attempts`` are used.
+        budget: Limits of the run.
+        backoff: Seconds before the first retry; doubles with each failure.
+
+    Attributes:
+        stop_reason: Why the run sends no more requests; None while it does.
+        error: The error that stopped the run, if the user has to fix something first.
+        usage: Total tokens of the answers.
+        requests: Number of requests by domain, retries included.
+        answers: Number of answers by domain.
+        rate_limits: Number of responses with status 429.
+        retries: Number of requests that were repeated.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        model: ChatModel,
+        settings: GenerationSettings,
+        budget: Budget,
+        *,
+        backoff: float = 1.0,
+    ) -> None:
+        self._journal = journal
+        self._model = model
+        self._attempts = settings.attempts
+        self._slots = asyncio.Semaphore(settings.concurrency)
+        self._pause = _SharedPause()
+        self._budget = budget
+        self._backoff = backoff
+        self._in_flight = 0
+        self.stop_reason: str | None = None
+        self.error: UserError | None = None
+        self.usage = Usage()
+        self.requests: Counter[str] = Counter()
+        self.answers: Counter[str] = Counter()
+        self.rate_limits = 0
+        self.retries = 0
+
+    async def complete(self, dialogue: Dialogue, turn: int, messages: list[Message]) -> Completion:
+        """Record and send a request, retry it on temporary failures, and store the answer.
+
+        Raises:
+            HaltedError: The run sends no more requests; the turn stays open.
+            RateLimitError: All attempts were rate-limited; the turn stays open.
+            TransientError: All attempts failed; the turn stays open.
+            PermanentError: The endpoint refuses to answer this request.
+        """
+        request_id: int | None = None
+        failures = refusals = 0
+        while True:
+            try:
+                async with self._slots:
+                    await self._pause.wait()
+                    with self._within_budget(dialogue.domain):
+                        if request_id is None:
+                            request = NewRequest(dialogue.id, turn, messages)
+                            request_id = await self._journal.write(request)
+                        completion = await self._send(dialogue.domain, messages)
+                await self._settle(request_id, completion=completion.model_dump())
+                return completion
+            except RateLimitError as error:
+                refusals += 1
+                last: RateLimitError | TransientError = error
+                wait = self._wait_after(refusals, error.retry_after)
+            except TransientError as error:
+                failures += 1
+                last = error
+                wait = self._wait_after(failures)
+            except PermanentError as error:
+                await self._settle(request_id, error=str(error))
+                raise
+            if max(failures, refusals) >= self._attempts:
+                await self._settle(request_id, error=str(last))
+                raise last
+            self.retries += 1
+            await asyncio.sleep(wait)
+
+    async def _settle(self, request_id: int | None, **outcome: Any) -> None:
+        if request_id is not None:
+            await self._journal.write(RequestOutcome(request_id, **outcome))
+
+    @contextmanager
+    def _within_budget(self, domain: str) -> Iterator[None]:
+        """Check the budget and count the request in one step, as other requests are waiting."""
+        if self.stop_reason is None:
+            self.stop_reason = self._budget.limit_reached(
+                sent=self.requests.total(),
+                in_flight=self._in_flight,
+                answers=self.answers.total(),
+                usage=self.usage,
+            )
+        if self.stop_reason is not None:
+            raise HaltedError
+        self.requests[domain] += 1
+        self._in_flight += 1
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+
+    async def _send(self, domain: str, messages: Sequence[Message]) -> Completion:
+        """Send a request once, and count its answer or refusal."""
+        sent_at = asyncio.get_running_loop().time()
+        try:
+            completion = await self._model.complete(messages)
+        except RateLimitError as error:
+            self.rate_limits += 1
+            self._pause_all(sent_at, error.retry_after)
+            raise
+        except UserError as error:
+            self.error = self.error or error
+            self.stop_reason = self.stop_reason or str(error)
+            raise HaltedError from error
+        self._pause.end_if_sent_later(sent_at)
+        self.answers[domain] += 1
+        self.usage += completion.usage
+        return completion
+
+    def _pause_all(self, sent_at: float, retry_after: float | None) -> None:
+        if retry_after is not None and retry_after > _MAX_PAUSE:
+            self.stop_reason = self.stop_reason or (
+                f"the endpoint asks for a pause of {retry_after:.0f} s; "
+                "run the command again after that"
+            )
+        self._pause.start(sent_at, self._wait_after(1, retry_after))
+
+    def _wait_after(self, failures: int, retry_after: float | None = None) -> float:
+        if retry_after is not None:
+            return min(retry_after, _MAX_PAUSE)
+        return min(_MAX_BACKOFF, self._backoff * 2.0 ** (failures - 1))
+
+
+class _SharedPause:
+    """A pause of all requests after one of them was rate-limited.
+
+    It ends early if a request that was sent *after* the rate-limited one is answered: then the
+    endpoint limits only some requests, and the others need not wait.
+    """
+
+    def __init__(self) -> None:
+        self._until = 0.0
+        self._refused_at = 0.0
+        self._ended_early = asyncio.Event()
+
+    async def wait(self) -> None:
+        """Return when there is no pause."""
+        loop = asyncio.get_running_loop()
+        while (left := self._until - loop.time()) > 0:
+            try:
+                async with asyncio.timeout(left):
+                    await self._ended_early.wait()
+            except TimeoutError:
+                continue
+
+    def start(self, sent_at: float, seconds: float) -> None:
+        """Start or extend the pause because a request sent at ``sent_at`` was rate-limited."""
+        self._until = max(self._until, asyncio.get_running_loop().time() + seconds)
+        self._refused_at = max(self._refused_at, sent_at)
+        self._ended_early.clear()
+
+    def end_if_sent_later(self, sent_at: float) -> None:
+        """End the pause if an answered request was sent after the last rate-limited one."""
+        if sent_at > self._refused_at:
+            self._until = 0.0
+            self._ended_early.set()
