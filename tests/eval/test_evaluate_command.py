@@ -99,7 +99,7 @@ def test_eval_baselines_prints_the_table_and_report_prints_it_again(
         (["--model", "small", "--dataset", "./nowhere"], "no such file or folder"),
         (["--model", "small", "--dataset", "small"], "no dataset found"),
         (["--model", "small", "--dataset", "small/config.json"], "known formats: "),
-        (["--model", "small", "--dataset", "empty.json"], "holds no rows"),
+        (["--model", "small", "--dataset", "empty.json"], "no rows"),
         (["--model", "small", "--dataset", "broken"], "not the parallel rows"),
         (["--model", "small", "--dataset", "set/chinese_fields_with_loc.json"], "no record with"),
         (["--model", "small", "--facts", "9"], "lower --facts"),
