@@ -1,17 +1,17 @@
-"""How much faster a whole MEMIT edit is than the plain loop, in one run, at equal target values.
+"""Speed of a MEMIT edit compared with plain loops, in one run, at equal target values.
 
     python benchmarks/edit_speed.py [--facts 10 50] [--tokenizer DIR]
 
-SmolLM2-135M on the CPU. Facts and text for the second moments are English sentences of the bundled
-bank; the moments are computed before the clock starts, for both. Wall and CPU seconds are printed:
-on a machine that others use at the same time the latter tell more.
+Edits SmolLM2-135M on the CPU. The facts, and the text for the second moments, are English sentences
+of the bundled bank; the second moments are computed before the clock starts. Wall and CPU seconds
+are printed; on a machine that is shared with other processes, CPU seconds are more reliable.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -19,14 +19,15 @@ from typing import TypeVar
 import torch
 from plain_memit import plain_memit
 
-from clm_data.bank import load_entries
+from clm_data import bank
 from clm_data.eval.editors.base import Setup
-from clm_data.eval.editors.contexts import contexts_for
-from clm_data.eval.editors.covariance import Moments, second_moments
+from clm_data.eval.editors.contexts import sample_contexts
 from clm_data.eval.editors.deltas import Deltas
-from clm_data.eval.editors.facts import place_facts
+from clm_data.eval.editors.facts import PlacedFact, place_facts
 from clm_data.eval.editors.memit import Memit, MemitParams
-from clm_data.eval.editors.values import Values, target_values
+from clm_data.eval.editors.moments import Moments, second_moments
+from clm_data.eval.editors.value_optimizer import optimize_target_values
+from clm_data.eval.editors.values import TargetValues
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.model.loading import load_model
 from clm_data.eval.placement import EditRequest
@@ -41,26 +42,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--facts", type=int, nargs="+", default=[10, 50])
     parser.add_argument("--tokenizer", type=Path, default=TOKENIZER)
-    parser.add_argument("--steps", type=int, help="fewer steps, for a quick look")
+    parser.add_argument("--steps", type=int, help="fewer optimization steps, for a quick run")
     options = parser.parse_args()
     model = load_model("gguf:smollm2", tokenizer=options.tokenizer, device="cpu")
-    entries = [entry.en for domain in load_entries().values() for entry in domain]
-    entries = entries[:: max(1, len(entries) // max(options.facts))]
+    facts = [entry.en for name in bank.domain_ids() for entry in bank.load_domain(name)]
+    some = facts[:: max(1, len(facts) // max(options.facts))]
     requests = [
         EditRequest(str(i), "en", fact.prompt, fact.subject, fact.target_new)
-        for i, fact in enumerate(entries)
+        for i, fact in enumerate(some)
     ]
     texts = [
-        f"{text} {fact.ground_truth}"
-        for domain in load_entries().values()
-        for fact in (entry.en for entry in domain)
-        for text in (fact.prompt, fact.rephrase_prompt)
+        f"{prompt} {fact.ground_truth}"
+        for fact in facts
+        for prompt in (fact.prompt, fact.rephrase_prompt)
     ]
     params = Memit.PARAMS["smollm2-135m"]
     if options.steps is not None:
         params = replace(params, values=replace(params.values, steps=options.steps))
     moments = second_moments(model, {"en": texts}, params.layers)
-    setup = Setup(EASYEDIT, contexts_for(model, EASYEDIT), moments)
+    setup = Setup(EASYEDIT, sample_contexts(model, EASYEDIT), moments)
     for count in options.facts:
         compare(model, requests[:count], setup, params)
 
@@ -73,16 +73,16 @@ def timed(work: Callable[[], T]) -> tuple[T, float, float]:
 
 
 def compare(
-    model: LoadedModel, requests: list[EditRequest], setup: Setup, params: MemitParams
+    model: LoadedModel, requests: Sequence[EditRequest], setup: Setup, params: MemitParams
 ) -> None:
-    """Edit the same facts both ways."""
-    facts, _ = place_facts(model, requests, setup)
-    # Factorised anew: a part of the edit until it is kept.
-    moments = Moments(dict(setup.needed_moments("memit").by_layer))
+    """Edit the same facts both ways, and print times and differences."""
+    facts, _ = place_facts(model, requests, setup.protocol, setup.contexts)
+    # A new object, so that factorizing the moments is part of the edit.
+    moments = Moments(setup.require_moments("memit").by_layer)
     editor = Memit(params, replace(setup, moments=moments))
-    (values, found, seconds), wall, cpu = timed(lambda: in_two_parts(model, requests, editor))
+    (values, found, seconds), wall, cpu = timed(lambda: edit(model, requests, facts, editor))
     print(f"{len(facts)} facts, {sum(values.steps)} updates")
-    _line("ours", wall, cpu, seconds)
+    _print_times("clm-data", wall, cpu, seconds)
     plain, plain_wall, plain_cpu = timed(
         lambda: plain_memit(model, facts, dict(moments.by_layer), params)
     )
@@ -90,28 +90,30 @@ def compare(
         (found.weights[model.layout.weight(layer)].dense() - change).norm() / change.norm()
         for layer, change in plain.changes.items()
     ]
-    _line("plain", plain_wall, plain_cpu, plain.seconds)
-    print(f"  faster: {plain_wall / wall:.1f} times by the wall, {plain_cpu / cpu:.1f} by CPU time")
+    _print_times("plain", plain_wall, plain_cpu, plain.seconds)
+    print(f"  speedup: {plain_wall / wall:.1f} by wall time, {plain_cpu / cpu:.1f} by CPU time")
     cosine = torch.cosine_similarity(values.targets, plain.targets).min()
-    print(f"  least cosine of the target values {cosine:.6f}, largest error {max(errors):.1e}")
+    print(f"  minimum cosine of target values {cosine:.6f}, maximum error {max(errors):.1e}")
 
 
-def in_two_parts(
-    model: LoadedModel, requests: list[EditRequest], editor: Memit
-) -> tuple[Values, Deltas, dict[str, float]]:
-    """What ``editor.edit`` does, with the target values kept for the comparison."""
-    began = time.perf_counter()
-    facts, _ = place_facts(model, requests, editor.setup)
-    values = target_values(model, facts, editor.params.layers[-1], editor.params.values)
-    seconds = {"values": time.perf_counter() - began}
-    found = editor.edit(model, requests, targets=values.targets)
+def edit(
+    model: LoadedModel,
+    requests: Sequence[EditRequest],
+    facts: Sequence[PlacedFact],
+    editor: Memit,
+) -> tuple[TargetValues, Deltas, dict[str, float]]:
+    """The same as `editor.edit`, but returns the target values, too."""
+    start = time.perf_counter()
+    values = optimize_target_values(model, facts, editor.params.layers[-1], editor.params.values)
+    seconds = {"values": time.perf_counter() - start}
+    found = editor.edit_to_targets(model, requests, values.targets)
     return values, found, {**seconds, **found.seconds}
 
 
-def _line(name: str, wall: float, cpu: float, seconds: dict[str, float]) -> None:
+def _print_times(name: str, wall: float, cpu: float, seconds: Mapping[str, float]) -> None:
     total = sum(seconds.values())
     shares = ", ".join(f"{phase} {100 * part / total:.1f} %" for phase, part in seconds.items())
-    print(f"  {name:5} {wall:8.1f} s wall {cpu:8.1f} s CPU; {shares}", flush=True)
+    print(f"  {name:8} {wall:8.1f} s wall {cpu:8.1f} s CPU; {shares}", flush=True)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ This is the only package that imports torch. `sweep.evaluate.evaluate` runs an e
 edit is
 
     model = load_model("Qwen/Qwen2-7B")                         # model.loading
-    contexts = contexts_for(model, NATIVE)                      # editors.contexts
-    moments = second_moments(model, texts, layers)              # editors.covariance
+    contexts = sample_contexts(model, NATIVE)                   # editors.contexts
+    moments = second_moments(model, texts, layers)              # editors.moments
     editor = make_editor("memit", "qwen2-7b", Setup(NATIVE, contexts, moments))  # editors
     deltas = editor.edit(model, requests)
     with applied(model, deltas):                                # editors.deltas

@@ -62,21 +62,21 @@ def subject(protocol: EditProtocol) -> Any:
 def contexts(protocol: EditProtocol) -> Any:
     from helpers.small_models import small_model
 
-    from clm_data.eval.editors.contexts import contexts_for
+    from clm_data.eval.editors.contexts import sample_contexts
 
-    made = contexts_for(small_model(), protocol, languages=["zh"], length=4)
+    made = sample_contexts(small_model(), protocol, languages=["zh"], length=4)
     return made.for_fact(protocol, "zh")
 
 
 def kl_prompt(protocol: EditProtocol) -> Any:
     from helpers.small_models import small_model
 
-    from clm_data.eval.editors.contexts import given_contexts
+    from clm_data.eval.editors.contexts import contexts_from
     from clm_data.eval.editors.facts import place_facts
 
-    model, bare = small_model(), given_contexts({"zh": ("{}",), "en": ("{}",)})
+    model, bare = small_model(), contexts_from({"zh": ("{}",), "en": ("{}",)})
     (fact,), _ = place_facts(model, [OTHER], protocol, bare)
-    return model.tokenizer.decode(fact.kl.ids)
+    return model.tokenizer.decode(fact.kl_prompt.ids)
 
 
 def statistics(protocol: EditProtocol) -> Any:
@@ -89,10 +89,10 @@ def edited(method: str, request: EditRequest) -> Callable[[EditProtocol], Any]:
 
         from clm_data.eval.editors import make_editor
         from clm_data.eval.editors.base import Setup
-        from clm_data.eval.editors.contexts import given_contexts
-        from clm_data.eval.editors.covariance import second_moments
+        from clm_data.eval.editors.contexts import contexts_from
+        from clm_data.eval.editors.moments import second_moments
 
-        model, bare = small_model(), given_contexts({"zh": ("{}",), "en": ("{}",)})
+        model, bare = small_model(), contexts_from({"zh": ("{}",), "en": ("{}",)})
         setup = Setup(protocol, bare, second_moments(model, {"all": TEXTS}, (1, 2)))
         deltas = make_editor(method, small_params(method), setup).edit(model, [request])
         return [delta.dense().tolist() for delta in deltas.weights.values()]
@@ -153,23 +153,23 @@ def test_prompt_last_fine_tuning_predicts_all_answer_tokens_at_the_last_prompt_t
 
     from clm_data.eval.editors import make_editor
     from clm_data.eval.editors.base import Setup
-    from clm_data.eval.editors.contexts import given_contexts
+    from clm_data.eval.editors.contexts import contexts_from
     from clm_data.eval.editors.facts import place_facts
 
-    model, bare = small_model(), given_contexts({"en": ("{}",)})
+    model, bare = small_model(), contexts_from({"en": ("{}",)})
     prompt = tuple(model.tokenizer(EN.prompt)["input_ids"])
     for objective in ("answer", "prompt_last"):
         setup = Setup(replace(NATIVE, ft_objective=objective), bare)
         (fact,), _ = place_facts(model, [EN], setup.protocol, setup.contexts)
         ids, answer = make_editor("ft", "tiny", setup)._sentence(fact)  # type: ignore[attr-defined]
-        assert [label for _, label in answer] == list(fact.rows[0].labels)
+        assert [label for _, label in answer] == list(fact.sentences[0].labels)
         assert len(answer) > 1
         if objective == "prompt_last":
             assert ids == prompt
             assert {at for at, _ in answer} == {len(prompt) - 1}
         else:
             assert ids[: len(prompt)] == prompt
-            assert [at for at, _ in answer] == list(fact.rows[0].reads)
+            assert [at for at, _ in answer] == list(fact.sentences[0].reads)
 
 
 def test_an_unknown_protocol_name_suggests_a_known_one() -> None:

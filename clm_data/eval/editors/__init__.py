@@ -1,4 +1,4 @@
-"""The editing methods, by name. Nothing of a method is imported before it is asked for."""
+"""The editing methods by name; a method's module is imported when it is first used."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ METHODS: dict[str, str] = {
     "rome": "rome:Rome",
     "ft": "ft:FineTuning",
 }
-"""Method name to ``module:class`` in this package."""
+"""Method name to `module:class` in this package."""
 
 
 def method_class(method: str) -> Any:
-    """The class of a method; its ``PARAMS`` holds the hyperparameters by model.
+    """The class of a method; its `PARAMS` maps model names to hyperparameters.
 
     Raises:
-        UnknownNameError: There is no such method.
+        UnknownNameError: No method has this name.
     """
     if method not in METHODS:
         raise UnknownNameError("method", method, METHODS)
@@ -35,10 +35,10 @@ def method_class(method: str) -> Any:
 
 
 def params_for(method: str, model: str) -> EditorParams:
-    """The hyperparameters of a method for a model, by the model's name here (``llama-3-8b``).
+    """The hyperparameters of a method for a model, such as `llama-3-8b`.
 
     Raises:
-        UnknownNameError: There is no such method, or no hyperparameters for the model.
+        UnknownNameError: The method is unknown, or has no hyperparameters for the model.
     """
     known: Mapping[str, EditorParams] = method_class(method).PARAMS
     if model not in known:
@@ -47,10 +47,15 @@ def params_for(method: str, model: str) -> EditorParams:
 
 
 def make_editor(method: str, params: str | EditorParams, setup: Setup) -> Editor:
-    """An editor: a method with its hyperparameters (a name or an object) and its surroundings.
+    """Create an editor.
+
+    Args:
+        method: A key of `METHODS`.
+        params: The method's hyperparameters, or the model name to look them up with.
+        setup: Protocol, contexts and second moments.
 
     Raises:
-        UnknownNameError: There is no such method, or no hyperparameters of such a name.
+        UnknownNameError: The method is unknown, or has no hyperparameters for the model.
     """
     chosen = params_for(method, params) if isinstance(params, str) else params
     editor: Editor = method_class(method)(chosen, setup)

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from clm_data.eval.editors.base import Setup
-from clm_data.eval.editors.deltas import Deltas
-from clm_data.eval.editors.multilayer import Method, SpreadParams, spread_edit
-from clm_data.eval.editors.solve import null_space_update
+from clm_data.eval.editors.multilayer import MultilayerEditor, MultilayerParams
+from clm_data.eval.editors.solve import solve_null_space
 from clm_data.eval.editors.values import TINY_VALUES, ValueParams
-from clm_data.eval.model.loaded import LoadedModel
-from clm_data.eval.placement import EditRequest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
-class AlphaEditParams(SpreadParams):
+class AlphaEditParams(MultilayerParams):
     """Hyperparameters of AlphaEdit.
 
     Attributes:
-        threshold: Directions of the second moment from this eigenvalue on must not change.
-        ridge: Weight of the update's size (L2).
+        threshold: Eigenvalue of the second moment from which a direction must not change.
+        ridge: Weight of the L2 penalty on the update.
     """
 
     threshold: float = 2e-2
@@ -30,54 +29,45 @@ class AlphaEditParams(SpreadParams):
 
 _LAYERS = (4, 5, 6, 7, 8)
 # EasyEdit, hparams/AlphaEdit/qwen2.5-7b.yaml.
-_QWEN = AlphaEditParams(_LAYERS, ValueParams(25, 0.5, 4.0, 0.0625, 1e-3))
+_QWEN = AlphaEditParams(
+    _LAYERS, ValueParams(steps=25, lr=0.5, clamp=4.0, kl_factor=0.0625, weight_decay=1e-3)
+)
 # EasyEdit, hparams/AlphaEdit/llama3-8b.yaml.
-_LLAMA3 = AlphaEditParams(_LAYERS, ValueParams(25, 0.1, 0.75, 0.0625, 0.5))
-
-METHOD = Method("alphaedit", ("layer",), lambda left: 1 / left, keep_keys=True)
+_LLAMA3 = AlphaEditParams(
+    _LAYERS, ValueParams(steps=25, lr=0.1, clamp=0.75, kl_factor=0.0625, weight_decay=0.5)
+)
+# Our choice: the target values of MEMIT's parity run.
+_SMOLLM2 = AlphaEditParams(
+    _LAYERS, ValueParams(steps=20, lr=0.5, clamp=4.0, kl_factor=0.0625, weight_decay=1e-3)
+)
 
 
 @dataclass(frozen=True)
-class AlphaEdit:
-    """Changes weights only where the second moment says that little else lives.
+class AlphaEdit(MultilayerEditor):
+    """Changes weights only in directions in which the second moment is small.
 
-    ``past.keys`` are the keys of earlier edits, which the new one leaves alone. Whoever undoes
-    edits must pass no ``past`` for them (the reference goes on protecting what no longer exists).
+    The keys in `past.keys` are protected, too. Callers that revert edits must not pass those
+    edits as `past` (the reference keeps protecting keys of reverted edits).
     """
 
     params: AlphaEditParams
-    setup: Setup
 
+    name: ClassVar[str] = "alphaedit"
+    returns_keys: ClassVar[bool] = True
     PARAMS: ClassVar[Mapping[str, AlphaEditParams]] = {
         "llama-3-8b": _LLAMA3,
         "qwen2-7b": _QWEN,
-        # No yaml: the reference has a NameError for Mistral. MEMIT's values for it.
+        # There is no yaml, and the reference raises a NameError for Mistral. MEMIT's values for it.
         "mistral-7b": _QWEN,
-        # No yaml: MEMIT's values for llama-7b.
+        # There is no yaml. MEMIT's values for llama-7b.
         "llama2-chinese-7b": _QWEN,
-        # Chosen here: values of MEMIT's parity run.
-        "smollm2-135m": AlphaEditParams(_LAYERS, ValueParams(20, 0.5, 4.0, 0.0625, 1e-3)),
-        # Chosen here: its dataset is its world, so «little else lives» begins higher.
+        "smollm2-135m": _SMOLLM2,
+        # Our choice: the corpus is all that the model knows, so eigenvalues are larger.
         "tiny": AlphaEditParams((0, 1), TINY_VALUES, threshold=1.0, ridge=10.0),
     }
 
-    def edit(
-        self,
-        model: LoadedModel,
-        requests: Sequence[EditRequest],
-        *,
-        past: Deltas | None = None,
-        targets: Any = None,
-    ) -> Deltas:
-        """See :class:`Editor`; ``targets`` (N, d) stand in for optimised target values."""
-        moments = self.setup.needed_moments("alphaedit")
-        earlier = past.keys if past is not None else {}
-
-        def solver(layer: int, keys: Any) -> Any:
-            kept = moments.strong(layer, self.params.threshold, keys.device)
-            protected = earlier.get(model.layout.weight(layer), keys[:, :0]).to(keys.device)
-            return null_space_update(keys, protected, kept, self.params.ridge)
-
-        return spread_edit(
-            model, requests, self.setup, self.params, METHOD, solver, past=past, targets=targets
-        )
+    def solve(self, layer: int, keys: Tensor, past_keys: Tensor) -> Tensor:
+        """See `MultilayerEditor.solve`."""
+        moments = self.setup.require_moments(self.name)
+        basis = moments.top_eigenvectors(layer, self.params.threshold, keys.device)
+        return solve_null_space(keys, past_keys.to(keys.device), basis, self.params.ridge)

@@ -1,4 +1,4 @@
-"""What every editor takes and gives."""
+"""What all editors have in common: hyperparameters, setup, and the `Editor` protocol."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from clm_data.eval.placement import EditRequest
 from clm_data.eval.protocols import EditProtocol
 
 if TYPE_CHECKING:
-    from clm_data.eval.editors.covariance import Moments
-    from clm_data.eval.editors.value_cache import KeptValues
+    from clm_data.eval.editors.moments import Moments
+    from clm_data.eval.editors.value_cache import TargetValueCache
 
 
 class EditorParams(ABC):
@@ -44,61 +44,65 @@ class Setup:
     """What an editor needs besides its hyperparameters.
 
     Attributes:
-        protocol: The choices that ``native`` and ``easyedit`` differ in.
+        protocol: The settings in which `native` and `easyedit` differ.
         contexts: Texts put before the prompts.
-        moments: Second moments of the layers; None for methods that use none.
-        tokens_per_batch: Bounds memory: tokens (rows times length) that are run at once.
-        kept: Target values in the unedited model; None: they are found anew by each edit.
+        moments: Second moments by layer; None for methods that read none.
+        tokens_per_batch: Maximum tokens (rows times length) per forward pass; bounds memory.
+        value_cache: Target values in the unedited model; None to optimize them in every edit.
     """
 
     protocol: EditProtocol
     contexts: Contexts
     moments: Moments | None = None
     tokens_per_batch: int = 4096
-    kept: KeptValues | None = None
+    value_cache: TargetValueCache | None = None
 
-    def needed_moments(self, method: str) -> Moments:
+    def require_moments(self, method: str) -> Moments:
         """The second moments.
 
         Raises:
-            EditError: There are none.
+            EditError: There are none; the message names the method.
         """
         if self.moments is None:
-            raise EditError(f"{method} needs second moments; make them with second_moments")
+            raise EditError(f"{method} needs second moments; compute them with second_moments")
         return self.moments
 
 
 class Editor(Protocol):
-    """A method with its hyperparameters, ready to edit any number of models."""
+    """An editing method with its hyperparameters; it can edit any number of models."""
 
     def edit(
         self, model: LoadedModel, requests: Sequence[EditRequest], *, past: Deltas | None = None
     ) -> Deltas:
-        """Find the weight changes that edit the facts in; the model is left as it was.
+        """Compute the weight changes that edit some facts; the model itself is left unchanged.
 
         Args:
-            model: Its weights without ``past``.
-            requests: The facts; one that cannot be placed is in ``Deltas.refused``.
-            past: Earlier edits that the new ones come on top of. The result holds the new
-                changes only: ``past.plus(result)`` is both.
+            model: The model, without `past` applied.
+            requests: The facts; those that cannot be placed are listed in `Deltas.refused`.
+            past: Earlier edits, which the new one is computed on top of. The result holds the
+                new changes only; `past.plus(result)` holds both.
 
         Raises:
-            EditError: No fact can be placed, or the computation failed; one line.
+            EditError: No fact can be placed, or the computation failed.
         """
         ...
 
 
 class Stopwatch:
-    """Seconds by phase."""
+    """Accumulates seconds by phase.
+
+    Attributes:
+        seconds: Phase name to seconds.
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Count the time inside towards a phase."""
-        begin = time.perf_counter()
+        """Add the time spent inside to a phase."""
+        start = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""The texts put before a fact while its target value is found."""
+"""Contexts: short texts put before a prompt while its target value and keys are computed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from clm_data.records import LANGUAGES, Language
 
 @dataclass(frozen=True)
 class Contexts:
-    """The contexts of an edit; kept with its results.
+    """The contexts of an edit; saved with its results.
 
     Attributes:
-        templates: By language: the bare ``{}`` first, then texts that end in ``{}``.
-        seed: The seed they were drawn with; None where they were given.
+        templates: Language to templates that end in `{}`, the prompt's place; the first is `{}`
+            alone. Every language has the same number.
+        seed: The seed they were sampled with; None if they were given.
     """
 
     templates: Mapping[Language, tuple[str, ...]]
@@ -28,38 +29,38 @@ class Contexts:
 
     def __post_init__(self) -> None:
         if len({len(texts) for texts in self.templates.values()}) > 1:
-            raise EditError("every language must have equally many contexts")
+            raise EditError("every language must have the same number of contexts")
 
     def for_fact(self, protocol: EditProtocol, lang: Language) -> tuple[str, ...]:
-        """The templates of a fact in one language.
+        """The templates for a fact in `lang`.
 
         Raises:
-            EditError: There are none in the language that the protocol wants.
+            EditError: There are none in the language that the protocol requires.
         """
-        wanted = protocol.context_lang(lang)
-        if wanted not in self.templates:
-            raise EditError(f"no contexts in '{wanted}'; make them with contexts_for")
-        return self.templates[wanted]
+        context_lang = protocol.context_lang(lang)
+        if context_lang not in self.templates:
+            raise EditError(f"no contexts in '{context_lang}'; sample them with sample_contexts")
+        return self.templates[context_lang]
 
     def as_json(self) -> dict[str, Any]:
-        """For result files; :func:`given_contexts` reads ``templates`` back."""
+        """For result files; `contexts_from` reads `templates` back."""
         return {"seed": self.seed, "templates": {k: list(v) for k, v in self.templates.items()}}
 
 
-def given_contexts(templates: Mapping[Language, Iterable[str]]) -> Contexts:
-    """Contexts as given, verbatim.
+def contexts_from(templates: Mapping[Language, Iterable[str]]) -> Contexts:
+    """Contexts from given templates.
 
     Raises:
-        EditError: The first is not the bare ``{}``, or one does not end in ``{}``.
+        EditError: The first template of a language is not `{}`, or one does not end in `{}`.
     """
-    kept = {lang: tuple(texts) for lang, texts in templates.items()}
-    for texts in kept.values():
+    by_language = {lang: tuple(texts) for lang, texts in templates.items()}
+    for texts in by_language.values():
         if not texts or texts[0] != "{}" or not all(text.endswith("{}") for text in texts):
-            raise EditError("contexts must begin with the bare {} and all end in {}")
-    return Contexts(kept)
+            raise EditError("contexts must start with the bare {} and all end in {}")
+    return Contexts(by_language)
 
 
-def contexts_for(
+def sample_contexts(
     loaded: LoadedModel,
     protocol: EditProtocol,
     *,
@@ -67,22 +68,24 @@ def contexts_for(
     seed: int = 42,
     length: int = 10,
 ) -> Contexts:
-    """Let the model begin sentences, in the languages that the protocol wants.
+    """Sample beginnings of sentences from the model, as MEMIT's code does.
 
-    Top-5 sampling from one generator of its own, on the CPU: equal seeds give equal contexts.
+    Top-5 sampling on the CPU with a generator of its own, so equal seeds give equal contexts.
 
     Args:
         loaded: The unedited model.
-        protocol: Says whether Chinese facts get Chinese contexts.
+        protocol: Decides whether Chinese facts get Chinese or English contexts.
         languages: Languages of the facts.
-        seed: Of the sampling.
-        length: Tokens of a context, those of its beginning included.
+        seed: Seed of the generator, which is created anew for each language.
+        length: Tokens per context, including the opening words.
     """
-    wanted = sorted({protocol.context_lang(lang) for lang in languages})
-    return Contexts({lang: ("{}", *_sampled(loaded, lang, seed, length)) for lang in wanted}, seed)
+    context_langs = sorted({protocol.context_lang(lang) for lang in languages})
+    return Contexts(
+        {lang: ("{}", *_sample(loaded, lang, seed, length)) for lang in context_langs}, seed
+    )
 
 
-def _sampled(loaded: LoadedModel, lang: Language, seed: int, length: int) -> list[str]:
+def _sample(loaded: LoadedModel, lang: Language, seed: int, length: int) -> list[str]:
     import torch
 
     tokenizer = loaded.tokenizer
@@ -97,12 +100,12 @@ def _sampled(loaded: LoadedModel, lang: Language, seed: int, length: int) -> lis
                 top = logits[index, len(row) - 1].float().cpu().topk(min(5, logits.shape[-1]))
                 drawn = torch.multinomial(top.values.softmax(0), 1, generator=generator)
                 row.append(int(top.indices[drawn]))
-    said = [tokenizer.decode(row, skip_special_tokens=True) for row in rows]
-    return [_clean(text) + LANGUAGE_INFO[lang].full_stop + "{}" for text in said]
+    texts = [tokenizer.decode(row, skip_special_tokens=True) for row in rows]
+    return [_clean(text) + LANGUAGE_INFO[lang].full_stop + "{}" for text in texts]
 
 
 def _clean(text: str) -> str:
-    """One line without braces and without the remains of a character cut in two."""
+    """One line, without braces and the remains of characters that sampling cut off."""
     for mark in "{}\n\r\ufffd":
         text = text.replace(mark, " ")
     return " ".join(text.split())

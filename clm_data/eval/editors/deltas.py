@@ -1,4 +1,4 @@
-"""Weight changes: low-rank factors of one matrix, all matrices of an edit, and applying them."""
+"""Weight changes: the low-rank change of one weight, the changes of an edit, applying them."""
 
 from __future__ import annotations
 
@@ -7,75 +7,121 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from clm_data.errors import InputFileError
 from clm_data.eval.errors import EditError
 from clm_data.eval.model.hooks import restored
-from clm_data.eval.model.loaded import LoadedModel
+from clm_data.eval.model.loaded import LoadedModel, at_least_float32
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from torch.nn import Parameter
 
 
-@dataclass(frozen=True)
-class Delta:
-    """The change of one weight, in orientation (out, in): ``left @ right``, or ``left`` alone.
+@dataclass(frozen=True, eq=False)
+class WeightDelta:
+    """The change of one weight W (d x m), as `left @ right` or as one dense matrix.
+
+    Shapes are those of `torch.nn.Linear`, (out, in), also for models that store W transposed. An
+    edit of N facts has rank N or less: column i of `left` and row i of `right` belong to fact i.
+    The statistics of `clm_data.eval.analysis.geometry` use a numpy type of their own; see
+    `docs/decisions/009-low-rank-types.md`.
 
     Attributes:
-        left: (d, N), or (d, m) where ``right`` is None.
-        right: (N, m).
+        left: (d, N), or the dense change (d, m) if `right` is None.
+        right: (N, m), or None.
     """
 
-    left: Any
-    right: Any = None
+    left: Tensor
+    right: Tensor | None = None
 
-    def dense(self, device: Any = None) -> Any:
-        """The whole matrix (d, m)."""
+    def dense(self, device: torch.device | None = None) -> Tensor:
+        """The change as one matrix (d, m), on `device` or else where `left` is."""
         left = self.left.to(device) if device is not None else self.left
         return left if self.right is None else left @ self.right.to(left.device)
+
+    def __add__(self, other: WeightDelta) -> WeightDelta:
+        """The sum; stays low-rank if both are, with the facts of `other` last."""
+        import torch
+
+        if self.right is None or other.right is None:
+            return WeightDelta(self.dense() + other.dense())
+        return WeightDelta(
+            torch.cat([self.left, other.left], dim=1), torch.cat([self.right, other.right], dim=0)
+        )
+
+    def add_to(self, weight: Parameter, *, transposed: bool) -> None:
+        """Add the change to a weight in place; the sum is computed in float32 or float64.
+
+        Args:
+            weight: (d, m), or (m, d) if `transposed`.
+            transposed: Whether the weight is stored as (in, out); see `ModelLayout`.
+
+        Raises:
+            EditError: The shapes differ.
+        """
+        import torch
+
+        change = self.dense(weight.device)
+        change = change.T if transposed else change
+        if change.shape != weight.shape:
+            raise EditError(
+                f"a change of shape {tuple(change.shape)} does not fit a weight of shape "
+                f"{tuple(weight.shape)}: the deltas belong to another model"
+            )
+        with torch.no_grad():
+            total = at_least_float32(weight)
+            weight.copy_(total + change.to(total))
 
 
 @dataclass(frozen=True)
 class Deltas:
-    """What an edit changes, and what it left undone.
+    """The weight changes of an edit, and which facts it covers.
 
     Attributes:
-        method: The method's name.
-        model: The model's name.
-        weights: By parameter path.
+        method: Name of the method.
+        model: Name of the model.
+        weights: Parameter path to change.
         edited: Ids of the facts that were edited.
-        refused: (id, reason) of those that could not be placed.
-        keys: By parameter path: keys (m, N) of the edited facts in the edited model, which a later
-            AlphaEdit must not disturb; empty for other methods.
-        seconds: By phase; not saved.
-        steps: Optimisation steps taken by fact, where values were optimised; not saved.
+        refused: (id, reason) of the facts that could not be placed.
+        keys: Parameter path to the keys (m, N) of the edited facts, read in the edited model, which
+            later AlphaEdit edits protect; empty for other methods.
+        seconds: Seconds by phase; not saved.
+        steps: Optimization steps by fact, if target values were optimized; not saved.
     """
 
     method: str
     model: str
-    weights: Mapping[str, Delta]
+    weights: Mapping[str, WeightDelta]
     edited: tuple[str, ...] = ()
     refused: tuple[tuple[str, str], ...] = ()
-    keys: Mapping[str, Any] = field(default_factory=dict)
+    keys: Mapping[str, Tensor] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
     steps: tuple[int, ...] = ()
 
     def plus(self, later: Deltas) -> Deltas:
-        """Both edits, one after the other.
+        """This edit followed by a later one; `seconds` and `steps` are dropped.
 
         Raises:
-            EditError: They are of different models.
+            EditError: The edits belong to different models.
         """
         if self.model != later.model:
             raise EditError(f"deltas of {self.model} and {later.model} cannot be added")
         weights = dict(self.weights)
         for path, delta in later.weights.items():
-            weights[path] = _sum(weights[path], delta) if path in weights else delta
+            weights[path] = weights[path] + delta if path in weights else delta
+        keys = dict(self.keys)
+        for path, new in later.keys.items():
+            keys[path] = _append_columns(keys.get(path), new)
         return Deltas(
             self.method,
             self.model,
             weights,
             self.edited + later.edited,
             self.refused + later.refused,
-            {**self.keys, **{p: _beside(self.keys.get(p), k) for p, k in later.keys.items()}},
+            keys,
         )
 
     def save(self, path: Path) -> None:
@@ -87,94 +133,66 @@ class Deltas:
             if delta.right is not None:
                 tensors[f"right:{name}"] = delta.right
         tensors |= {f"keys:{name}": keys for name, keys in self.keys.items()}
-        about = {
+        metadata = {
             "method": self.method,
             "model": self.model,
             "edited": json.dumps(self.edited),
             "refused": json.dumps(self.refused, ensure_ascii=False),
         }
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, about)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata)
 
     @staticmethod
     def load(path: Path) -> Deltas:
-        """Read what :meth:`save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            InputFileError: The file is not one of ours.
+            InputFileError: The file cannot be read, or holds something else.
         """
         from safetensors import SafetensorError, safe_open
 
         try:
             with safe_open(path, "pt") as file:
-                about = file.metadata() or {}
+                metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            left, right, keys = (
+                _with_prefix(tensors, prefix) for prefix in ("left:", "right:", "keys:")
+            )
             return Deltas(
-                about["method"],
-                about["model"],
-                {
-                    name.removeprefix("left:"): Delta(
-                        tensor, tensors.get(f"right:{name.removeprefix('left:')}")
-                    )
-                    for name, tensor in tensors.items()
-                    if name.startswith("left:")
-                },
-                tuple(json.loads(about["edited"])),
-                tuple((one, why) for one, why in json.loads(about["refused"])),
-                {
-                    name.removeprefix("keys:"): tensor
-                    for name, tensor in tensors.items()
-                    if name.startswith("keys:")
-                },
+                metadata["method"],
+                metadata["model"],
+                {name: WeightDelta(tensor, right.get(name)) for name, tensor in left.items()},
+                tuple(json.loads(metadata["edited"])),
+                tuple((one, reason) for one, reason in json.loads(metadata["refused"])),
+                keys,
             )
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise InputFileError(f"{path} holds no saved deltas: {error}") from error
 
 
-def _sum(first: Delta, second: Delta) -> Delta:
-    import torch
-
-    if first.right is None or second.right is None:
-        return Delta(first.dense() + second.dense())
-    return Delta(
-        torch.cat([first.left, second.left], dim=1), torch.cat([first.right, second.right], dim=0)
-    )
+def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
-def _beside(first: Any, second: Any) -> Any:
+def _append_columns(first: Tensor | None, second: Tensor) -> Tensor:
     import torch
 
     return second if first is None else torch.cat([first, second], dim=1)
 
 
-def add_(weight: Any, change: Any, *, transposed: bool) -> None:
-    """Add a change of shape (out, in) to a weight, summed in float32.
-
-    Raises:
-        EditError: The shapes do not fit.
-    """
-    import torch
-
-    change = change.T if transposed else change
-    if tuple(change.shape) != tuple(weight.shape):
-        raise EditError(
-            f"a change of shape {tuple(change.shape)} does not fit a weight of shape "
-            f"{tuple(weight.shape)}: the deltas belong to another model"
-        )
-    with torch.no_grad():
-        total = weight.float() if weight.dtype != torch.float64 else weight
-        weight.copy_(total + change.to(total))
-
-
 @contextmanager
 def applied(loaded: LoadedModel, deltas: Deltas | None) -> Iterator[None]:
-    """The model with deltas added; its weights are as before, bit for bit, afterwards.
+    """Add deltas to a model's weights; on exit the weights are restored, bit for bit.
 
     Raises:
-        LayoutError: The model lacks a weight that the deltas name.
-        EditError: A delta's shape does not fit.
+        LayoutError: The model has no weight of a name in the deltas.
+        EditError: A delta's shape differs from its weight's.
     """
     changes = deltas.weights if deltas is not None else {}
     with restored(loaded, list(changes)) as weights:
         for path, weight in weights.items():
-            add_(weight, changes[path].dense(weight.device), transposed=loaded.layout.transposed)
+            changes[path].add_to(weight, transposed=loaded.layout.transposed)
         yield

@@ -1,4 +1,4 @@
-"""Facts as tokens: placing prompts, answers and contexts."""
+"""Facts as tokens: placing prompts, answers and KL prompts after their contexts."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from clm_data.languages import LANGUAGE_INFO
 
 @dataclass(frozen=True)
 class PlacedFact:
-    """A fact with its sentences as tokens.
+    """A fact with its tokenized sentences.
 
     Attributes:
         request: The fact.
-        rows: Prompt and answer behind each context, the bare one first.
-        kl: The KL prompt with the subject.
-        prompts: The prompt alone behind each context, the bare one first.
+        sentences: Prompt and answer after each context, the bare one first.
+        kl_prompt: A prompt that asks what the subject is (`{} is a`); an edit should not change
+            what the model predicts after the subject in it.
+        prompts: The prompt alone after each context, the bare one first.
     """
 
     request: EditRequest
-    rows: tuple[Placement, ...]
-    kl: Placement
+    sentences: tuple[Placement, ...]
+    kl_prompt: Placement
     prompts: tuple[Placement, ...]
 
 
@@ -38,34 +39,47 @@ def place_facts(
     *,
     joiner: str | None = None,
 ) -> tuple[list[PlacedFact], tuple[tuple[str, str], ...]]:
-    """Place facts; those that cannot be placed come second, as (id, reason).
+    """Tokenize facts.
 
     Args:
         loaded: The model, for its tokenizer.
         requests: The facts.
-        protocol: How prompts, answers and the KL prompt become tokens.
+        protocol: How positions are found, and in which language contexts and KL prompt are.
         contexts: Texts put before the prompts.
-        joiner: Between prompt and answer, in place of the protocol's.
+        joiner: Text between prompt and answer; None for the protocol's.
+
+    Returns:
+        The facts that could be placed, and (id, reason) of the others.
 
     Raises:
-        EditError: None can be placed.
+        EditError: No fact can be placed.
     """
-    kept: list[PlacedFact] = []
+    placed: list[PlacedFact] = []
     refused: list[tuple[str, str]] = []
-    words = loaded.tokenizer
     for request in requests:
-        templates = contexts.for_fact(protocol, request.lang)
-        info = LANGUAGE_INFO[protocol.kl_lang(request.lang)]
-        prompt = info.description_prompt.replace("{}", request.subject)
-        about = EditRequest(request.id, request.lang, prompt, request.subject, request.target)
         try:
-            rows = tuple(place(words, request, protocol, t, joiner=joiner) for t in templates)
-            prompts = tuple(place_prompt(words, request, protocol, t) for t in templates)
-            kl = place_prompt(words, about, protocol)
-            kept.append(PlacedFact(request, rows, kl, prompts))
+            placed.append(_place_fact(loaded, request, protocol, contexts, joiner))
         except PlacementError as error:
             refused.append((request.id, str(error)))
-    if not kept:
-        why = refused[0][1] if refused else "there are none"
-        raise EditError(f"no fact can be edited: {why}")
-    return kept, tuple(refused)
+    if not placed:
+        reason = refused[0][1] if refused else "the list of facts is empty"
+        raise EditError(f"no fact can be edited: {reason}")
+    return placed, tuple(refused)
+
+
+def _place_fact(
+    loaded: LoadedModel,
+    request: EditRequest,
+    protocol: EditProtocol,
+    contexts: Contexts,
+    joiner: str | None,
+) -> PlacedFact:
+    tokenizer = loaded.tokenizer
+    templates = contexts.for_fact(protocol, request.lang)
+    info = LANGUAGE_INFO[protocol.kl_lang(request.lang)]
+    kl_text = info.description_prompt.replace("{}", request.subject)
+    kl_request = EditRequest(request.id, request.lang, kl_text, request.subject, request.target)
+    sentences = tuple(place(tokenizer, request, protocol, t, joiner=joiner) for t in templates)
+    prompts = tuple(place_prompt(tokenizer, request, protocol, t) for t in templates)
+    kl_prompt = place_prompt(tokenizer, kl_request, protocol)
+    return PlacedFact(request, sentences, kl_prompt, prompts)

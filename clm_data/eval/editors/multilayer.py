@@ -1,37 +1,41 @@
-"""The way MEMIT, AlphaEdit and PMET share: read keys, take a share of what is missing, solve.
+"""The algorithm that MEMIT, AlphaEdit and PMET share.
 
-They differ in one solve, in where the target value stands, and in the share a layer takes.
+Meng et al., Mass-Editing Memory in a Transformer, 2023, algorithm 1: optimize target values at the
+last edited layer; then, for each edited layer from the lowest up, read the keys, take a share of
+the residual that is left at the last layer, and solve for the weight's change. The methods differ
+in the solve, in where target values are optimized, and in the share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from clm_data.eval.editors.base import EditorParams, Setup, Stopwatch
-from clm_data.eval.editors.deltas import Delta, Deltas, add_, applied
+from clm_data.eval.editors.deltas import Deltas, WeightDelta, applied
 from clm_data.eval.editors.facts import PlacedFact, place_facts
 from clm_data.eval.editors.keys import LayerwiseForward, fact_prompts, mean_keys
-from clm_data.eval.editors.solve import finite
-from clm_data.eval.editors.values import Site, ValueParams, Values, target_values
+from clm_data.eval.editors.solve import check_finite
+from clm_data.eval.editors.value_optimizer import optimize_target_values
+from clm_data.eval.editors.values import Site, TargetValues, ValueParams
 from clm_data.eval.errors import EditError, edit_errors
 from clm_data.eval.model.hooks import restored
 from clm_data.eval.model.loaded import LoadedModel
-from clm_data.eval.placement import EditRequest
+from clm_data.eval.placement import EditRequest, Placement
 
-Solver = Callable[[int, Any], Any]
-"""(layer, keys (m, N)) to A (m, N): the weight changes by R A^T."""
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
-class SpreadParams(EditorParams):
-    """What methods that spread an edit over layers have in common.
+class MultilayerParams(EditorParams):
+    """Hyperparameters that the multi-layer methods have in common.
 
     Attributes:
-        layers: The edited layers, lowest first; the target value stands at the last.
-        values: How target values are optimised.
+        layers: The edited layers, lowest first; target values are those of the last.
+        values: How target values are optimized.
     """
 
     layers: tuple[int, ...]
@@ -39,16 +43,16 @@ class SpreadParams(EditorParams):
 
     def __post_init__(self) -> None:
         if not self.layers or list(self.layers) != sorted(set(self.layers)):
-            raise EditError(f"layers {list(self.layers)} must be given once each, lowest first")
+            raise EditError(f"layers {list(self.layers)} must be in ascending order, each once")
 
     @property
     def edited_layers(self) -> tuple[int, ...]:
-        """All of ``layers``."""
+        """All of `layers`."""
         return self.layers
 
     @property
     def moment_layers(self) -> tuple[int, ...]:
-        """All of ``layers``."""
+        """All of `layers`."""
         return self.layers
 
     def with_layers(self, layers: tuple[int, ...]) -> Self:
@@ -57,135 +61,184 @@ class SpreadParams(EditorParams):
 
 
 @dataclass(frozen=True)
-class Method:
-    """Where a method differs.
+class MultilayerEditor(ABC):
+    """An editor that distributes the change of N facts over several layers.
 
-    Attributes:
-        name: For messages and results.
-        sites: What is changed while target values are optimised.
-        share: What part of the missing a layer takes, by the number of layers left with it.
-        joiner: Between prompt and answer in place of the protocol's.
-        keep_keys: Read the keys again in the edited model and return them.
+    Class attributes:
+        name: The method's name, in messages and results.
+        sites: What is changed at the subject while target values are optimized; the residual is
+            measured at the first site.
+        returns_keys: Whether to read the keys again in the edited model, for `Deltas.keys`.
     """
 
-    name: str
-    sites: tuple[Site, ...]
-    share: Callable[[int], float]
-    joiner: str | None = None
-    keep_keys: bool = False
+    params: MultilayerParams
+    setup: Setup
 
+    name: ClassVar[str]
+    sites: ClassVar[tuple[Site, ...]] = ("layer",)
+    returns_keys: ClassVar[bool] = False
 
-def spread_edit(
-    loaded: LoadedModel,
-    requests: Sequence[EditRequest],
-    setup: Setup,
-    params: SpreadParams,
-    method: Method,
-    solver: Solver,
-    *,
-    past: Deltas | None,
-    targets: Any = None,
-) -> Deltas:
-    """Edit facts in over several layers.
+    @abstractmethod
+    def solve(self, layer: int, keys: Tensor, past_keys: Tensor) -> Tensor:
+        """Solve for the matrix A of the change R A^T that adds residuals R (d, N) at some keys.
 
-    ``targets`` (N, d) are used in place of optimised target values; for the rest see
-    :class:`Editor`.
+        Args:
+            layer: The edited layer.
+            keys: K, (m, N).
+            past_keys: Keys of the edits in `past`, (m, Np); Np may be 0.
 
-    Raises:
-        EditError: See :class:`Editor`.
-    """
-    facts, refused = place_facts(
-        loaded, requests, setup.protocol, setup.contexts, joiner=method.joiner
-    )
-    watch = Stopwatch()
-    for layer in params.layers:
-        loaded.mlp_out(layer)
-    with edit_errors(f"{method.name} on {loaded.name}"), applied(loaded, past):
-        values = Values(targets, ())
-        if targets is None:
-            with watch.phase("values"):
-                values = _values(loaded, facts, setup, params, method, past)
-        finite(values.targets, "target values")
-        weights, keys = _update(loaded, facts, setup, params, method, solver, values.targets, watch)
-    return Deltas(
-        method.name,
-        loaded.name,
-        weights,
-        tuple(fact.request.id for fact in facts),
-        refused,
-        keys,
-        watch.seconds,
-        values.steps,
-    )
+        Returns:
+            A, (m, N), float64.
+        """
 
+    def share(self, layers_left: int) -> float:
+        """The share of the residual that a layer takes.
 
-def _values(
-    loaded: LoadedModel,
-    facts: Sequence[PlacedFact],
-    setup: Setup,
-    params: SpreadParams,
-    method: Method,
-    past: Deltas | None,
-) -> Values:
-    layer = params.layers[-1]
+        Args:
+            layers_left: Number of edited layers from this one up.
+        """
+        return 1 / layers_left
 
-    def find(some: Sequence[PlacedFact]) -> Values:
-        return target_values(
-            loaded,
-            some,
-            layer,
-            params.values,
-            sites=method.sites,
-            tokens_per_batch=setup.tokens_per_batch,
+    def joiner(self) -> str | None:
+        """Text between prompt and answer; None for the protocol's."""
+        return None
+
+    def edit(
+        self, model: LoadedModel, requests: Sequence[EditRequest], *, past: Deltas | None = None
+    ) -> Deltas:
+        """See `Editor.edit`."""
+        return self._edit(model, requests, past, None)
+
+    def edit_to_targets(
+        self,
+        model: LoadedModel,
+        requests: Sequence[EditRequest],
+        targets: Tensor,
+        *,
+        past: Deltas | None = None,
+    ) -> Deltas:
+        """Edit facts with given target values, without optimizing any.
+
+        Args:
+            model: See `Editor.edit`.
+            requests: See `Editor.edit`.
+            targets: (N, d), one row for each request that can be placed, in order.
+            past: See `Editor.edit`.
+
+        Raises:
+            EditError: See `Editor.edit`; or the number of targets is wrong.
+        """
+        return self._edit(model, requests, past, targets)
+
+    def _edit(
+        self,
+        model: LoadedModel,
+        requests: Sequence[EditRequest],
+        past: Deltas | None,
+        targets: Tensor | None,
+    ) -> Deltas:
+        self.setup.require_moments(self.name)
+        facts, refused = place_facts(
+            model, requests, self.setup.protocol, self.setup.contexts, joiner=self.joiner()
+        )
+        if targets is not None and len(targets) != len(facts):
+            raise EditError(f"{self.name}: {len(targets)} target values for {len(facts)} facts")
+        watch = Stopwatch()
+        for layer in self.params.layers:
+            model.mlp_out(layer)
+        with edit_errors(f"{self.name} on {model.name}"), applied(model, past):
+            if targets is None:
+                with watch.phase("values"):
+                    values = self._target_values(model, facts, past)
+            else:
+                values = TargetValues(targets, ())
+            check_finite(values.targets, "target values")
+            weights, keys = self._change_weights(model, facts, values.targets, past, watch)
+        return Deltas(
+            self.name,
+            model.name,
+            weights,
+            tuple(fact.request.id for fact in facts),
+            refused,
+            keys,
+            watch.seconds,
+            values.steps,
         )
 
-    if setup.kept is None or past is not None:
-        return find(facts)
-    return setup.kept.values(facts, layer, params.values, method.sites, find)
+    def _target_values(
+        self, model: LoadedModel, facts: Sequence[PlacedFact], past: Deltas | None
+    ) -> TargetValues:
+        """Optimized target values; the cache is for the unedited model only."""
+        layer, params = self.params.layers[-1], self.params.values
 
+        def optimize(some: Sequence[PlacedFact]) -> TargetValues:
+            return optimize_target_values(
+                model,
+                some,
+                layer,
+                params,
+                sites=self.sites,
+                tokens_per_batch=self.setup.tokens_per_batch,
+            )
 
-def _update(
-    loaded: LoadedModel,
-    facts: Sequence[PlacedFact],
-    setup: Setup,
-    params: SpreadParams,
-    method: Method,
-    solver: Solver,
-    targets: Any,
-    watch: Stopwatch,
-) -> tuple[dict[str, Delta], dict[str, Any]]:
-    prompts = fact_prompts(facts)
-    contexts = len(facts[0].prompts)
-    top = params.layers[-1]
-    weights: dict[str, Delta] = {}
-    with ExitStack() as stack:
+        cache = self.setup.value_cache
+        if cache is None or past is not None:
+            return optimize(facts)
+        return cache.get_or_optimize(facts, layer, params, self.sites, optimize)
+
+    def _change_weights(
+        self,
+        model: LoadedModel,
+        facts: Sequence[PlacedFact],
+        targets: Tensor,
+        past: Deltas | None,
+        watch: Stopwatch,
+    ) -> tuple[dict[str, WeightDelta], dict[str, Tensor]]:
+        """The changes, and the keys of the facts in the changed model, by parameter path."""
+        prompts, contexts = fact_prompts(facts), len(facts[0].prompts)
+        top = self.params.layers[-1]
+        past_keys = past.keys if past is not None else {}
+        weights: dict[str, WeightDelta] = {}
         with watch.phase("keys"):
-            walk = LayerwiseForward(loaded, prompts, setup.tokens_per_batch)
-            bare = LayerwiseForward(loaded, prompts[::contexts], setup.tokens_per_batch)
-        paths = [loaded.layout.weight(layer) for layer in params.layers]
-        parameters = stack.enter_context(restored(loaded, paths))
-        for index, layer in enumerate(params.layers):
+            forward = LayerwiseForward(model, prompts, self.setup.tokens_per_batch)
+            bare = LayerwiseForward(model, prompts[::contexts], self.setup.tokens_per_batch)
+        paths = [model.layout.weight(layer) for layer in self.params.layers]
+        with restored(model, paths) as parameters:
+            for index, (layer, path) in enumerate(zip(self.params.layers, paths, strict=True)):
+                with watch.phase("keys"):
+                    forward.advance_to(layer)
+                    bare.advance_to(layer)
+                    keys = mean_keys(forward.projection_inputs(layer), contexts, half_bare=True)
+                    current = self._current_values(bare, top)
+                with watch.phase("solve"):
+                    share = self.share(len(paths) - index)
+                    residual = (targets.to(current) - current) * share
+                    right = self.solve(layer, keys, past_keys.get(path, keys[:, :0])).T
+                    delta = WeightDelta(residual.T.to(right), right)
+                    delta.add_to(parameters[path], transposed=model.layout.transposed)
+                    weights[path] = WeightDelta(_to_storage(delta.left), _to_storage(right))
             with watch.phase("keys"):
-                walk.to(layer)
-                bare.to(layer)
-                keys = mean_keys(walk.inputs(layer), contexts, halves=True)
-                now = bare.outputs(top) if method.sites == ("layer",) else bare.mlp_outputs(top)
-            with watch.phase("solve"):
-                missing = (targets.to(now) - now) * method.share(len(params.layers) - index)
-                right = solver(layer, keys).T
-                delta = Delta(missing.T.to(right), right)
-                path = paths[index]
-                add_(parameters[path], delta.dense(), transposed=loaded.layout.transposed)
-                weights[path] = Delta(_light(delta.left), _light(delta.right))
-        kept: dict[str, Any] = {}
-        if method.keep_keys:
-            with watch.phase("keys"):
-                again = LayerwiseForward(loaded, prompts, setup.tokens_per_batch)
-                for layer, path in zip(params.layers, paths, strict=True):
-                    again.to(layer)
-                    kept[path] = mean_keys(again.inputs(layer), contexts, halves=True).cpu()
-    return weights, kept
+                return weights, self._edited_keys(model, prompts, contexts)
+
+    def _current_values(self, bare: LayerwiseForward, top: int) -> Tensor:
+        """What the target values are compared with, in the bare context, (N, d)."""
+        if self.sites == ("layer",):
+            return bare.layer_outputs(top)
+        return bare.projection_outputs(top)
+
+    def _edited_keys(
+        self, model: LoadedModel, prompts: Sequence[Placement], contexts: int
+    ) -> dict[str, Tensor]:
+        """Keys (m, N) read in the edited model by parameter path; empty unless `returns_keys`."""
+        keys: dict[str, Tensor] = {}
+        if self.returns_keys:
+            forward = LayerwiseForward(model, prompts, self.setup.tokens_per_batch)
+            for layer in self.params.layers:
+                forward.advance_to(layer)
+                inputs = forward.projection_inputs(layer)
+                keys[model.layout.weight(layer)] = mean_keys(inputs, contexts, half_bare=True).cpu()
+        return keys
 
 
-def _light(factor: Any) -> Any:
+def _to_storage(factor: Tensor) -> Tensor:
     return factor.float().cpu().contiguous()

@@ -2,75 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from clm_data.eval.editors.base import Setup
-from clm_data.eval.editors.deltas import Deltas
-from clm_data.eval.editors.memit import MemitParams
-from clm_data.eval.editors.multilayer import Method, spread_edit
-from clm_data.eval.editors.solve import least_squares
-from clm_data.eval.editors.values import ValueParams
-from clm_data.eval.model.loaded import LoadedModel
-from clm_data.eval.placement import EditRequest
+from clm_data.eval.editors.memit import Memit, MemitParams
+from clm_data.eval.editors.values import Site, ValueParams
 
 
 @dataclass(frozen=True)
 class PmetParams(MemitParams):
-    """Hyperparameters of PMET: those of MEMIT."""
+    """Hyperparameters of PMET, the same as MEMIT's."""
 
 
-# EasyEdit, hparams/PMET/llama-7b.yaml; the only one for a 7B model, taken for all of them.
-_SHIPPED = PmetParams(
-    (4, 5, 6, 7, 8), ValueParams(20, 0.5, 1.0, 0.0625, 0.5, nll_factor=1.0, ease_off=True)
+# EasyEdit, hparams/PMET/llama-7b.yaml, the only one for a 7B model; used for all of them.
+_REFERENCE = PmetParams(
+    (4, 5, 6, 7, 8),
+    ValueParams(
+        steps=20,
+        lr=0.5,
+        clamp=1.0,
+        kl_factor=0.0625,
+        weight_decay=0.5,
+        nll_factor=1.0,
+        ease_off=True,
+    ),
 )
-
-METHOD = Method("pmet", ("mlp", "attn"), lambda left: left**-0.5)
 
 
 @dataclass(frozen=True)
-class Pmet:
-    """Optimises the outputs of attention and MLP together and edits the MLP's part in.
+class Pmet(Memit):
+    """MEMIT with target values of the MLP, optimized together with those of the attention.
 
-    A layer's share is one over the root of the layers left.
+    Only the MLP's values are edited in. A layer takes the residual over the square root of the
+    number of layers left.
     """
 
     params: PmetParams
-    setup: Setup
 
+    name: ClassVar[str] = "pmet"
+    sites: ClassVar[tuple[Site, ...]] = ("mlp", "attn")
     PARAMS: ClassVar[Mapping[str, PmetParams]] = {
-        "llama-3-8b": _SHIPPED,
-        "qwen2-7b": _SHIPPED,
-        "mistral-7b": _SHIPPED,
-        "llama2-chinese-7b": _SHIPPED,
-        "smollm2-135m": _SHIPPED,
-        # Chosen here for a model of a few layers.
+        "llama-3-8b": _REFERENCE,
+        "qwen2-7b": _REFERENCE,
+        "mistral-7b": _REFERENCE,
+        "llama2-chinese-7b": _REFERENCE,
+        "smollm2-135m": _REFERENCE,
+        # Our choice for a model of four layers.
         "tiny": replace(
-            _SHIPPED,
+            _REFERENCE,
             layers=(0, 1),
-            values=replace(_SHIPPED.values, steps=40, lr=5.0, clamp=4.0),
+            values=replace(_REFERENCE.values, steps=40, lr=5.0, clamp=4.0),
             moment_weight=300.0,
         ),
     }
 
-    def edit(
-        self,
-        model: LoadedModel,
-        requests: Sequence[EditRequest],
-        *,
-        past: Deltas | None = None,
-        targets: Any = None,
-    ) -> Deltas:
-        """See :class:`Editor`; ``targets`` (N, d) stand in for optimised target values."""
-        moments = self.setup.needed_moments("pmet")
+    def share(self, layers_left: int) -> float:
+        """One over the square root of the number of layers left."""
+        return float(layers_left**-0.5)
 
-        def solver(layer: int, keys: Any) -> Any:
-            factor = moments.factor(layer, keys.device)
-            return least_squares(keys, factor, self.params.moment_weight)
-
-        bare = self.setup.protocol.pmet_joiner == "none"
-        method = replace(METHOD, joiner="" if bare else None)
-        return spread_edit(
-            model, requests, self.setup, self.params, method, solver, past=past, targets=targets
-        )
+    def joiner(self) -> str | None:
+        """None for the protocol's joiner, or no text if `pmet_joiner` is `none`."""
+        return "" if self.setup.protocol.pmet_joiner == "none" else None

@@ -1,38 +1,48 @@
-"""The closed forms. Everything here is float64 linear algebra on plain matrices.
+"""The closed-form updates, in float64 linear algebra on plain matrices.
 
-Notation: K (m, N) keys, C (m, m) second moment, R (d, N) residuals; the change of the weight is
-R A^T, and a solver gives A (m, N).
+Notation: K (m, N) keys, C (m, m) second moment, R (d, N) residuals. A weight changes by R A^T, and
+the solvers return A (m, N).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from clm_data.eval.errors import EditError
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def finite(value: Any, what: str) -> Any:
-    """The value itself.
+
+def check_finite(value: Tensor, what: str) -> Tensor:
+    """Return the value.
 
     Raises:
-        EditError: It holds NaN or infinity.
+        EditError: It contains NaN or infinity.
     """
     import torch
 
     if not bool(torch.isfinite(value).all()):
-        raise EditError(f"{what} came out as NaN or infinite")
+        raise EditError(f"{what} contains NaN or infinity")
     return value
 
 
-def least_squares(keys: Any, factor: Any, weight: float) -> Any:
-    """A = (weight C + K K^T)^-1 K, by Woodbury's identity: only an N x N system is solved.
+def solve_least_squares(keys: Tensor, factor: Tensor, weight: float) -> Tensor:
+    """A = (weight C + K K^T)^-1 K.
 
-    MEMIT, equation 14, and PMET, equation 11, whose changes are both R A^T.
+    The update of MEMIT (Meng et al., 2023, equation 14) and PMET (Li et al., 2024, equation 11).
+    By the Woodbury identity, only an N x N system is solved.
 
     Args:
         keys: K, (m, N).
-        factor: Lower Cholesky factor of C, (m, m).
-        weight: The weight of C.
+        factor: Lower Cholesky factor of C, (m, m), float64.
+        weight: Weight of C, lambda in the paper.
+
+    Returns:
+        A, (m, N), float64.
+
+    Raises:
+        EditError: The result contains NaN or infinity.
     """
     import torch
 
@@ -40,44 +50,58 @@ def least_squares(keys: Any, factor: Any, weight: float) -> Any:
     inner = torch.cholesky_solve(keys, factor) / weight
     system = keys.T @ inner
     system.diagonal().add_(1.0)
-    return finite(torch.linalg.solve(system, inner.T).T, "the solve")
+    return check_finite(torch.linalg.solve(system, inner.T).T, "the least-squares update")
 
 
-def null_space_update(keys: Any, protected: Any, kept: Any, ridge: float) -> Any:
-    """A = (P (K K^T + Kp Kp^T) + ridge I)^-1 P K with the projection P = I - U U^T.
+def solve_null_space(keys: Tensor, past_keys: Tensor, basis: Tensor, ridge: float) -> Tensor:
+    """A = (P (K K^T + Kp Kp^T) + ridge I)^-1 P K, with the projection P = I - U U^T.
 
-    AlphaEdit (Fang et al., 2025), equation 14. Since A lies in P's range, only a system of the size
-    of all keys is solved: A = P G (G^T P G + ridge I)^-1, its first N columns, with G = [K Kp].
+    The update of AlphaEdit (Fang et al., 2025, equation 14). A lies in the range of P, so only a
+    system with one row per key is solved: with G = [K Kp], A is the first N columns of
+    P G (G^T P G + ridge I)^-1.
 
     Args:
         keys: K, (m, N).
-        protected: Kp, (m, Np), keys of earlier edits.
-        kept: U, (m, r), orthonormal directions that must not change.
-        ridge: Weight of the update's size.
+        past_keys: Kp, (m, Np), keys of earlier edits.
+        basis: U, (m, r), orthonormal; the directions that must not change. float64.
+        ridge: Weight of the L2 penalty on the update.
+
+    Returns:
+        A, (m, N), float64.
+
+    Raises:
+        EditError: The result contains NaN or infinity.
     """
     import torch
 
     count = keys.shape[1]
-    both = torch.cat([keys.to(kept), protected.to(kept)], dim=1)
-    inside = both - kept @ (kept.T @ both)
-    system = inside.T @ inside
+    both = torch.cat([keys.to(basis), past_keys.to(basis)], dim=1)
+    projected = both - basis @ (basis.T @ both)
+    system = projected.T @ projected
     system.diagonal().add_(ridge)
-    picked = torch.eye(len(system), count, dtype=system.dtype, device=system.device)
-    return finite(inside @ torch.linalg.solve(system, picked), "the solve")
+    columns = torch.eye(len(system), count, dtype=system.dtype, device=system.device)
+    return check_finite(projected @ torch.linalg.solve(system, columns), "the null-space update")
 
 
-def cholesky(moment: Any) -> tuple[Any, float]:
-    """Lower Cholesky factor of a second moment, float64, and the ridge it needed.
+def cholesky(moment: Tensor) -> tuple[Tensor, float]:
+    """Cholesky factor of a second moment, with a ridge if it needs one.
 
-    A moment from few tokens, or rounded to float32, may not be positive definite. Then the
-    smallest of 1e-10, 1e-9 ... 1e-3 times its mean diagonal that makes it so is added.
+    A moment of few tokens, or one rounded to float32, may not be positive definite. Then the
+    smallest of 1e-10, 1e-9 ... 1e-3 times its mean diagonal that makes it so is added to the
+    diagonal.
+
+    Args:
+        moment: C, (m, m).
+
+    Returns:
+        The lower factor, (m, m), float64, and the ridge that was added.
 
     Raises:
-        EditError: It holds NaN, or no such ridge helps.
+        EditError: The moment contains NaN, or no such ridge suffices.
     """
     import torch
 
-    moment = finite(moment, "a second moment").to(torch.float64)
+    moment = check_finite(moment, "a second moment").to(torch.float64)
     mean = float(moment.diagonal().mean())
     for ridge in (0.0, *(mean * 10.0**power for power in range(-10, -2))):
         system = moment.clone()
@@ -88,9 +112,16 @@ def cholesky(moment: Any) -> tuple[Any, float]:
     raise EditError("a second moment is not positive definite; compute it from more text")
 
 
-def top_eigenvectors(moment: Any, threshold: float) -> Any:
-    """Eigenvectors (m, r) of a second moment whose eigenvalue is at least ``threshold``."""
+def top_eigenvectors(moment: Tensor, threshold: float) -> Tensor:
+    """Eigenvectors of a second moment (m, m) whose eigenvalue is at least `threshold`.
+
+    Returns:
+        (m, r), orthonormal columns, float64.
+
+    Raises:
+        EditError: The moment contains NaN or infinity.
+    """
     import torch
 
-    values, vectors = torch.linalg.eigh(finite(moment, "a second moment").to(torch.float64))
+    values, vectors = torch.linalg.eigh(check_finite(moment, "a second moment").to(torch.float64))
     return vectors[:, values >= threshold]

@@ -1,9 +1,9 @@
-"""Target values kept from cell to cell: those of a fact in the unedited model are found once.
+"""A cache of target values, so that a sweep optimizes each fact in the unedited model only once.
 
-MEMIT and AlphaEdit look for the same values; a mixed edit needs those of both languages; batches of
-10 facts are parts of batches of 50. Which facts are optimised together changes a value by rounding
-alone, so what was found is kept on disk, too: a sweep that is stopped and started again goes on
-with the numbers that an undisturbed run has.
+MEMIT and AlphaEdit optimize the same values, a mixed edit needs those of both languages, and
+batches of 10 facts are parts of batches of 50. Facts that are optimized together affect each
+other's values by rounding only; values are saved, so that an interrupted sweep resumes with the
+numbers of an uninterrupted one. See `docs/decisions/008-target-values-are-kept.md`.
 """
 
 from __future__ import annotations
@@ -12,96 +12,99 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clm_data.errors import InputFileError
 from clm_data.eval.editors.facts import PlacedFact
-from clm_data.eval.editors.solve import finite
-from clm_data.eval.editors.values import Site, ValueParams, Values
+from clm_data.eval.editors.solve import check_finite
+from clm_data.eval.editors.values import Site, TargetValues, ValueParams
 from clm_data.eval.placement import Placement
 from clm_data.files import atomic_file
 from clm_data.records import digest
 
-Find = Callable[[list[PlacedFact]], Values]
-"""Optimises the values of some facts."""
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Optimize = Callable[[list[PlacedFact]], TargetValues]
+"""Optimizes the target values of some facts."""
 
 
-class KeptValues:
-    """Target values of one unedited model.
+class TargetValueCache:
+    """Target values in one unedited model.
 
     Args:
-        model: Whatever tells the model and its weights' type from others.
-        folder: Where values are read from and written to, a file for each group of facts that were
-            optimised together; None: they are kept in memory alone.
+        model: Identifies the model, its weights and their dtype; anything that JSON can hold.
+        folder: Where values are read from and written to, one file per group of facts that were
+            optimized together; None to cache in memory only.
 
     Raises:
-        InputFileError: A file there cannot be read.
+        InputFileError: A file in the folder cannot be read.
     """
 
     def __init__(self, model: Any, folder: Path | None = None) -> None:
         self._model, self._folder = model, folder
-        self._known: dict[str, tuple[Any, int]] = {}
+        self._known: dict[str, tuple[Tensor, int]] = {}
         if folder is not None:
             for file in sorted(folder.glob("*.safetensors")):
                 self._known |= _read(file)
 
-    def values(
+    def get_or_optimize(
         self,
         facts: Sequence[PlacedFact],
         layer: int,
         params: ValueParams,
         sites: tuple[Site, ...],
-        find: Find,
-    ) -> Values:
-        """The target values of facts; ``find`` is asked for those that are not known yet.
+        optimize: Optimize,
+    ) -> TargetValues:
+        """Return the target values of facts, optimizing those that are not cached yet.
 
         Args:
-            facts: As placed; their tokens and not their ids tell them apart.
-            layer: Where the values stand.
-            params: How they are optimised.
+            facts: The facts. The cache key is their tokens, not their ids.
+            layer: The optimized layer.
+            params: Hyperparameters of the optimization.
             sites: What is changed at the subject.
-            find: Called once at most, with the unknown facts in their order, each once.
+            optimize: Called at most once, with the missing facts in their order, each once.
 
         Raises:
-            EditError: What was found is not finite; nothing is kept then.
-            InputFileError: The folder cannot be written.
+            EditError: A value contains NaN or infinity; nothing is cached then.
+            InputFileError: The folder cannot be written to.
         """
         import torch
 
-        about = [self._model, layer, asdict(params), sites]
-        keys = [digest([*about, _tokens(fact)]) for fact in facts]
-        new = {key: fact for key, fact in zip(keys, facts, strict=True) if key not in self._known}
-        if new:
-            found = find(list(new.values()))
-            finite(found.targets, "target values")
-            self._add(dict(zip(new, zip(found.targets, found.steps, strict=True), strict=True)))
-        known = [self._known[key] for key in keys]
-        return Values(torch.stack([one for one, _ in known]), tuple(steps for _, steps in known))
+        shared = [self._model, layer, asdict(params), sites]
+        keys = [digest([*shared, _tokens(fact)]) for fact in facts]
+        missing = {k: fact for k, fact in zip(keys, facts, strict=True) if k not in self._known}
+        if missing:
+            new = optimize(list(missing.values()))
+            check_finite(new.targets, "target values")
+            self._add(dict(zip(missing, zip(new.targets, new.steps, strict=True), strict=True)))
+        targets, steps = zip(*(self._known[key] for key in keys), strict=True)
+        return TargetValues(torch.stack(targets), tuple(steps))
 
-    def _add(self, found: dict[str, tuple[Any, int]]) -> None:
+    def _add(self, new: dict[str, tuple[Tensor, int]]) -> None:
         if self._folder is not None:
             import torch
             from safetensors.torch import save_file
 
             self._folder.mkdir(parents=True, exist_ok=True)
-            out = self._folder / f"{digest(list(found))[:24]}.safetensors"
-            targets = torch.stack([target for target, _ in found.values()])
-            steps = {key: steps for key, (_, steps) in found.items()}
-            with atomic_file(out, overwrite=True) as aside:
-                save_file({"targets": targets}, aside, {"steps": json.dumps(steps)})
-        self._known |= found
+            out = self._folder / f"{digest(list(new))[:24]}.safetensors"
+            targets = torch.stack([target for target, _ in new.values()])
+            steps = {key: steps for key, (_, steps) in new.items()}
+            with atomic_file(out, overwrite=True) as draft:
+                save_file({"targets": targets}, draft, {"steps": json.dumps(steps)})
+        self._known |= new
 
 
 def _tokens(fact: PlacedFact) -> list[Any]:
-    """All of a fact that its target value depends on."""
-    return [*map(_placed, fact.rows), fact.kl.up_to_subject]
+    """Everything about a fact that its target value depends on."""
+    return [*map(_placement, fact.sentences), fact.kl_prompt.up_to_subject]
 
 
-def _placed(row: Placement) -> list[Any]:
+def _placement(row: Placement) -> list[Any]:
     return [row.ids, row.subject, row.reads, row.labels]
 
 
-def _read(file: Path) -> dict[str, tuple[Any, int]]:
+def _read(file: Path) -> dict[str, tuple[Tensor, int]]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -111,5 +114,5 @@ def _read(file: Path) -> dict[str, tuple[Any, int]]:
         return dict(zip(steps, zip(targets, steps.values(), strict=True), strict=True))
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise InputFileError(
-            f"{file} holds no target values ({error}); delete it, and they are found again"
+            f"{file} holds no target values ({error}); delete it to optimize them again"
         ) from error

@@ -1,1 +1,1 @@
-"""Models as editors see them: loading, hooks, batching, partial passes, the tiny model."""
+"""Language models as the editors use them: loading, hooks, partial forward passes, a tiny model."""

@@ -1,37 +1,40 @@
-"""Looking into a model and changing it for a while; every change is undone on the way out."""
+"""Context managers that read or change a model for a while; each undoes its change on exit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from clm_data.eval.errors import LayoutError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module, Parameter
+
     from clm_data.eval.model.loaded import LoadedModel
 
 
 @contextmanager
-def swapped(model: Any, parts: Mapping[str, Any]) -> Iterator[None]:
-    """Put other modules in the place of some, by dotted path."""
-    before = {path: model.get_submodule(path) for path in parts}
+def replaced_modules(model: Module, replacements: Mapping[str, Module]) -> Iterator[None]:
+    """Replace submodules, given by dotted path."""
+    originals = {path: model.get_submodule(path) for path in replacements}
     try:
-        for path, part in parts.items():
-            _put(model, path, part)
+        for path, module in replacements.items():
+            _set_submodule(model, path, module)
         yield
     finally:
-        for path, part in before.items():
-            _put(model, path, part)
+        for path, module in originals.items():
+            _set_submodule(model, path, module)
 
 
-def _put(model: Any, path: str, part: Any) -> None:
+def _set_submodule(model: Module, path: str, module: Module) -> None:
     parent, _, name = path.rpartition(".")
-    setattr(model.get_submodule(parent), name, part)
+    setattr(model.get_submodule(parent), name, module)
 
 
 @contextmanager
-def silenced(module: Any) -> Iterator[None]:
+def zeroed_output(module: Module) -> Iterator[None]:
     """Make a module return zeros."""
     import torch
 
@@ -43,57 +46,62 @@ def silenced(module: Any) -> Iterator[None]:
 
 
 class Captured:
-    """What a module took in and gave out when it last ran, without gradient."""
+    """Input and output of a module's last forward pass, detached; unset before the first."""
 
-    def __init__(self) -> None:
-        self.input: Any = None
-        self.output: Any = None
+    input: Tensor
+    output: Tensor
 
 
 @contextmanager
-def captured(module: Any) -> Iterator[Captured]:
-    """Keep a module's input and output."""
-    seen = Captured()
+def captured(module: Module) -> Iterator[Captured]:
+    """Record a module's first positional input and its output at each forward pass."""
+    record = Captured()
 
-    def keep(_module: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        seen.input, seen.output = inputs[0].detach(), output.detach()
+    def hook(_module: Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        record.input, record.output = inputs[0].detach(), output.detach()
 
-    handle = module.register_forward_hook(keep)
+    handle = module.register_forward_hook(hook)
     try:
-        yield seen
+        yield record
     finally:
         handle.remove()
 
 
 @contextmanager
-def shifted(module: Any, places: Any, shift: Any) -> Iterator[None]:
-    """Add ``shift`` (n, d) to a module's output (..., d) at n flat places."""
+def shifted_output(module: Module, places: Tensor, shift: Tensor) -> Iterator[None]:
+    """Add `shift` (n, d) to a module's output (..., d) at n flat places; see `add_at`."""
 
-    def change(_module: Any, _inputs: tuple[Any, ...], output: Any) -> Any:
+    def hook(_module: Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         return add_at(output, places, shift)
 
-    handle = module.register_forward_hook(change)
+    handle = module.register_forward_hook(hook)
     try:
         yield
     finally:
         handle.remove()
 
 
-def add_at(states: Any, places: Any, shift: Any) -> Any:
-    """States (..., d) with ``shift`` (n, d) added at n flat places; gradients go through."""
+def add_at(states: Tensor, places: Tensor, shift: Tensor) -> Tensor:
+    """Hidden states with a shift added at some places; differentiable in both.
+
+    Args:
+        states: (..., d).
+        places: (n,) indices into the flattened leading dimensions of `states`.
+        shift: (n, d).
+    """
     flat = states.flatten(0, -2)
     return flat.index_add(0, places.to(flat.device), shift.to(flat)).view_as(states)
 
 
 @contextmanager
-def restored(loaded: LoadedModel, paths: list[str]) -> Iterator[dict[str, Any]]:
-    """Weights that may be changed inside and are as before, bit for bit, afterwards.
+def restored(loaded: LoadedModel, paths: Sequence[str]) -> Iterator[dict[str, Parameter]]:
+    """Copy some weights and put the copies back on exit, bit for bit.
 
     Yields:
-        The parameters by path.
+        The parameters by path; they may be changed in place.
 
     Raises:
-        LayoutError: The model has no parameter of such a path.
+        LayoutError: The model has no parameter with such a path.
     """
     import torch
 

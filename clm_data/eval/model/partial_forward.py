@@ -1,11 +1,12 @@
-"""Running part of a model: some layers, from stored hidden states, some tokens.
+"""Forward passes through some layers and some tokens only.
 
-An edit changes a hidden state at the subject's last token. Under causal attention no earlier token
-and no lower layer sees that change, so both are computed once (:func:`make_tail`) and each
-optimisation step runs only the layers above and the tokens from there on (:meth:`Packed.run`).
+An edit changes a hidden state at the subject's last token. With causal attention, no earlier token
+and no lower layer depends on that change, so both are computed once (`precompute_prefixes`), and
+each optimization step runs only the layers above and the tokens from there on
+(`PackedSuffixes.run`).
 
-The base model's own forward does the work, with its layer list cut and its final norm taken out,
-so that no architecture is written again here.
+The base model's own `forward` does the work, with its list of layers sliced and its final norm
+replaced by the identity, so no architecture is reimplemented here.
 """
 
 from __future__ import annotations
@@ -13,54 +14,68 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clm_data.eval.errors import LayoutError
-from clm_data.eval.model.hooks import silenced, swapped
+from clm_data.eval.model.hooks import replaced_modules, zeroed_output
 from clm_data.eval.model.loaded import LoadedModel
-from clm_data.eval.model.prefix_tree import Forest, Layout, alike, distinct
+from clm_data.eval.model.prefix_tree import (
+    NodeLayout,
+    PrefixTree,
+    distinct_nodes,
+    group_by_prefix,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
-class KeysAndValues:
-    """The keys and values of earlier tokens by layer, as attention asks a cache for them.
+class KVCache:
+    """Keys and values by layer, with the interface that attention layers expect of a cache.
 
     Args:
-        stored: By layer: keys and values, (rows, heads, tokens, head size) each.
-        recording: Keep what the layers bring instead of putting the stored before it.
+        layers: Keys and values by layer index, (rows, heads, tokens, head size) each.
+        recording: Store the keys and values of this pass, instead of prepending stored ones.
     """
 
     is_compileable = False
 
-    def __init__(self, stored: dict[int, tuple[Any, Any]], *, recording: bool = False) -> None:
-        self.stored = stored
+    def __init__(
+        self, layers: dict[int, tuple[Tensor, Tensor]], *, recording: bool = False
+    ) -> None:
+        self.layers = layers
         self.recording = recording
 
-    def update(self, keys: Any, values: Any, layer_idx: int, *_: Any, **__: Any) -> tuple[Any, Any]:
-        """Called by each attention layer."""
+    def update(
+        self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Called by each attention layer; returns the keys and values to attend to."""
         import torch
 
         if self.recording:
-            self.stored[layer_idx] = (keys, values)
+            self.layers[layer_idx] = (keys, values)
             return keys, values
-        if layer_idx not in self.stored:
+        if layer_idx not in self.layers:
             return keys, values
-        before_k, before_v = self.stored[layer_idx]
-        return torch.cat([before_k, keys], dim=2), torch.cat([before_v, values], dim=2)
+        cached_keys, cached_values = self.layers[layer_idx]
+        return torch.cat([cached_keys, keys], dim=2), torch.cat([cached_values, values], dim=2)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Number of stored tokens."""
-        return int(self.stored[layer_idx][0].shape[2]) if layer_idx in self.stored else 0
+        """Number of cached tokens."""
+        return int(self.layers[layer_idx][0].shape[2]) if layer_idx in self.layers else 0
 
 
-def causal_mask(length: int, like: Any) -> Any:
-    """Additive mask (1, 1, length, length) in the dtype of ``like``."""
+def _causal_mask(length: int, like: Tensor) -> Tensor:
+    """Additive mask (1, 1, length, length), with the dtype and device of `like`."""
     import torch
 
     later = torch.ones(length, length, dtype=torch.bool, device=like.device).triu(1)
-    return _additive(~later[None, None], like)
+    return _additive_mask(~later[None, None], like)
 
 
-def _additive(allowed: Any, like: Any) -> Any:
+def _additive_mask(allowed: Tensor, like: Tensor) -> Tensor:
+    """0 where attention is allowed, the most negative number of the dtype elsewhere."""
     import torch
 
     mask = torch.zeros(allowed.shape, dtype=like.dtype, device=allowed.device)
@@ -69,28 +84,28 @@ def _additive(allowed: Any, like: Any) -> Any:
 
 def run_layers(
     loaded: LoadedModel,
-    inputs: Any,
+    inputs: Tensor,
     start: int,
     stop: int,
     *,
-    mask: Any = None,
-    positions: Any = None,
-    cache: KeysAndValues | None = None,
-) -> Any:
-    """Run layers ``start`` to ``stop - 1``.
+    mask: Tensor | None = None,
+    positions: Tensor | None = None,
+    cache: KVCache | None = None,
+) -> Tensor:
+    """Run layers `start` to `stop - 1`.
 
     Args:
         loaded: The model.
-        inputs: Token ids (rows, tokens) where ``start`` is 0, else the hidden states (rows, tokens,
-            d) that enter layer ``start``.
+        inputs: Token ids (rows, tokens) if `start` is 0, otherwise the hidden states (rows,
+            tokens, d) that enter layer `start`.
         start: First layer.
         stop: One after the last layer.
-        mask: Additive, (rows or 1, 1, tokens, stored + tokens); causal where it is None.
-        positions: Position of each token (rows or 1, tokens); from 0 where it is None.
-        cache: Earlier tokens, or a recorder.
+        mask: Additive attention mask, (rows or 1, 1, tokens, cached + tokens); None for causal.
+        positions: Position of each token, (rows or 1, tokens); None to count from 0.
+        cache: Keys and values of earlier tokens, or a recording cache.
 
     Returns:
-        The hidden states (rows, tokens, d) that leave layer ``stop - 1``, before any final norm.
+        The hidden states (rows, tokens, d) that leave layer `stop - 1`, before the final norm.
     """
     import torch
 
@@ -101,14 +116,13 @@ def run_layers(
     length = inputs.shape[1]
     if positions is None:
         positions = torch.arange(length, device=inputs.device)[None]
-    like = inputs if inputs.is_floating_point() else model.get_input_embeddings().weight
     if mask is None:
-        mask = causal_mask(length, like[:0].to(inputs.device))
-    cut = {layout.layers: layers[start:stop], layout.norm: torch.nn.Identity()}
+        mask = _causal_mask(length, _like(loaded, inputs)[:0].to(inputs.device))
+    sliced = {layout.layers: layers[start:stop], layout.norm: torch.nn.Identity()}
     with ExitStack() as stack:
-        stack.enter_context(swapped(model, cut))
+        stack.enter_context(replaced_modules(model, sliced))
         if start > 0 and layout.positions is not None:
-            stack.enter_context(silenced(model.get_submodule(layout.positions)))
+            stack.enter_context(zeroed_output(model.get_submodule(layout.positions)))
         out = model.base_model(
             **{"input_ids" if start == 0 else "inputs_embeds": inputs},
             attention_mask=mask,
@@ -119,134 +133,143 @@ def run_layers(
     return out.last_hidden_state
 
 
-def run_laid(
+def _like(loaded: LoadedModel, inputs: Tensor) -> Tensor:
+    """A tensor with the dtype of the hidden states."""
+    return inputs if inputs.is_floating_point() else loaded.model.get_input_embeddings().weight
+
+
+def run_layout(
     loaded: LoadedModel,
-    inputs: Any,
-    layout: Layout,
+    inputs: Tensor,
+    layout: NodeLayout,
     start: int,
     stop: int,
-    cache: KeysAndValues | None = None,
-) -> Any:
-    """As :func:`run_layers`, for a layout of nodes."""
-    like = inputs if inputs.is_floating_point() else loaded.model.get_input_embeddings().weight
+    cache: KVCache | None = None,
+) -> Tensor:
+    """Same as `run_layers`, for nodes packed into bins: inputs are (bins, width[, d])."""
+    mask = _additive_mask(layout.allowed, _like(loaded, inputs))
     return run_layers(
-        loaded,
-        inputs,
-        start,
-        stop,
-        mask=_additive(layout.allowed, like),
-        positions=layout.positions,
-        cache=cache,
+        loaded, inputs, start, stop, mask=mask, positions=layout.positions, cache=cache
     )
 
 
 @dataclass(frozen=True)
-class Packed:
-    """Rows of a tail laid end to end in bins, so that next to nothing is padding.
+class PackedSuffixes:
+    """Suffixes of rows laid end to end in bins, with hardly any padding.
 
-    A token sees the tokens of its own row only. Places are flat indices into (bins x tokens).
+    A token attends only to tokens of its own row. Places are flat indices into (bins x width).
 
     Attributes:
-        tail: Where the rows come from.
-        hidden: What enters the first layer, (bins, tokens, d).
-        offsets: Place of each row's token 0, its pivot, in the order of ``rows``.
-        mask: (bins, 1, tokens, stored + tokens), additive.
-        positions: (bins, tokens).
-        stored: Keys and values of the tokens before the pivots, by layer.
+        suffixes: Where the rows come from.
+        hidden: What enters the first layer, (bins, width, d).
+        pivots: (rows,) place of each row's pivot, its first token here.
+        mask: Additive attention mask, (bins, 1, width, cached + width).
+        positions: (bins, width).
+        cached: Keys and values of the tokens before the pivots by layer, (bins, heads, cached,
+            head size) each.
     """
 
-    tail: Tail
-    hidden: Any
-    offsets: Any
-    mask: Any
-    positions: Any
-    stored: dict[int, tuple[Any, Any]]
+    suffixes: Suffixes
+    hidden: Tensor
+    pivots: Tensor
+    mask: Tensor
+    positions: Tensor
+    cached: dict[int, tuple[Tensor, Tensor]]
 
-    def run(self, hidden: Any) -> Any:
-        """Hidden states (bins x tokens, d) before the final norm, for changed inputs."""
+    def run(self, hidden: Tensor) -> Tensor:
+        """Run the upper layers on changed inputs.
+
+        Args:
+            hidden: (bins, width, d), as `self.hidden`.
+
+        Returns:
+            Hidden states (bins x width, d) before the final norm.
+        """
         out = run_layers(
-            self.tail.loaded,
+            self.suffixes.loaded,
             hidden,
-            self.tail.start,
-            self.tail.loaded.depth,
+            self.suffixes.start,
+            self.suffixes.loaded.depth,
             mask=self.mask,
             positions=self.positions,
-            cache=KeysAndValues(self.stored),
+            cache=KVCache(self.cached),
         )
         return out.flatten(0, 1)
 
 
 @dataclass(frozen=True)
-class Tail:
-    """Rows from their pivots on, ready to be run through the upper layers again and again.
+class Suffixes:
+    """Rows from their pivots on, with everything before the pivots computed already.
 
     Attributes:
         loaded: The model.
         start: The first layer to run.
-        forest: The rows' tokens; those before the pivots may be several rows' at once.
-        hidden: What enters that layer, (nodes + 1, d).
-        lengths: By row: tokens from the pivot on.
-        pivots: By row: tokens before the pivot.
-        places: By node: where it stands in ``stored``.
-        stored: Keys and values of the tokens before the pivots, (places, heads, head size), by
-            layer.
+        tree: The rows' tokens; rows may share nodes before their pivots.
+        hidden: What enters layer `start`, (nodes + 1, d).
+        lengths: Number of tokens from the pivot on, by row.
+        pivots: Index of the pivot, by row.
+        places: (nodes + 1,) index of each node in `cached`.
+        cached: Keys and values of the tokens before the pivots by layer, (places, heads, head
+            size) each.
     """
 
     loaded: LoadedModel
     start: int
-    forest: Forest
-    hidden: Any
+    tree: PrefixTree
+    hidden: Tensor
     lengths: tuple[int, ...]
     pivots: tuple[int, ...]
-    places: Any
-    stored: dict[int, tuple[Any, Any]]
+    places: Tensor
+    cached: dict[int, tuple[Tensor, Tensor]]
 
-    def pack(self, rows: Sequence[int], bins: Sequence[Sequence[int]] | None = None) -> Packed:
-        """Lay some rows out for :meth:`Packed.run`.
+    def pack(
+        self, rows: Sequence[int], bins: Sequence[Sequence[int]] | None = None
+    ) -> PackedSuffixes:
+        """Pack some rows for `PackedSuffixes.run`.
 
         Args:
-            rows: Which.
-            bins: Indices into ``rows`` of those that lie together, best with a common beginning;
-                bins with hardly a gap where it is None.
+            rows: Indices of rows.
+            bins: Indices into `rows` by bin, best with a common prefix; None for bins with as
+                little padding as possible.
         """
         import torch
 
-        bins = _bins([self.lengths[row] for row in rows]) if bins is None else bins
-        paths = [self.forest.paths[row] for row in rows]
+        bins = _first_fit([self.lengths[row] for row in rows]) if bins is None else bins
+        paths = [self.tree.paths[row] for row in rows]
         split = [self.pivots[row] for row in rows]
-        layout = self.forest.lay(
+        layout = self.tree.build_layout(
             [[node for i in one for node in paths[i][split[i] :]] for one in bins],
-            [distinct(paths[i][: split[i]] for i in one) for one in bins],
+            [distinct_nodes(paths[i][: split[i]] for i in one) for one in bins],
             self.hidden.device,
         )
         width = layout.nodes.shape[1]
-        offsets = [0] * len(rows)
+        pivots = [0] * len(rows)
         for number, one in enumerate(bins):
-            begin = number * width
+            place = number * width
             for i in one:
-                offsets[i] = begin
-                begin += self.lengths[rows[i]]
-        places = self.places[layout.earlier]
-        return Packed(
+                pivots[i] = place
+                place += self.lengths[rows[i]]
+        cached_places = self.places[layout.cached]
+        return PackedSuffixes(
             self,
             self.hidden[layout.nodes],
-            torch.tensor(offsets, device=self.hidden.device),
-            _additive(layout.allowed, self.hidden),
+            torch.tensor(pivots, device=self.hidden.device),
+            _additive_mask(layout.allowed, self.hidden),
             layout.positions,
             {
-                layer: (_gather(a, places), _gather(b, places))
-                for layer, (a, b) in self.stored.items()
+                layer: (_gather(keys, cached_places), _gather(values, cached_places))
+                for layer, (keys, values) in self.cached.items()
             },
         )
 
 
-_BIN = 32
-"""Tokens a bin holds at least: fewer leave gaps, more make attention dear."""
+_MIN_BIN = 32
+"""Minimum capacity of a bin in tokens: smaller bins leave padding, larger ones cost attention."""
 
 
-def _bins(lengths: Sequence[int]) -> list[list[int]]:
-    """First fit, longest first: indices by bin."""
-    capacity = max(_BIN, *lengths)
+def _first_fit(lengths: Sequence[int]) -> list[list[int]]:
+    """First-fit-decreasing bin packing: indices by bin."""
+    capacity = max(_MIN_BIN, *lengths)
     bins: list[list[int]] = []
     room: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
@@ -261,59 +284,64 @@ def _bins(lengths: Sequence[int]) -> list[list[int]]:
     return bins
 
 
-def _gather(states: Any, places: Any) -> Any:
+def _gather(states: Tensor, places: Tensor) -> Tensor:
     """(nodes, heads, size) at (bins, tokens) places: (bins, heads, tokens, size)."""
     return states[places.to(states.device)].transpose(1, 2)
 
 
-def make_tail(
+def precompute_prefixes(
     loaded: LoadedModel, rows: Sequence[Sequence[int]], pivots: Sequence[int], start: int
-) -> Tail:
-    """Compute once what no change at the pivots reaches; beginnings that rows share, once for all.
+) -> Suffixes:
+    """Compute everything that a change at the pivots in layer `start` or above cannot affect.
+
+    That is the layers below `start`, and the tokens before the pivots in all layers. Prefixes that
+    rows share are computed once.
 
     Args:
         loaded: The model.
         rows: Token ids.
-        pivots: By row: the first token that may change.
-        start: The first layer that may change.
+        pivots: Index of the first token that may change, by row.
+        start: The first layer whose input may change.
     """
     import torch
 
-    forest = Forest(rows, pivots)
+    tree = PrefixTree(rows, pivots)
     with torch.no_grad():
-        whole = _bundled(forest, forest.paths, loaded.device)
-        out = run_laid(loaded, forest.tokens(whole.nodes), whole, 0, start)
-        hidden = out.flatten(0, 1)[forest.places(whole).to(out.device)]
-        stored: dict[int, tuple[Any, Any]] = {}
-        places = torch.zeros(forest.count + 1, dtype=torch.long, device=hidden.device)
+        lower = _layout_by_prefix(tree, tree.paths, loaded.device)
+        out = run_layout(loaded, tree.tokens(lower.nodes), lower, 0, start)
+        hidden = out.flatten(0, 1)[tree.places(lower).to(out.device)]
+        cached: dict[int, tuple[Tensor, Tensor]] = {}
+        places = torch.zeros(tree.count + 1, dtype=torch.long, device=hidden.device)
         if max(pivots) > 0:
-            stems = [path[:at] for path, at in zip(forest.paths, pivots, strict=True) if at]
-            before = _bundled(forest, stems, hidden.device)
-            recorder = KeysAndValues(stored, recording=True)
-            run_laid(loaded, hidden[before.nodes], before, start, loaded.depth, recorder)
-            places = forest.places(before)
-        for layer, (keys, values) in stored.items():
-            stored[layer] = (_flat(keys), _flat(values))
+            prefixes = [path[:at] for path, at in zip(tree.paths, pivots, strict=True) if at]
+            upper = _layout_by_prefix(tree, prefixes, hidden.device)
+            recorder = KVCache(cached, recording=True)
+            run_layout(loaded, hidden[upper.nodes], upper, start, loaded.depth, recorder)
+            places = tree.places(upper)
+        for layer, (keys, values) in cached.items():
+            cached[layer] = (_by_token(keys), _by_token(values))
     lengths = tuple(len(row) - at for row, at in zip(rows, pivots, strict=True))
-    return Tail(loaded, start, forest, hidden, lengths, tuple(pivots), places, stored)
+    return Suffixes(loaded, start, tree, hidden, lengths, tuple(pivots), places, cached)
 
 
-def _bundled(forest: Forest, paths: Sequence[Sequence[int]], device: Any) -> Layout:
-    bins = [distinct(paths[i] for i in one) for one in alike(paths)]
-    return forest.lay(bins, [[] for _ in bins], device)
+def _layout_by_prefix(
+    tree: PrefixTree, paths: Sequence[Sequence[int]], device: torch.device
+) -> NodeLayout:
+    bins = [distinct_nodes(paths[i] for i in one) for one in group_by_prefix(paths)]
+    return tree.build_layout(bins, [[] for _ in bins], device)
 
 
-def _flat(states: Any) -> Any:
+def _by_token(states: Tensor) -> Tensor:
     """(bins, heads, tokens, size) as (bins x tokens, heads, size)."""
     return states.transpose(1, 2).flatten(0, 1)
 
 
 def check_layout(loaded: LoadedModel) -> None:
-    """See that running the layers in two parts gives the model's own logits.
+    """Check that running the layers in two parts gives the model's own logits.
 
     Raises:
-        LayoutError: It does not: the architecture does something between its parts that the
-            editors do not know of.
+        LayoutError: It does not, because the architecture computes something outside its layers,
+            final norm and head.
     """
     import torch
 
@@ -321,14 +349,14 @@ def check_layout(loaded: LoadedModel) -> None:
     ids = torch.tensor([[i % size for i in (1, 2, 3, 5)]], device=loaded.device)
     half = max(1, loaded.depth // 2)
     with torch.no_grad():
-        whole = loaded.model(input_ids=ids, use_cache=False).logits.float()
+        expected = loaded.model(input_ids=ids, use_cache=False).logits.float()
         lower = run_layers(loaded, ids, 0, half)
-        parts = loaded.logits(run_layers(loaded, lower, half, loaded.depth)).to(whole.device)
-    scale = whole.abs().max().clamp(min=1e-6)
+        logits = loaded.logits(run_layers(loaded, lower, half, loaded.depth)).to(expected.device)
+    scale = expected.abs().max().clamp(min=1e-6)
     tolerance = 1e-3 if loaded.model.dtype in (torch.float32, torch.float64) else 5e-2
     capped = getattr(loaded.model.config, "final_logit_softcapping", None) is not None
-    if capped or not bool((parts - whole).abs().max() <= tolerance * scale):
+    if capped or not bool((logits - expected).abs().max() <= tolerance * scale):
         raise LayoutError(
-            f"{loaded.name} ({type(loaded.model).__name__}) does more than its layers, norm and "
-            "head in turn; this architecture cannot be edited yet"
+            f"{loaded.name} ({type(loaded.model).__name__}) computes more than its layers, final "
+            "norm and head; this architecture is not supported"
         )

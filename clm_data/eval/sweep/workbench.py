@@ -8,9 +8,9 @@ from clm_data.eval import results
 from clm_data.eval.dataset import EvalSet
 from clm_data.eval.editors import make_editor
 from clm_data.eval.editors.base import Setup
-from clm_data.eval.editors.contexts import Contexts, contexts_for
-from clm_data.eval.editors.covariance import Moments, second_moments
-from clm_data.eval.editors.value_cache import KeptValues
+from clm_data.eval.editors.contexts import Contexts, sample_contexts
+from clm_data.eval.editors.moments import Moments, second_moments
+from clm_data.eval.editors.value_cache import TargetValueCache
 from clm_data.eval.intervals import Bootstrap
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.protocols import get_protocol
@@ -54,7 +54,7 @@ class ModelWorkbench:
         self.model, self.spec, self.recipe, self.dataset = model, cell.spec, recipe, dataset
         self.records = dataset.first(recipe.facts).records
         self.out, self.cache, self.deltas_folder, self.log = out, cache, deltas_folder, log
-        self._values = KeptValues([cell.model_identity, self.spec.dtype], out / "values")
+        self._values = TargetValueCache([cell.model_identity, self.spec.dtype], out / "values")
         self._evaluators: dict[str, Evaluator] = {}
         self._contexts: dict[str, Contexts] = {}
         self._moments: dict[tuple[str, tuple[int, ...]], Moments] = {}
@@ -117,7 +117,7 @@ class ModelWorkbench:
 
     def _contexts_of(self, protocol: str) -> Contexts:
         if protocol not in self._contexts:
-            self._contexts[protocol] = contexts_for(
+            self._contexts[protocol] = sample_contexts(
                 self.model,
                 get_protocol(protocol),
                 languages=LANGUAGES,

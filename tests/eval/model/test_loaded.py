@@ -1,4 +1,4 @@
-"""Layouts of known and unknown architectures, and what loading refuses."""
+"""Layouts of known and unknown architectures, loading, and its errors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-# ruff: noqa: E402 (what follows needs torch)
+# ruff: noqa: E402 (the imports below need torch)
 torch = pytest.importorskip("torch", reason="the extra eval is not installed")
 
 from helpers.small_models import ARCHITECTURES, byte_level_tokenizer, small_model
@@ -20,27 +20,26 @@ from clm_data.eval.model.loading import load_model, prepare
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_layouts_are_found_from_how_a_model_is_built(architecture: str, tied: bool) -> None:
+def test_the_layout_of_known_architectures_is_found(architecture: str, tied: bool) -> None:
     model = small_model(architecture, tied=tied)
     layout = model.layout
     assert model.depth == 5
     assert layout.transposed == (architecture == "gpt2")
     assert (layout.positions is not None) == (architecture == "gpt2")
     weight = model.model.get_parameter(layout.weight(3))
-    inner = {"gpt2": (128, 32), "gpt_neox": (32, 48)}.get(architecture, (32, 48))
-    assert tuple(weight.shape) == inner
+    assert tuple(weight.shape) == ((128, 32) if architecture == "gpt2" else (32, 48))
     assert model.attn_out(0) is not model.mlp_out(0)
     assert not any(w.requires_grad for w in model.model.parameters())
 
 
-def _unlike(kind: str, **sizes: Any) -> Any:
+def _new_model(architecture: str, **sizes: Any) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes))
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **sizes))
 
 
-def test_an_unknown_architecture_is_told_what_to_supply() -> None:
-    model = _unlike(
+def test_the_error_for_an_unknown_architecture_says_what_to_pass() -> None:
+    model = _new_model(
         "bloom", vocab_size=300, hidden_size=16, n_layer=2, n_head=2, tie_word_embeddings=False
     )
     with pytest.raises(LayoutError, match="cannot find the attention's output") as caught:
@@ -48,7 +47,7 @@ def test_an_unknown_architecture_is_told_what_to_supply() -> None:
     assert "pass a ModelLayout whose 'attn_out' names it" in str(caught.value)
 
 
-def test_a_model_that_does_more_than_its_parts_is_refused() -> None:
+def test_a_model_that_computes_more_than_its_parts_is_refused() -> None:
     sizes = {
         "vocab_size": 500,
         "hidden_size": 32,
@@ -58,12 +57,12 @@ def test_a_model_that_does_more_than_its_parts_is_refused() -> None:
         "num_key_value_heads": 2,
         "head_dim": 8,
     }
-    model = _unlike("gemma2", **sizes)
-    with pytest.raises(LayoutError, match="cannot be edited yet"):
+    model = _new_model("gemma2", **sizes)
+    with pytest.raises(LayoutError, match="this architecture is not supported"):
         prepare("gemma", model, byte_level_tokenizer())
 
 
-def test_a_layout_may_be_given() -> None:
+def test_a_given_layout_is_used() -> None:
     model = small_model("llama")
     layout = ModelLayout(
         "model.layers", "mlp.down_proj", "self_attn.o_proj", "model.norm", "lm_head"
@@ -71,19 +70,19 @@ def test_a_layout_may_be_given() -> None:
     assert prepare("again", model.model, model.tokenizer, layout).layout == layout
 
 
-def test_a_folder_is_loaded_with_its_own_tokenizer(tmp_path: Path) -> None:
-    made = small_model("qwen2", tied=True)
-    made.model.save_pretrained(tmp_path)
-    made.tokenizer.save_pretrained(tmp_path)
+def test_a_saved_model_is_loaded_with_its_tokenizer_and_dtype(tmp_path: Path) -> None:
+    saved = small_model("qwen2", tied=True)
+    saved.model.save_pretrained(tmp_path)
+    saved.tokenizer.save_pretrained(tmp_path)
     loaded = load_model(str(tmp_path), device="cpu")
-    assert loaded.fingerprint() == made.fingerprint()
-    assert loaded.tokenizer("鲁迅")["input_ids"] == made.tokenizer("鲁迅")["input_ids"]
-    halves = load_model(str(tmp_path), device="cpu", dtype="bfloat16")
-    assert halves.model.dtype == torch.bfloat16
-    assert halves.fingerprint() != made.fingerprint()
+    assert loaded.fingerprint() == saved.fingerprint()
+    assert loaded.tokenizer("鲁迅")["input_ids"] == saved.tokenizer("鲁迅")["input_ids"]
+    half = load_model(str(tmp_path), device="cpu", dtype="bfloat16")
+    assert half.model.dtype == torch.bfloat16
+    assert half.fingerprint() != saved.fingerprint()
 
 
-def test_what_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
+def test_what_cannot_be_loaded_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputFileError, match="cannot be loaded"):
         load_model(str(tmp_path), device="cpu")
     with pytest.raises(InputFileError, match="name a tokenizer folder"):

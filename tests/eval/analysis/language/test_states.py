@@ -23,9 +23,9 @@ from clm_data.eval.analysis.language.states import States, collect
 from clm_data.eval.csv_tables import write_rows
 from clm_data.eval.editors import make_editor, params_for
 from clm_data.eval.editors.base import Setup
-from clm_data.eval.editors.contexts import given_contexts
-from clm_data.eval.editors.covariance import second_moments
-from clm_data.eval.editors.deltas import Delta, Deltas, applied
+from clm_data.eval.editors.contexts import contexts_from
+from clm_data.eval.editors.deltas import Deltas, WeightDelta, applied
+from clm_data.eval.editors.moments import second_moments
 from clm_data.eval.errors import EditError, LayoutError
 from clm_data.eval.intervals import Bootstrap
 from clm_data.eval.model.loaded import LoadedModel
@@ -117,7 +117,7 @@ def test_a_change_is_as_expected_at_the_lowest_layer_and_not_above(architecture:
     rng = torch.Generator().manual_seed(0)
     width, inner = 32, model.mlp_out(1).weight.numel() // 32
     weights = {
-        model.layout.weight(layer): Delta(
+        model.layout.weight(layer): WeightDelta(
             torch.randn(width, 2, generator=rng), torch.randn(2, inner, generator=rng)
         )
         for layer in LAYERS
@@ -140,7 +140,7 @@ def test_a_change_is_as_expected_at_the_lowest_layer_and_not_above(architecture:
 
 def _results(folder: Path, model: LoadedModel, method: str = "memit") -> tuple[Group, ...]:
     """A results folder with the deltas of zh, en and mix edits, in two batches."""
-    contexts = given_contexts({"zh": ("{}",), "en": ("{}",)})
+    contexts = contexts_from({"zh": ("{}",), "en": ("{}",)})
     params = params_for(method, "tiny")
     moments = None
     if method == "memit":

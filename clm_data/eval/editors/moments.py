@@ -1,17 +1,18 @@
-"""Second moments of what enters the edited projections: MEMIT's C, mean of k k^T over a corpus.
+"""Second moments C of the inputs of the edited projections: the mean of k k^T over a corpus.
 
-All layers come from one pass over the text; nothing but the sums is kept. A cache on disk is keyed
-by everything that the result depends on.
+MEMIT weighs C against the new keys (Meng et al., 2023, equation 15); AlphaEdit derives its null
+space from it. All layers are computed in one pass over the corpus, of which only the sums are
+kept. The cache on disk is keyed by everything that the result depends on.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from clm_data.errors import InputFileError
 from clm_data.eval.editors.solve import cholesky, top_eigenvectors
@@ -23,28 +24,33 @@ from clm_data.eval.model.partial_forward import run_layers
 from clm_data.files import atomic_file
 from clm_data.records import digest
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
 
 @dataclass(frozen=True)
 class Moments:
-    """Second moments by layer, each factorised at most once.
+    """Second moments by layer; each is factorized at most once.
 
-    For m = 14,336 (Llama-3-8B) a moment takes 0.8 GB and a factor 1.6 GB of main memory a layer.
+    With m = 14,336 (Llama-3-8B), a moment takes 0.8 GB and a factor 1.6 GB of main memory per
+    layer.
 
     Attributes:
-        by_layer: (m, m), float32, on the CPU.
-        key: What they were computed from; for results.
-        tokens: How many tokens they are the mean of.
+        by_layer: Layer to C, (m, m), float32, on the CPU.
+        key: Hash of what they were computed from; saved with results.
+        tokens: Number of tokens that they are the mean of.
     """
 
-    by_layer: Mapping[int, Any]
+    by_layer: Mapping[int, Tensor]
     key: str = ""
     tokens: int = 0
-    _made: dict[tuple[str, int, float], Any] = field(
+    _factors: dict[tuple[str, int, float], Tensor] = field(
         default_factory=dict, repr=False, compare=False
     )
 
-    def moment(self, layer: int) -> Any:
-        """C of a layer.
+    def moment(self, layer: int) -> Tensor:
+        """C of a layer, (m, m).
 
         Raises:
             EditError: There is none for that layer.
@@ -55,28 +61,36 @@ class Moments:
             )
         return self.by_layer[layer]
 
-    def factor(self, layer: int, device: Any) -> Any:
-        """Lower Cholesky factor of C, float64; see :func:`solve.cholesky` for its ridge."""
-        return self._once("factor", layer, 0.0, device)
+    def factor(self, layer: int, device: torch.device) -> Tensor:
+        """Lower Cholesky factor of C, (m, m), float64; `solve.cholesky` describes its ridge."""
+        return self._once(("factor", layer, 0.0), device, lambda moment: cholesky(moment)[0])
 
-    def strong(self, layer: int, threshold: float, device: Any) -> Any:
-        """Eigenvectors (m, r) of C with eigenvalues of at least ``threshold``, float64."""
-        return self._once("strong", layer, threshold, device)
+    def top_eigenvectors(self, layer: int, threshold: float, device: torch.device) -> Tensor:
+        """Eigenvectors of C whose eigenvalue is at least `threshold`, (m, r), float64."""
+        return self._once(
+            ("eigenvectors", layer, threshold),
+            device,
+            lambda moment: top_eigenvectors(moment, threshold),
+        )
 
-    def solve(self, layer: int, vector: Any) -> Any:
-        """C^-1 times a vector (m,)."""
+    def solve(self, layer: int, vector: Tensor) -> Tensor:
+        """C^-1 times a vector (m,), in the vector's dtype."""
         import torch
 
         factor = self.factor(layer, vector.device)
         return torch.cholesky_solve(vector.to(factor)[:, None], factor)[:, 0].to(vector)
 
-    def _once(self, what: str, layer: int, threshold: float, device: Any) -> Any:
-        made = self._made.get((what, layer, threshold))
-        if made is None:
-            moment = self.moment(layer).to(device)
-            made = cholesky(moment)[0] if what == "factor" else top_eigenvectors(moment, threshold)
-            made = self._made[(what, layer, threshold)] = made.cpu()
-        return made.to(device)
+    def _once(
+        self,
+        key: tuple[str, int, float],
+        device: torch.device,
+        compute: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """Compute something on the device from a layer's moment; keep it on the CPU."""
+        if key not in self._factors:
+            _, layer, _ = key
+            self._factors[key] = compute(self.moment(layer).to(device)).cpu()
+        return self._factors[key].to(device)
 
 
 def second_moments(
@@ -88,36 +102,38 @@ def second_moments(
     max_length: int = 256,
     tokens_per_batch: int = 4096,
 ) -> Moments:
-    """Compute or read the second moments of some layers.
+    """Compute second moments, or read them from a cache.
 
     Args:
         loaded: The unedited model.
-        texts: Groups of texts, such as one a language. Each group has equal weight however long it
-            is; within it, each token.
-        layers: Which layers.
-        cache: Folder of the cache; None for none.
-        max_length: Tokens of a text that count.
-        tokens_per_batch: Tokens run at once.
+        texts: Groups of texts, such as one per language. Every group has the same weight, whatever
+            its size; within a group, every token has the same weight.
+        layers: Layers of the edited projections.
+        cache: Folder to read from and write to; None for no cache.
+        max_length: Maximum tokens per text; the rest of a text is ignored.
+        tokens_per_batch: Maximum tokens per forward pass.
 
     Raises:
-        EditError: A group has no text, a layer is missing, or memory runs out.
+        EditError: A group has no text, or memory runs out.
+        LayoutError: The model lacks one of the layers.
+        InputFileError: A file of the cache cannot be read.
     """
-    wanted = sorted(set(layers))
-    for layer in wanted:
+    layers = sorted(set(layers))
+    for layer in layers:
         loaded.mlp_out(layer)
     if not texts or not all(texts.values()):
         raise EditError("second moments need text in every group")
-    key = _key(loaded, texts, wanted, max_length)
+    key = _key(loaded, texts, layers, max_length)
     path = None if cache is None else cache / f"moments-{key[:24]}.safetensors"
     if path is not None and path.is_file():
         return _read(path, key)
     groups = []
     with edit_errors(f"second moments of {loaded.name}"):
         for group in texts.values():
-            groups.append(_group_sums(loaded, group, wanted, max_length, tokens_per_batch))
+            groups.append(_group_sums(loaded, group, layers, max_length, tokens_per_batch))
     by_layer = {
         layer: (sum(sums[layer] / count for sums, count in groups) / len(groups)).float().cpu()
-        for layer in wanted
+        for layer in layers
     }
     moments = Moments(by_layer, key, sum(count for _, count in groups))
     if path is not None:
@@ -141,23 +157,28 @@ def _key(
 
 
 def _group_sums(
-    loaded: LoadedModel, group: Sequence[str], layers: list[int], max_length: int, budget: int
-) -> tuple[dict[int, Any], int]:
+    loaded: LoadedModel,
+    group: Sequence[str],
+    layers: list[int],
+    max_length: int,
+    tokens_per_batch: int,
+) -> tuple[dict[int, Tensor], int]:
+    """Sums of k k^T by layer, (m, m) float64, and the number of tokens."""
     import torch
 
     rows = [list(loaded.tokenizer(text)["input_ids"])[:max_length] for text in group]
     rows = [row for row in rows if row]
-    sums: dict[int, Any] = {}
+    sums: dict[int, Tensor] = {}
     with torch.no_grad(), ExitStack() as stack:
-        seen = {layer: stack.enter_context(captured(loaded.mlp_out(layer))) for layer in layers}
-        for indices in batches_by_length([len(row) for row in rows], budget):
+        records = {layer: stack.enter_context(captured(loaded.mlp_out(layer))) for layer in layers}
+        for indices in batches_by_length([len(row) for row in rows], tokens_per_batch):
             ids = padded([rows[i] for i in indices], loaded.device)
             run_layers(loaded, ids, 0, layers[-1] + 1)
             lengths = torch.tensor([len(rows[i]) for i in indices], device=loaded.device)
             real = torch.arange(ids.shape[1], device=loaded.device)[None] < lengths[:, None]
-            for layer, one in seen.items():
-                inputs = one.input[real.to(one.input.device)].float()
-                gram = (inputs.T @ inputs).double()
+            for layer, record in records.items():
+                keys = record.input[real.to(record.input.device)].float()
+                gram = (keys.T @ keys).double()
                 sums[layer] = gram if layer not in sums else sums[layer].add_(gram)
     count = sum(map(len, rows))
     if not count:
@@ -186,10 +207,10 @@ def _read(path: Path, key: str) -> Moments:
 
     try:
         with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-            if about.get("key") != key:
-                raise InputFileError(f"{path} is not what its name says; delete it")
+            metadata = file.metadata() or {}
+            if metadata.get("key") != key:
+                raise InputFileError(f"{path} does not hold what its name says; delete it")
             by_layer = {int(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return Moments(by_layer, key, int(about["tokens"]))
+            return Moments(by_layer, key, int(metadata["tokens"]))
     except (OSError, SafetensorError) as error:
         raise InputFileError(f"{path} cannot be read ({error}); delete it") from error
