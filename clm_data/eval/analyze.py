@@ -52,12 +52,12 @@ def analyze(
         UnknownNameError: The results have no model of that label.
         EditError: A number is out of its range, or a model cannot be read.
     """
-    from clm_data.eval.analysis.run import analyse_folder
+    from clm_data.eval.analysis.run import analyze_folder
     from clm_data.eval.dataset import load_dataset
     from clm_data.eval.environment import default_cache_folder
     from clm_data.eval.figures.draw import draw_figures
 
-    done = analyse_folder(
+    done = analyze_folder(
         folder,
         dataset=load_dataset(dataset) if states and dataset is not None else None,
         models=models,

@@ -72,6 +72,25 @@ def write_rows(
         lines.writerows(written[i] for i in order)
 
 
+def write_tables(
+    folder: Path, tables: ResultTables, columns: Mapping[str, Sequence[str]]
+) -> list[Path]:
+    """Write each table as ``NAME.csv``.
+
+    Args:
+        folder: Where to write; created if missing.
+        tables: Rows by table.
+        columns: Header by table.
+
+    Returns:
+        The files, in the order of ``tables``.
+    """
+    files = [folder / f"{name}.csv" for name in tables]
+    for file, (name, rows) in zip(files, tables.items(), strict=True):
+        write_rows(file, rows, columns[name])
+    return files
+
+
 def read_rows(path: Path) -> list[dict[str, str]]:
     """Read the rows of a table as text.
 

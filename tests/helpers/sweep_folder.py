@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from clm_data.eval import results
-from clm_data.eval.analysis.geometry import factors, transfer
-from clm_data.eval.analysis.geometry import tables as geometry
-from clm_data.eval.analysis.geometry.saved_edits import ABOUT
-from clm_data.eval.analysis.language import edited_tables as edit_tables
-from clm_data.eval.analysis.language import vectors as language_vectors
+from clm_data.eval.analysis.geometry import transfer
+from clm_data.eval.analysis.language import edited_tables
+from clm_data.eval.analysis.run import COLUMNS
 from clm_data.eval.csv_tables import write_rows
 from clm_data.eval.dataset import load_dataset
 from clm_data.eval.intervals import Bootstrap
@@ -146,16 +144,16 @@ def make_analysis(folder: Path, *, only: Sequence[str] | None = None) -> None:
     """Tables of an analysis; ``only`` some of them, by file name."""
     rng = random.Random(5)
     tables = {
-        "geometry.csv": (_geometry(rng), (*ABOUT, *geometry.COLUMNS)),
-        "factors.csv": (_factors(rng), (*ABOUT, *factors.COLUMNS)),
-        "transfer.csv": (_transfer(rng), (*ABOUT, *transfer.COLUMNS)),
-        "language_layers.csv": (_layers(rng), language_vectors.COLUMNS["language_layers"]),
-        "language_points.csv": (_points(rng), language_vectors.COLUMNS["language_points"]),
-        **{f"{name}.csv": (_of_edits(name, rng), c) for name, c in edit_tables.COLUMNS.items()},
+        "geometry": _geometry(rng),
+        "factors": _factors(rng),
+        "transfer": _transfer(rng),
+        "language_layers": _layers(rng),
+        "language_points": _points(rng),
+        **{name: _of_edits(name, rng) for name in edited_tables.COLUMNS},
     }
-    for name, (rows, columns) in tables.items():
-        if only is None or name in only:
-            write_rows(folder / name, list(rows), columns)
+    for name, rows in tables.items():
+        if only is None or f"{name}.csv" in only:
+            write_rows(folder / f"{name}.csv", list(rows), COLUMNS[name])
 
 
 Row = dict[str, Any]
@@ -212,7 +210,7 @@ def _transfer(rng: random.Random) -> Iterator[Row]:
 _LAYER_MEASURES = (
     "projection_zh", "projection_en", "projection_difference", "projection_difference_shuffled",
     "delta_cosine_held_out", "delta_cosine_held_out_shuffled", "bias_correlation", "separation",
-    "split_half_cosine", "vector_cosine_below", "probe_accuracy", "probe_permuted",
+    "split_half_cosine", "vector_cosine_below", "classifier_accuracy", "classifier_permuted",
 )  # fmt: skip
 
 

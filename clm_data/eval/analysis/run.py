@@ -1,40 +1,50 @@
-"""The whole analysis of a results folder: geometry, states, and what edits do to them."""
+"""The analysis of a results folder: geometry of edits, language vectors, and edited states."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from clm_data.errors import InputFileError, UnknownNameError
 from clm_data.eval.analysis.evaluation_tables import write_evaluation_tables
 from clm_data.eval.analysis.geometry import tables as geometry
-from clm_data.eval.csv_tables import write_rows
+from clm_data.eval.analysis.geometry.saved_edits import find_edits
+from clm_data.eval.analysis.language import edited_tables
+from clm_data.eval.analysis.language import tables as language
+from clm_data.eval.analysis.language.edited_states import edited_state_tables
+from clm_data.eval.analysis.language.states import read_states
+from clm_data.eval.csv_tables import ResultTables, write_tables
 from clm_data.eval.dataset import EvalSet
+from clm_data.eval.errors import require_torch
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.model.tiny import TinyConfig
-from clm_data.eval.recipe import Recipe
+from clm_data.eval.protocols import get_protocol
+from clm_data.eval.recipe import ModelSpec, Recipe
 from clm_data.eval.results import CellResult, Results, read_results
 from clm_data.eval.sweep.open_model import open_model
 from clm_data.log import Log, silent
 from clm_data.records import Record
 
+COLUMNS = geometry.COLUMNS | language.COLUMNS | edited_tables.COLUMNS
+"""Columns of every table, without those of the evaluation."""
+
 
 @dataclass
-class Analysed:
-    """What an analysis did.
+class AnalysisSummary:
+    """What an analysis wrote.
 
     Attributes:
-        tables: The CSV files that were written.
-        left_out: What was not analysed, and why.
+        tables: The CSV files.
+        left_out: What was not analyzed, and why.
     """
 
     tables: list[Path] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
 
-def analyse_folder(
+def analyze_folder(
     folder: Path,
     *,
     dataset: EvalSet | None = None,
@@ -43,58 +53,64 @@ def analyse_folder(
     cache: Path,
     tiny_config: TinyConfig | None = None,
     log: Log = silent,
-) -> Analysed:
-    """Write ``FOLDER/analysis/*.csv``.
+) -> AnalysisSummary:
+    """Analyze the edits of a sweep and write ``FOLDER/analysis/*.csv``.
 
     Args:
-        folder: What ``eval-baselines`` wrote; geometry needs ``--save-deltas``.
-        dataset: The whole dataset that was given to it; None: no states are read.
-        models: Labels of the models whose states are read; none: all of them.
-        states: Whether to load models and read their states at all.
+        folder: Folder that ``eval-baselines`` wrote; the geometry of edits needs
+            ``--save-deltas``.
+        dataset: The whole dataset that was given to ``eval-baselines``. Without it no states are
+            read.
+        models: Labels of the models whose states are read; empty: all.
+        states: Whether to load the models and read their states.
         cache: Folder of trained tiny models.
-        tiny_config: Of the tiny model, where it is not the usual.
+        tiny_config: Size and training of the tiny model, if not the default.
         log: Called with progress messages.
 
     Raises:
-        InputFileError: No results, another dataset, or there is nothing to analyse.
-        UnknownNameError: The results have no such model.
-        EditError: A number came out beyond its range, or a model cannot be read.
+        MissingExtraError: The extra ``eval`` is not installed.
+        InputFileError: There are no results, they belong to another dataset, or nothing can be
+            analyzed.
+        UnknownNameError: The results have no model of that label.
+        EditError: A measure is NaN or out of its range, or a model cannot be read.
     """
+    require_torch()
     results = read_results(folder)
-    labels = list(dict.fromkeys(cell.setting.model for cell in results.cells))
-    for name in models:
-        if name not in labels:
-            raise UnknownNameError("model of these results", name, labels)
-    done = Analysed()
-    _geometry(folder, done, log)
+    labels = _checked_labels(models, results)
+    run = _Run(folder, results, AnalysisSummary(), log)
+    run.analyze_geometry()
     if not states:
-        done.left_out.append("states: not asked for")
+        run.summary.left_out.append("states: not requested")
     elif dataset is None:
-        done.left_out.append("states: name the dataset that was edited with --dataset")
+        run.summary.left_out.append("states: give the dataset that was edited with --dataset")
     else:
-        _check(dataset, results)
-        _states(folder, results, dataset, models or labels, cache, tiny_config, done, log)
-    if not done.tables:
-        raise InputFileError(f"{folder}: nothing could be analysed: {'; '.join(done.left_out)}")
-    done.tables += write_evaluation_tables(folder / "analysis", results)
-    return done
+        _check_dataset(dataset, results)
+        records = dataset.first(results.records).records
+        load = partial(open_model, used=records, cache=cache, tiny_config=tiny_config, log=log)
+        run.analyze_states(labels, records, load)
+    summary = run.summary
+    if not summary.tables:
+        reasons = "; ".join(summary.left_out)
+        raise InputFileError(f"{folder}: nothing can be analyzed: {reasons}")
+    summary.tables += write_evaluation_tables(folder / "analysis", results)
+    return summary
 
 
-def _geometry(folder: Path, done: Analysed, log: Log) -> None:
-    if not any((folder / "deltas").glob("*.safetensors")):
-        done.left_out.append(
-            "geometry: no weight changes there; run eval-baselines with --save-deltas"
-        )
-        return
-    found = geometry.analyse(folder, log=log)
-    done.tables += geometry.write(folder / "analysis", found)
-    for row in found.skipped:
-        name = f"{row['model']} {row['method']} {row['language']} batch {row['batch_size']}"
-        done.left_out.append(f"geometry of {name}: {row['reason']}")
+def _checked_labels(models: Sequence[str], results: Results) -> Sequence[str]:
+    """Labels of the models to analyze; all models of the results if none are named.
+
+    Raises:
+        UnknownNameError: The results have no model of that label.
+    """
+    known = list(dict.fromkeys(cell.setting.model for cell in results.cells))
+    for name in models:
+        if name not in known:
+            raise UnknownNameError("model of these results", name, known)
+    return models or known
 
 
-def _check(dataset: EvalSet, results: Results) -> None:
-    """That the dataset is the one that was edited.
+def _check_dataset(dataset: EvalSet, results: Results) -> None:
+    """Check that the dataset is the one that was edited.
 
     Raises:
         InputFileError: It is another one.
@@ -102,73 +118,79 @@ def _check(dataset: EvalSet, results: Results) -> None:
     enough = len(dataset.records) >= results.records
     if not enough or dataset.first(results.records).key != results.dataset_key:
         raise InputFileError(
-            f"{dataset.name} is not the dataset these results were made with "
-            f"({results.records} records, sha256 {results.dataset_key[:12]}…); name that one"
+            f"{dataset.name} is not the dataset of these results ({results.records} records, "
+            f"sha256 {results.dataset_key[:12]}…); give the dataset that was edited"
         )
 
 
-def _states(
-    folder: Path,
-    results: Results,
-    dataset: EvalSet,
-    wanted: Sequence[str],
-    cache: Path,
-    tiny_config: TinyConfig | None,
-    done: Analysed,
-    log: Log,
-) -> None:
-    if not results.recipe:
-        done.left_out.append("states: the results do not say which models; run the sweep again")
-        return
-    recipe = Recipe.model_validate(results.recipe)
-    used = dataset.first(results.records).records
-    tables: dict[str, list[dict[str, Any]]] = {}
-    for spec in recipe.models:
-        cells = [
-            cell
-            for cell in results.cells
-            if cell.setting.model == spec.shown and cell.status == "done"
-        ]
-        if spec.shown not in wanted or not cells:
-            continue
-        loaded = open_model(spec, used, cache, tiny_config, log)
-        for name, rows in _of_model(folder, loaded, recipe, used, cells, done, log).items():
-            tables.setdefault(name, []).extend(rows)
-        del loaded
-    for name, rows in tables.items():
-        file = folder / "analysis" / f"{name}.csv"
-        write_rows(file, rows, _columns(name))
-        done.tables.append(file)
+@dataclass(frozen=True)
+class _Run:
+    """One analysis of a results folder; adds to its summary."""
 
+    folder: Path
+    results: Results
+    summary: AnalysisSummary
+    log: Log
 
-def _columns(name: str) -> tuple[str, ...] | None:
-    from clm_data.eval.analysis.language import edited_tables as edit_tables
-    from clm_data.eval.analysis.language import vectors as language_vectors
+    def analyze_geometry(self) -> None:
+        """Write the geometry tables if weight changes were saved."""
+        if not any((self.folder / "deltas").glob("*.safetensors")):
+            self.summary.left_out.append(
+                "geometry: no saved weight changes; run eval-baselines with --save-deltas"
+            )
+            return
+        tables = geometry.geometry_tables(self.folder, log=self.log)
+        self._write(tables)
+        for row in tables["geometry_skipped"]:
+            cell = f"{row['model']} {row['method']} {row['language']} batch {row['batch_size']}"
+            self.summary.left_out.append(f"geometry of {cell}: {row['reason']}")
 
-    return language_vectors.COLUMNS.get(name) or edit_tables.COLUMNS.get(name)
+    def analyze_states(
+        self,
+        labels: Sequence[str],
+        records: Sequence[Record],
+        load: Callable[[ModelSpec], LoadedModel],
+    ) -> None:
+        """Write the tables of states and edited states, over all models with these labels."""
+        if not self.results.recipe:
+            self.summary.left_out.append(
+                "states: results.json does not contain the models; run eval-baselines again"
+            )
+            return
+        recipe = Recipe.model_validate(self.results.recipe)
+        tables: ResultTables = {}
+        for spec in recipe.models:
+            cells = [
+                cell
+                for cell in self.results.cells
+                if cell.setting.model == spec.shown and cell.status == "done"
+            ]
+            if spec.shown in labels and cells:
+                loaded = load(spec)
+                found = self._state_tables(loaded, recipe.protocols[0], records, cells)
+                for name, rows in found.items():
+                    tables.setdefault(name, []).extend(rows)
+                del loaded
+        self._write(tables)
 
+    def _state_tables(
+        self,
+        loaded: LoadedModel,
+        protocol: str,
+        records: Sequence[Record],
+        cells: Sequence[CellResult],
+    ) -> ResultTables:
+        """Tables of one model's states, and of its edited states if weight changes were saved."""
+        self.log(f"states of {loaded.name}")
+        states = read_states(loaded, records, get_protocol(protocol))
+        tables = language.language_tables(states)
+        if any((self.folder / "deltas").glob(f"{cells[0].key}-*.safetensors")):
+            self.log(f"edited states of {loaded.name}")
+            groups = find_edits(self.folder).groups
+            tables |= edited_state_tables(loaded, states, records, groups)
+        else:
+            self.summary.left_out.append(f"edited states of {loaded.name}: no saved weight changes")
+        return tables
 
-def _of_model(
-    folder: Path,
-    loaded: LoadedModel,
-    recipe: Recipe,
-    records: Sequence[Record],
-    cells: Sequence[CellResult],
-    done: Analysed,
-    log: Log,
-) -> dict[str, list[dict[str, Any]]]:
-    from clm_data.eval.analysis.geometry.saved_edits import find_edits
-    from clm_data.eval.analysis.language.edited_states import analyse_edits
-    from clm_data.eval.analysis.language.states import collect
-    from clm_data.eval.analysis.language.vectors import analyse
-    from clm_data.eval.protocols import get_protocol
-
-    log(f"states of {loaded.name}")
-    states = collect(loaded, records, get_protocol(recipe.protocols[0]))
-    tables = dict(analyse(states))
-    if any((folder / "deltas").glob(f"{cells[0].key}-*.safetensors")):
-        log(f"what edits do to states of {loaded.name}")
-        tables |= analyse_edits(loaded, states, records, find_edits(folder).groups)
-    else:
-        done.left_out.append(f"edited states of {loaded.name}: no weight changes there")
-    return tables
+    def _write(self, tables: ResultTables) -> None:
+        self.summary.tables += write_tables(self.folder / "analysis", tables, COLUMNS)

@@ -81,8 +81,8 @@ def _draw_bias(axes: Any, lang: Language, rows: Sequence[Row]) -> None:
 def _draw_classifier(axes: Any, lang: Language, rows: Sequence[Row]) -> None:
     classifier = BilingualText("线性分类器", "linear classifier")
     permuted = BilingualText("标签随机的分类器", "classifier, permuted labels")
-    _draw_measure(axes, rows, "probe_accuracy", classifier.text(lang), 4)
-    _draw_measure(axes, rows, "probe_permuted", permuted.text(lang), 5)
+    _draw_measure(axes, rows, "classifier_accuracy", classifier.text(lang), 4)
+    _draw_measure(axes, rows, "classifier_permuted", permuted.text(lang), 5)
     axes.axhline(0.5, color=GRAY, linewidth=1, linestyle="--", label=_CHANCE.text(lang))
     axes.set_ylim(-0.03, 1.05)
 

@@ -13,7 +13,7 @@ pytest.importorskip("sklearn", reason="the extra eval is not installed")
 from helpers.tiny_dataset import CONFIG, RECORDS
 
 from clm_data.errors import InputFileError, UnknownNameError
-from clm_data.eval.analysis.run import analyse_folder
+from clm_data.eval.analysis.run import analyze_folder
 from clm_data.eval.csv_tables import read_rows
 from clm_data.eval.dataset import EvalSet
 from clm_data.eval.recipe import Recipe
@@ -77,7 +77,7 @@ def test_the_whole_analysis_writes_its_tables_and_the_same_again(
     out: Path, tiny_folder: Path
 ) -> None:
     def tables() -> dict[str, bytes]:
-        done = analyse_folder(out, dataset=DATASET, cache=tiny_folder.parent, tiny_config=CONFIG)
+        done = analyze_folder(out, dataset=DATASET, cache=tiny_folder.parent, tiny_config=CONFIG)
         assert done.left_out == []
         return {file.name: file.read_bytes() for file in done.tables}
 
@@ -92,13 +92,13 @@ def test_the_whole_analysis_writes_its_tables_and_the_same_again(
 
 def test_states_need_the_dataset_that_was_edited(out: Path, tiny_folder: Path) -> None:
     cache = tiny_folder.parent
-    done = analyse_folder(out, cache=cache)
+    done = analyze_folder(out, cache=cache)
     assert any("--dataset" in reason for reason in done.left_out)
     assert {file.name for file in done.tables} >= {"geometry.csv"}
     with pytest.raises(InputFileError, match="not the dataset"):
-        analyse_folder(out, dataset=EvalSet("other", tuple(RECORDS[::-1])), cache=cache)
+        analyze_folder(out, dataset=EvalSet("other", tuple(RECORDS[::-1])), cache=cache)
     with pytest.raises(UnknownNameError, match="tiny"):
-        analyse_folder(out, dataset=DATASET, models=["tinny"], cache=cache)
+        analyze_folder(out, dataset=DATASET, models=["tinny"], cache=cache)
 
 
 def test_of_a_longer_dataset_the_tiny_model_knows_what_was_edited(
@@ -108,7 +108,7 @@ def test_of_a_longer_dataset_the_tiny_model_knows_what_was_edited(
     trained = sorted(cache.glob("tiny-*"))
     more = (record.model_copy(update={"id": f"{record.id}-again"}) for record in RECORDS)
     longer = EvalSet("longer", (*RECORDS, *more))
-    done = analyse_folder(out, dataset=longer, cache=cache, tiny_config=CONFIG)
+    done = analyze_folder(out, dataset=longer, cache=cache, tiny_config=CONFIG)
     assert done.left_out == []
     assert sorted(cache.glob("tiny-*")) == trained
 
@@ -118,7 +118,7 @@ def test_a_sweep_without_weight_changes_has_nothing_but_states(
 ) -> None:
     (tmp_path / "results.json").write_bytes((out / "results.json").read_bytes())
     with pytest.raises(InputFileError, match="--save-deltas"):
-        analyse_folder(tmp_path, states=False, cache=tiny_folder.parent)
-    done = analyse_folder(tmp_path, dataset=DATASET, cache=tiny_folder.parent, tiny_config=CONFIG)
+        analyze_folder(tmp_path, states=False, cache=tiny_folder.parent)
+    done = analyze_folder(tmp_path, dataset=DATASET, cache=tiny_folder.parent, tiny_config=CONFIG)
     assert any(reason.startswith("geometry:") for reason in done.left_out)
     assert (tmp_path / "analysis" / "language_layers.csv").is_file()

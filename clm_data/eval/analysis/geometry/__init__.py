@@ -1,1 +1,1 @@
-"""Geometry of the edits: directions, subspaces and null distributions of weight changes."""
+"""Geometry of edits: weight changes compared across languages and with null distributions."""

@@ -1,7 +1,8 @@
-"""Is it the residuals or the keys of edits that differ between the languages?
+"""Whether the residuals or the keys of edits differ between the languages (``factors.csv``).
 
-A change is the sum over facts of residual (a column of ``left``, d) times turned key (a row of
-``right``, m). Residuals say what the edit writes into the hidden state, keys where it is read from.
+A weight change is a sum over facts of a residual (column of ``left``, length d), which the edit
+writes into the hidden state, times a preconditioned key (row of ``right``, length m), which
+selects the inputs that it is written for.
 """
 
 from __future__ import annotations
@@ -11,115 +12,112 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clm_data.eval.analysis.geometry.measures import Change, FloatArray, cosine
-from clm_data.eval.analysis.geometry.resample import Estimate, Settings, over_batches
-from clm_data.eval.analysis.geometry.saved_edits import Group, SavedEdit
+from clm_data.eval.analysis.geometry.low_rank import LowRankMatrix
+from clm_data.eval.analysis.geometry.measures import cosine
+from clm_data.eval.analysis.geometry.resample import Estimate, over_batches, point_estimate
+from clm_data.eval.analysis.geometry.saved_edits import EditGroup, SavedEdit
+from clm_data.eval.analysis.options import GeometryOptions
 from clm_data.eval.csv_tables import ResultRow
-from clm_data.eval.intervals import Bootstrap, mean_interval
+from clm_data.eval.intervals import FloatArray, mean_interval
 
-Row = ResultRow
 COLUMNS = ("layer", "part", "pairing", "value", "low", "high", "interval", "facts")
-"""Of ``factors.csv``, after those of the group."""
+"""Columns of ``factors.csv`` after those of the group."""
+CosineMatrices = tuple[FloatArray, FloatArray, FloatArray]
+"""Cosines (facts, facts): first with second language, first with first, second with second."""
 
 
 @dataclass(frozen=True)
-class Sides:
-    """The same facts of one batch, edited in either language.
+class PairedEdits:
+    """Edits of the same facts in two languages.
 
     Attributes:
-        facts: Those that both changes hold, in one order.
-        first: What they contribute in one language, a column a fact.
-        second: The same in the other.
+        facts: The facts that both changes contain.
+        first: Their terms in one language, in the order of ``facts``.
+        second: Their terms in the other language, in the same order.
     """
 
     facts: tuple[str, ...]
-    first: Change
-    second: Change
+    first: LowRankMatrix
+    second: LowRankMatrix
 
 
-def sides_of(first: Change, second: Change) -> Sides | None:
-    """The facts of two changes side by side; None where they are not known by fact."""
+def paired_edits(first: LowRankMatrix, second: LowRankMatrix) -> PairedEdits | None:
+    """Pair the terms of two changes by fact; None if they are not known by fact or share none."""
     if not (first.by_fact and second.by_fact):
         return None
     shared = set(first.facts) & set(second.facts)
     facts = tuple(fact for fact in first.facts if fact in shared)
-    return Sides(facts, _ordered(first, facts), _ordered(second, facts)) if facts else None
+    return PairedEdits(facts, _ordered(first, facts), _ordered(second, facts)) if facts else None
 
 
-def _ordered(change: Change, facts: Sequence[str]) -> Change:
-    at = {fact: i for i, fact in enumerate(change.facts)}
-    picked = [at[fact] for fact in facts]
-    right = change.right if change.right is None else change.right[picked]
-    return Change(change.left[:, picked], right, tuple(facts), change.k)
-
-
-def unit_rows(vectors: FloatArray) -> FloatArray:
-    """Rows (n, c) at length one; a zero row stays zero."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0))
+def _ordered(change: LowRankMatrix, facts: Sequence[str]) -> LowRankMatrix:
+    index = {fact: i for i, fact in enumerate(change.facts)}
+    return change.select([index[fact] for fact in facts])
 
 
 def cosines(first: FloatArray, second: FloatArray) -> FloatArray:
-    """Cosines (n1, n2) between rows, -1 to 1; 0 with a zero row."""
-    return np.clip(unit_rows(first) @ unit_rows(second).T, -1.0, 1.0)
+    """Cosines (n1, n2) between the rows of two matrices, -1 to 1; 0 with a zero row."""
+    return np.clip(_unit_rows(first) @ _unit_rows(second).T, -1.0, 1.0)
 
 
-def part_cosines(sides: Sides) -> dict[str, tuple[FloatArray, FloatArray, FloatArray]]:
-    """By part, cosines (facts, facts): first with second, first with first, second with second.
+def _unit_rows(vectors: FloatArray) -> FloatArray:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0))
 
-    ``contributions`` are the whole rank-one matrices: the product of the other two.
+
+def part_cosines(edits: PairedEdits) -> dict[str, CosineMatrices]:
+    """Cosines between facts of their ``residuals``, preconditioned ``keys`` and ``contributions``.
+
+    A contribution is the rank-one product of residual and key, so its cosine is the product of the
+    other two.
     """
-    out = {
-        "residuals": _three(sides.first.left.T, sides.second.left.T),
-        "keys": _three(_right(sides.first), _right(sides.second)),
-    }
-    residuals, keys = out["residuals"], out["keys"]
-    out["contributions"] = (
-        residuals[0] * keys[0],
-        residuals[1] * keys[1],
-        residuals[2] * keys[2],
-    )
-    return out
+    residuals = _cosine_matrices(edits.first.left.T, edits.second.left.T)
+    keys = _cosine_matrices(_keys(edits.first), _keys(edits.second))
+    contributions = (residuals[0] * keys[0], residuals[1] * keys[1], residuals[2] * keys[2])
+    return {"residuals": residuals, "keys": keys, "contributions": contributions}
 
 
-def _three(first: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _cosine_matrices(first: FloatArray, second: FloatArray) -> CosineMatrices:
     return cosines(first, second), cosines(first, first), cosines(second, second)
 
 
-def _right(change: Change) -> FloatArray:
+def _keys(change: LowRankMatrix) -> FloatArray:
     if change.right is None:
         raise ValueError("the change is not known by fact")
     return change.right
 
 
-def by_pairing(
-    three: tuple[FloatArray, FloatArray, FloatArray],
-) -> dict[str, list[float]]:
-    """Cosines by fact: with itself in the other language, and the mean with other facts.
+def by_pairing(matrices: CosineMatrices) -> dict[str, list[float]]:
+    """For each fact, its cosine across languages and its mean cosines with other facts.
 
     Args:
-        three: Cosines (facts, facts) of Chinese with English, Chinese and English by themselves.
+        matrices: Cosines with Chinese as the first language and English as the second.
+
+    Returns:
+        ``same-fact``, and with two or more facts ``other-fact`` (across languages),
+        ``other-fact-zh`` and ``other-fact-en`` (within one).
     """
-    across, zh, en = three
-    out = {"same-fact": [float(v) for v in np.diag(across)]}
+    across, zh, en = matrices
+    out = {"same-fact": [float(value) for value in np.diag(across)]}
     count = len(across)
     if count > 1:
         for name, matrix in (("other-fact", across), ("other-fact-zh", zh), ("other-fact-en", en)):
             others = (matrix.sum(axis=1) - np.diag(matrix)) / (count - 1)
-            out[name] = [float(v) for v in others]
+            out[name] = [float(value) for value in others]
     return out
 
 
-def swapped(sides: Sides) -> dict[str, float | None]:
-    """Cosines of whole changes of which only one part differs in language.
+def exchanged_cosines(edits: PairedEdits) -> dict[str, float | None]:
+    """Cosines of whole changes that differ between the languages in one part only.
 
-    ``residuals``: both languages' residuals on one language's keys; ``keys``: both languages' keys
-    under one language's residuals; each the mean over either language for the part in common.
-    ``contributions``: both differ, as in the edits themselves.
+    Returns:
+        ``residuals``: each language's residuals, with the same keys for both; ``keys``: each
+        language's keys, with the same residuals; either is the mean over the two choices of the
+        common part. ``contributions``: the changes as they are.
     """
-    zh, en = sides.first, sides.second
-    zh_on_en = Change(zh.left, en.right)
-    en_on_zh = Change(en.left, zh.right)
+    zh, en = edits.first, edits.second
+    zh_on_en = LowRankMatrix(zh.left, en.right)
+    en_on_zh = LowRankMatrix(en.left, zh.right)
     return {
         "residuals": _mean(cosine(zh, en_on_zh), cosine(zh_on_en, en)),
         "keys": _mean(cosine(zh, zh_on_en), cosine(en_on_zh, en)),
@@ -131,64 +129,65 @@ def _mean(first: float | None, second: float | None) -> float | None:
     return None if first is None or second is None else (first + second) / 2
 
 
-def factor_rows(group: Group, layer: int, settings: Settings) -> list[Row]:
-    """Rows of ``factors.csv`` for one layer, over all batches; none where changes are whole."""
-    facts: dict[tuple[str, str], list[float]] = {}
+def factor_rows(group: EditGroup, layer: int, options: GeometryOptions) -> list[ResultRow]:
+    """Rows of ``factors.csv`` for one layer over all batches; none for changes without factors."""
+    by_fact: dict[tuple[str, str], list[float]] = {}
     whole: dict[str, list[float]] = {}
     count = 0
     for zh_edit, en_edit in zip(group.batches["zh"], group.batches["en"], strict=True):
-        sides = sides_of(zh_edit.change(layer), en_edit.change(layer))
-        if sides is None:
+        edits = paired_edits(zh_edit.change(layer), en_edit.change(layer))
+        if edits is None:
             continue
-        count += len(sides.facts)
-        parts = part_cosines(sides)
-        raw = _raw_keys(zh_edit, en_edit, layer, sides.facts)
+        count += len(edits.facts)
+        parts = part_cosines(edits)
+        raw = _raw_keys(zh_edit, en_edit, layer, edits.facts)
         if raw is not None:
             parts["raw-keys"] = raw
-        for part, three in parts.items():
-            for pairing, values in by_pairing(three).items():
-                facts.setdefault((part, pairing), []).extend(values)
-        for part, value in swapped(sides).items():
+        for part, matrices in parts.items():
+            for pairing, values in by_pairing(matrices).items():
+                by_fact.setdefault((part, pairing), []).extend(values)
+        for part, value in exchanged_cosines(edits).items():
             if value is not None:
                 whole.setdefault(part, []).append(value)
     rows = [
-        _row(group, layer, part, pairing, _over_facts(values, settings), len(values))
-        for (part, pairing), values in facts.items()
+        _row(group, layer, part, pairing, _over_facts(values, options), len(values))
+        for (part, pairing), values in by_fact.items()
     ]
     return rows + [
-        _row(group, layer, part, "whole", over_batches(values, settings), count)
+        _row(group, layer, part, "whole", over_batches(values, options), count)
         for part, values in whole.items()
     ]
 
 
 def _raw_keys(
     zh: SavedEdit, en: SavedEdit, layer: int, facts: Sequence[str]
-) -> tuple[FloatArray, FloatArray, FloatArray] | None:
-    """Cosines of the keys themselves, before a solve turns them; None where they were not saved."""
+) -> CosineMatrices | None:
+    """Cosines of the keys before the solve; None if they were not saved."""
     picked = []
     for edit in (zh, en):
         keys = edit.keys(layer)
         if keys is None or len(keys) != len(edit.facts):
             return None
-        at = {fact: i for i, fact in enumerate(edit.facts)}
-        picked.append(keys[[at[fact] for fact in facts]])
-    return _three(*picked)
+        index = {fact: i for i, fact in enumerate(edit.facts)}
+        picked.append(keys[[index[fact] for fact in facts]])
+    return _cosine_matrices(*picked)
 
 
-def _over_facts(values: Sequence[float], settings: Settings) -> Estimate:
-    how = Bootstrap(settings.resamples, settings.level, settings.seed)
-    mean = mean_interval(values, how)
-    if mean is None or len(values) < 2:
-        return Estimate(None if mean is None else mean.mean)
-    return Estimate(mean.mean, mean.low, mean.high, "facts")
+def _over_facts(values: Sequence[float], options: GeometryOptions) -> Estimate:
+    interval = mean_interval(values, options.bootstrap)
+    if interval is None or len(values) < 2:
+        return point_estimate(None if interval is None else interval.mean)
+    return Estimate(interval, "facts")
 
 
-def _row(group: Group, layer: int, part: str, pairing: str, found: Estimate, facts: int) -> Row:
+def _row(
+    group: EditGroup, layer: int, part: str, pairing: str, estimate: Estimate, facts: int
+) -> ResultRow:
     return {
-        **group.about,
+        **group.columns,
         "layer": layer,
         "part": part,
         "pairing": pairing,
-        **vars(found),
+        **estimate.columns(),
         "facts": facts,
     }

@@ -1,41 +1,46 @@
-"""What measures are when nothing is shared: random matrices of the same spectrum.
+"""Null distributions: measures between random matrices with given singular values.
 
-A random matrix of a spectrum is U diag(s) V^T with U and V drawn evenly from all orthonormal
-frames. Measures between two such matrices need only the inner products of their frames, which are
-drawn as they are, without the frames.
+A random matrix with singular values s is U diag(s) V^T with U and V uniform among orthonormal
+frames. The measures between two such matrices depend only on the inner products between their
+frames, which are drawn directly.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from clm_data.eval.analysis.checks import in_range
+from clm_data.eval.analysis.geometry.low_rank import LowRankMatrix, Spectrum
 from clm_data.eval.analysis.geometry.measures import (
-    NEURONS,
+    OVERLAPS,
     SIDES,
-    Change,
-    FloatArray,
-    Spectrum,
-    error_from,
+    relative_error_from,
     top_count,
-    within,
 )
-from clm_data.eval.analysis.geometry.resample import Estimate, Settings, of_draws
+from clm_data.eval.analysis.geometry.resample import Estimate, of_draws
+from clm_data.eval.analysis.options import GeometryOptions
+from clm_data.eval.intervals import FloatArray
 
-FEWEST_DRAWS = 20
+MIN_DRAWS = 20
+"""Random matrices that are drawn even if they exceed ``GeometryOptions.max_operations``."""
 
 
 def frame_products(n: int, first: int, second: int, rng: np.random.Generator) -> FloatArray:
-    """Inner products (first, second) of two independent random orthonormal frames in n dimensions.
+    """Draw the inner products between two independent, uniform orthonormal frames.
 
-    Since any frame may be turned into the first axes, these are the first rows of one random
-    frame: of a Gaussian matrix G (n, second) made orthonormal by the Cholesky factor of G^T G. What
-    rows beyond ``first`` add to G^T G is drawn at once (Bartlett's decomposition).
+    By rotation invariance the first frame may be fixed to the leading axes. The products are then
+    the leading rows of one random frame, which is a Gaussian matrix G of shape (n, second)
+    orthonormalized by the Cholesky factor of G^T G. The remaining rows of G enter only through
+    their Gram matrix, which is drawn with Bartlett's decomposition of the Wishart distribution.
 
     Args:
-        n: Dimensions, at least as many as either frame has vectors.
-        first: Vectors of the one frame.
-        second: Vectors of the other.
-        rng: Chance.
+        n: Dimension of the space, at least ``first`` and ``second``.
+        first: Number of vectors of the first frame.
+        second: Number of vectors of the second frame.
+        rng: Random generator.
+
+    Returns:
+        Shape (first, second).
     """
     rest = n - first
     top = rng.standard_normal((first, second))
@@ -48,62 +53,65 @@ def frame_products(n: int, first: int, second: int, rng: np.random.Generator) ->
     return np.asarray(np.linalg.solve(lower, top.T).T)
 
 
-def null_values(first: Change, second: Change, settings: Settings) -> dict[str, Estimate]:
-    """Every measure between random matrices with the spectra of two changes.
+def null_estimates(
+    first: LowRankMatrix, second: LowRankMatrix, options: GeometryOptions
+) -> dict[str, Estimate]:
+    """Measures between random matrices with the singular values and shapes of two changes.
 
-    Rows and columns of such a matrix are exchangeable, so those that change most are a random
-    choice, whatever the spectrum: their overlap is hypergeometric.
+    Rows and columns of such matrices are exchangeable, so the most changed ones are a uniformly
+    random subset and the size of their intersection is hypergeometric, whatever the spectrum.
 
     Args:
-        first: Its spectrum and shape count.
-        second: The same.
-        settings: How often to draw.
+        first: A weight change; only its spectrum and shape are used.
+        second: Another one of the same shape.
+        options: Number of draws and limits.
 
     Returns:
-        By measure: the mean over draws and the range that holds most of them. Empty where a change
-        is zero.
+        By measure: the mean over draws with the range of the middle draws. Empty if a change is
+        zero.
     """
-    one, other = first.spectrum, second.spectrum
-    if not (len(one.values) and len(other.values)):
+    spectra = first.spectrum, second.spectrum
+    ranks = len(spectra[0].values), len(spectra[1].values)
+    if not all(ranks):
         return {}
-    rng = settings.rng("null", *first.shape, len(one.values), len(other.values))
-    k = min(first.k, second.k, len(one.values), len(other.values))
+    rng = options.rng("null", *first.shape, *ranks)
+    k = min(first.k, second.k, *ranks)
     drawn = [
-        _draw(first.shape, one, other, k, settings.share, rng)
-        for _ in range(_draws(len(one.values), len(other.values), settings))
+        _draw(first.shape, spectra, k, options.top_share, rng)
+        for _ in range(_number_of_draws(*ranks, options))
     ]
-    return of_draws(drawn, settings)
+    return of_draws(drawn, options.bootstrap)
 
 
-def _draws(first: int, second: int, settings: Settings) -> int:
-    work = 2.0 * (2 * first * second**2 + second**3)
-    return int(min(settings.draws, max(FEWEST_DRAWS, settings.work / work)))
+def _number_of_draws(first_rank: int, second_rank: int, options: GeometryOptions) -> int:
+    operations = 2.0 * (2 * first_rank * second_rank**2 + second_rank**3)
+    return int(min(options.null_draws, max(MIN_DRAWS, options.max_operations / operations)))
 
 
 def _draw(
     shape: tuple[int, int],
-    one: Spectrum,
-    other: Spectrum,
+    spectra: tuple[Spectrum, Spectrum],
     k: int,
-    share: float,
+    top_share: float,
     rng: np.random.Generator,
 ) -> dict[str, float | None]:
-    sizes = len(one.values), len(other.values)
-    frames = [frame_products(n, *sizes, rng) for n in shape]
-    norms = [float(np.linalg.norm(s.values)) for s in (one, other)]
-    product = float(one.values @ (frames[0] * frames[1]) @ other.values)
+    """The measures between one pair of random matrices."""
+    first, second = (spectrum.values for spectrum in spectra)
+    frames = [frame_products(n, len(first), len(second), rng) for n in shape]
+    norms = [float(np.linalg.norm(values)) for values in (first, second)]
+    product = float(first @ (frames[0] * frames[1]) @ second)
     out: dict[str, float | None] = {
-        "cosine": within(product / (norms[0] * norms[1]), -1.0, 1.0, "a cosine"),
-        "relative_error": error_from(norms[0], norms[1], product),
+        "cosine": float(in_range(product / (norms[0] * norms[1]), -1, 1, "cosine")),
+        "relative_error": relative_error_from(norms[0], norms[1], product),
     }
     for side, frame in zip(SIDES, frames, strict=True):
         cosines = np.linalg.svd(frame[:k, :k], compute_uv=False)
-        angles = [np.degrees(np.arccos(within(float(c), 0.0, 1.0, "a cosine"))) for c in cosines]
+        angles = np.degrees(np.arccos(in_range(cosines, 0, 1, "cosine of a principal angle")))
         out[f"angle_{side}_mean"] = float(np.mean(angles))
         out[f"angle_{side}_max"] = float(np.max(angles))
-    for name, kind in NEURONS.items():
-        n = shape[0] if kind.startswith("row") else shape[1]
-        count = top_count(n, share)
+    for name, attribute in OVERLAPS.items():
+        n = shape[0] if attribute.startswith("row") else shape[1]
+        count = top_count(n, top_share)
         shared = int(rng.hypergeometric(count, n - count, count))
         out[name] = shared / (2 * count - shared)
     return out

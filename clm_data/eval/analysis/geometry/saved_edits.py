@@ -1,4 +1,4 @@
-"""Saved weight changes of a sweep: which belong together, and one weight of them at a time."""
+"""Saved weight changes of a sweep: grouping them for comparison and reading them layer by layer."""
 
 from __future__ import annotations
 
@@ -14,78 +14,81 @@ import numpy as np
 
 from clm_data.errors import InputFileError, MissingExtraError
 from clm_data.eval import results
-from clm_data.eval.analysis.geometry.measures import Change, FloatArray, GeometryError
-from clm_data.eval.csv_tables import ResultRow
+from clm_data.eval.analysis.checks import AnalysisError
+from clm_data.eval.analysis.geometry.low_rank import LowRankMatrix
+from clm_data.eval.csv_tables import VARIANT, ResultRow
+from clm_data.eval.intervals import FloatArray
 from clm_data.eval.results import CellResult, EditLanguage, Setting
 from clm_data.records import LANGUAGES
 
-_NUMBER = re.compile(r"\.(\d+)\.")
+_LAYER_NUMBER = re.compile(r"\.(\d+)\.")
+GROUP_COLUMNS = ("model", *VARIANT, "batch_size")
+"""Columns of every table that identify a group of cells."""
 
 
 @dataclass(frozen=True)
 class SavedEdit:
-    """One file of saved changes; reads one weight at a time.
+    """A file of ``Deltas.save``, read one weight at a time as float64 matrices.
 
     Attributes:
         path: The safetensors file.
-        k: How many singular vectors are kept of a change.
+        k: Number of singular vectors to keep of each change.
     """
 
     path: Path
     k: int = 10
 
     @cached_property
-    def _about(self) -> tuple[Mapping[str, str], frozenset[str]]:
+    def _contents(self) -> tuple[Mapping[str, str], frozenset[str]]:
+        """Metadata, and names of the tensors."""
         with _opened(self.path) as file:
             return file.metadata() or {}, frozenset(file.keys())
 
     @cached_property
-    def edited(self) -> tuple[str, ...]:
-        """Ids of the edits, ``RECORD:LANGUAGE``, in the order of the factors' columns."""
-        return tuple(json.loads(self._about[0].get("edited", "[]")))
-
-    @cached_property
     def facts(self) -> tuple[str, ...]:
-        """Ids of the edited records, an edit each."""
-        return tuple(edit.rpartition(":")[0] for edit in self.edited)
+        """Record ids of the edits, in the order of the factors' terms; twice for mixed edits."""
+        edited = json.loads(self._contents[0].get("edited", "[]"))
+        return tuple(edit.rpartition(":")[0] for edit in edited)
 
     @cached_property
     def refused(self) -> frozenset[str]:
-        """Ids of records of which an edit could not be placed."""
-        refused = json.loads(self._about[0].get("refused", "[]"))
+        """Ids of records with an edit that could not be placed."""
+        refused = json.loads(self._contents[0].get("refused", "[]"))
         return frozenset(edit.rpartition(":")[0] for edit, _ in refused)
 
     @cached_property
     def weights(self) -> dict[int, str]:
-        """Path of the changed weight by layer.
+        """Parameter path of the changed weight by layer.
 
         Raises:
-            InputFileError: A path names no layer.
+            InputFileError: A path contains no layer number.
         """
-        paths = [name.removeprefix("left:") for name in self._about[1] if name.startswith("left:")]
-        found = {path: _NUMBER.search(path) for path in paths}
+        names = self._contents[1]
+        paths = [name.removeprefix("left:") for name in names if name.startswith("left:")]
+        found = {path: _LAYER_NUMBER.search(path) for path in paths}
         for path, match in found.items():
             if match is None:
-                raise InputFileError(f"{self.path}: '{path}' names no layer")
+                raise InputFileError(f"{self.path}: '{path}' contains no layer number")
         return {int(match[1]): path for path, match in sorted(found.items()) if match is not None}
 
-    def change(self, layer: int) -> Change:
-        """The change of one layer's weight, in float64.
+    def change(self, layer: int) -> LowRankMatrix:
+        """The change of one layer's weight, shape (d, m).
 
         Raises:
             InputFileError: The file has no change of that layer.
-            GeometryError: It holds NaN or infinity.
+            AnalysisError: The change contains NaN or infinity.
         """
-        left, right = self._read(f"left:{self._path(layer)}"), None
-        if f"right:{self._path(layer)}" in self._about[1]:
-            right = self._read(f"right:{self._path(layer)}")
+        path = self._path(layer)
+        left, right = self._read(f"left:{path}"), None
+        if f"right:{path}" in self._contents[1]:
+            right = self._read(f"right:{path}")
         by_fact = right is not None and left.shape[1] == len(self.facts)
-        return Change(left, right, self.facts if by_fact else (), self.k)
+        return LowRankMatrix(left, right, self.facts if by_fact else (), self.k)
 
     def keys(self, layer: int) -> FloatArray | None:
-        """Keys (N, m) of the edited facts in the edited model, where they were saved."""
+        """Keys of the edited facts in the edited model, shape (N, m); None if not saved."""
         name = f"keys:{self._path(layer)}"
-        return self._read(name).T if name in self._about[1] else None
+        return self._read(name).T if name in self._contents[1] else None
 
     def _path(self, layer: int) -> str:
         if layer not in self.weights:
@@ -96,11 +99,12 @@ class SavedEdit:
         with _opened(self.path) as file:
             value = np.asarray(file.get_tensor(name).double().numpy())
         if not np.isfinite(value).all():
-            raise GeometryError(f"{self.path}: {name} holds NaN or infinity")
+            raise AnalysisError(f"{self.path}: {name} contains NaN or infinity")
         return value
 
 
 def _opened(path: Path) -> Any:
+    """The open safetensors file, a context manager."""
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError as error:
@@ -108,17 +112,17 @@ def _opened(path: Path) -> Any:
     try:
         return safe_open(path, "pt")
     except (OSError, SafetensorError) as error:
-        raise InputFileError(f"{path} holds no saved deltas: {error}") from error
+        raise InputFileError(f"{path}: cannot be read as saved weight changes ({error})") from error
 
 
 @dataclass(frozen=True)
-class Group:
-    """Cells that differ in the language of the edits alone, with their changes.
+class EditGroup:
+    """Cells that differ only in the editing language, with their saved changes.
 
     Attributes:
-        setting: Of one of them.
-        cells: With their single facts, by language.
-        batches: By language: the files of the batches, in order; as many for each language.
+        setting: The common setting; its language has no meaning.
+        cells: Cells with their facts, by editing language.
+        batches: Saved changes of each batch, by editing language; equally many for each.
     """
 
     setting: Setting
@@ -126,27 +130,27 @@ class Group:
     batches: Mapping[EditLanguage, tuple[SavedEdit, ...]]
 
     @property
-    def about(self) -> ResultRow:
-        """The columns that tell groups apart in tables."""
-        return about(self.setting)
+    def columns(self) -> ResultRow:
+        """Values of :data:`GROUP_COLUMNS`."""
+        return group_columns(self.setting)
 
     @property
     def count(self) -> int:
-        """Batches."""
+        """Number of batches."""
         return len(next(iter(self.batches.values())))
 
     def label(self, batch: int) -> int | str:
-        """A batch in tables: its number, or ``all`` for the sum of a sequential run."""
+        """The batch number in tables; ``all`` for a sequential run, whose changes are summed."""
         return "all" if self.setting.mode == "sequential" else batch
 
     def layers(self) -> list[int]:
-        """Layers that every edit of the group changed."""
+        """Layers that every edit of the group changes, in ascending order."""
         edits = [edit for files in self.batches.values() for edit in files]
         return sorted(set.intersection(*(set(edit.weights) for edit in edits)))
 
 
-def about(setting: Setting) -> ResultRow:
-    """A cell's place in the grid but for the language; ``layers`` is empty for a method's own."""
+def group_columns(setting: Setting) -> ResultRow:
+    """Values of :data:`GROUP_COLUMNS`; ``layers`` is empty if they are the method's own."""
     return {
         "model": setting.model,
         "method": setting.method,
@@ -157,86 +161,86 @@ def about(setting: Setting) -> ResultRow:
     }
 
 
-ABOUT = ("model", "method", "protocol", "mode", "layers", "batch_size")
-"""The columns of :func:`about`."""
-
-
 @dataclass(frozen=True)
-class Found:
-    """What a results folder holds for the analysis.
+class FoundEdits:
+    """Saved changes in a results folder.
 
     Attributes:
-        groups: In the order of the recipe.
-        skipped: (setting, reason) of what cannot be analysed.
+        groups: What can be compared, in the order of the recipe.
+        skipped: What cannot, as (setting, reason).
     """
 
-    groups: tuple[Group, ...]
+    groups: tuple[EditGroup, ...]
     skipped: tuple[tuple[Setting, str], ...]
 
 
-def find_edits(folder: Path, *, k: int = 10, batches: int = 20) -> Found:
-    """The saved changes of a sweep.
+def find_edits(folder: Path, *, k: int = 10, max_batches: int = 20) -> FoundEdits:
+    """Find the saved weight changes of a sweep and group them across languages.
 
     Args:
-        folder: What ``eval-baselines --save-deltas`` wrote.
-        k: How many singular vectors are kept of a change.
-        batches: Of a cell, at most.
+        folder: Folder that ``eval-baselines --save-deltas`` wrote.
+        k: Number of singular vectors to keep of each change.
+        max_batches: Maximum number of batches per cell.
 
     Raises:
-        InputFileError: No results, or none of their cells has saved changes.
+        InputFileError: There are no results, or no cell has saved changes.
     """
     skipped: list[tuple[Setting, str]] = []
-    cells: dict[Setting, dict[EditLanguage, CellResult]] = {}
+    members: dict[Setting, dict[EditLanguage, CellResult]] = {}
     files: dict[str, tuple[SavedEdit, ...]] = {}
-    for cell in results.read_results(folder).cells:
-        whole, reason = _whole(folder, cell)
-        if whole is None:
-            skipped.append((cell.setting, reason))
+    for summary in results.read_results(folder).cells:
+        cell, reason = _complete_cell(folder, summary)
+        if cell is None:
+            skipped.append((summary.setting, reason))
             continue
-        paths = sorted((folder / "deltas").glob(f"{cell.key}-*.safetensors"))
-        files[cell.key] = tuple(SavedEdit(path, k) for path in paths[:batches])
-        if len(paths) > batches:
-            skipped.append(
-                (cell.setting, f"batches {batches} to {len(paths) - 1}: beyond the most")
-            )
-        place = cell.setting.model_copy(update={"language": "zh"})
-        cells.setdefault(place, {})[cell.setting.language] = whole
-    if not cells:
+        paths = _saved_files(folder, cell)
+        files[cell.key] = tuple(SavedEdit(path, k) for path in paths[:max_batches])
+        if len(paths) > max_batches:
+            reason = f"batches from {max_batches} are not analyzed; the cell has {len(paths)}"
+            skipped.append((cell.setting, reason))
+        common = cell.setting.model_copy(update={"language": "zh"})
+        members.setdefault(common, {})[cell.setting.language] = cell
+    if not members:
         raise InputFileError(
             f"{folder}: no saved weight changes; run eval-baselines with --save-deltas into a new "
             "folder"
         )
     groups = []
-    for place, members in cells.items():
-        group = Group(place, members, {lang: files[cell.key] for lang, cell in members.items()})
-        reason = _misfit(group)
+    for common, cells in members.items():
+        group = EditGroup(common, cells, {lang: files[cell.key] for lang, cell in cells.items()})
+        reason = _why_not_comparable(group)
         if reason:
-            skipped.append((place, reason))
+            skipped.append((common, reason))
         else:
             groups.append(group)
-    return Found(tuple(groups), tuple(skipped))
+    return FoundEdits(tuple(groups), tuple(skipped))
 
 
-def _whole(folder: Path, cell: CellResult) -> tuple[CellResult | None, str]:
-    if cell.status == "failed":
-        return None, f"failed: {cell.error}"
-    wanted = 1 if cell.setting.mode == "sequential" else cell.batches
-    found = len(list((folder / "deltas").glob(f"{cell.key}-*.safetensors")))
-    if found != wanted:
-        return None, f"{found} of {wanted} saved weight changes are there"
-    whole = results.read_cell(folder, cell.key)
-    return whole, "" if whole is not None else f"cells/{cell.key}.json cannot be read"
+def _saved_files(folder: Path, cell: CellResult) -> list[Path]:
+    return sorted((folder / "deltas").glob(f"{cell.key}-*.safetensors"))
 
 
-def _misfit(group: Group) -> str:
-    """Why a group cannot be analysed; empty where it can."""
+def _complete_cell(folder: Path, summary: CellResult) -> tuple[CellResult | None, str]:
+    """The cell with its facts, or None and the reason why it cannot be analyzed."""
+    if summary.status == "failed":
+        return None, f"failed: {summary.error}"
+    expected = 1 if summary.setting.mode == "sequential" else summary.batches
+    found = len(_saved_files(folder, summary))
+    if found != expected:
+        return None, f"found {found} of {expected} files of weight changes"
+    cell = results.read_cell(folder, summary.key)
+    return cell, "" if cell is not None else f"cells/{summary.key}.json cannot be read"
+
+
+def _why_not_comparable(group: EditGroup) -> str:
+    """Why a group cannot be compared across languages; empty if it can."""
     missing = [lang for lang in LANGUAGES if lang not in group.cells]
     if missing:
         return f"no edits in {' and '.join(missing)} to compare with"
     if len({len(files) for files in group.batches.values()}) > 1:
-        return "one language has more batches than another"
+        return "the languages have different numbers of batches"
     for batch in range(group.count):
-        of = [files[batch] for files in group.batches.values()]
-        if len({frozenset(edit.facts) | edit.refused for edit in of}) > 1:
-            return f"batch {batch} has other facts in one language than in another"
-    return "" if group.layers() else "no layer was changed in every language"
+        edits = [files[batch] for files in group.batches.values()]
+        if len({frozenset(edit.facts) | edit.refused for edit in edits}) > 1:
+            return f"the languages have different facts in batch {batch}"
+    return "" if group.layers() else "no layer is changed in every language"

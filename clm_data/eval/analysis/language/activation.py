@@ -1,8 +1,6 @@
-"""What an edit does to states: neuron by neuron, actual against expected, language by language.
+"""What an edit changes in the states of a layer, as arrays; see docs/reference/language-vectors.md.
 
-Numpy alone; the formulas are in ``docs/reference/language-vectors.md``.
-Changes come in fact by fact or in
-parts, sums and one number a fact stay, so that any number of facts can be looked at.
+Facts are added in parts, and only sums and a few numbers per fact are kept.
 """
 
 from __future__ import annotations
@@ -15,104 +13,115 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from clm_data.eval.analysis.language.vectors import Array, correlation, in_range, mean_of
-from clm_data.eval.intervals import Bootstrap, Interval
+from clm_data.eval.analysis.checks import in_range
+from clm_data.eval.analysis.language.estimates import correlation, mean_of_known
+from clm_data.eval.intervals import Bootstrap, FloatArray, Interval
 
 Name = TypeVar("Name")
+_FACT_MEASURES = ("relative_error", "cosine", "actual_change", "expected_change")
 
 
 @dataclass
-class Changes:
-    """Changes of one layer's MLP outputs under an edit, seen from one language.
+class ActivationChanges:
+    """Changes of one layer's MLP outputs for prompts in one language, summed over facts.
+
+    The actual change is measured in the edited model; the expected change is the weight change
+    times the unedited model's key.
 
     Attributes:
-        actual: Sum of the measured changes over facts, (d,).
-        expected: Sum of the changes that the weight change alone makes, (d,).
-        actual_size: Sum of the measured changes' absolute values, (d,).
-        expected_size: The same of the expected ones, (d,).
-        facts: One row a fact: relative error, cosine, relative size actual and expected; NaN where
-            undefined.
+        actual: Sum of the actual changes, shape (d,).
+        expected: Sum of the expected changes, shape (d,).
+        absolute_actual: Sum of the absolute values of the actual changes, shape (d,).
+        absolute_expected: Sum of the absolute values of the expected changes, shape (d,).
+        facts: For each fact: relative error, cosine, relative size of the actual and of the
+            expected change, shape (4,); NaN if undefined.
     """
 
-    actual: Array = field(default_factory=lambda: np.zeros(()))
-    expected: Array = field(default_factory=lambda: np.zeros(()))
-    actual_size: Array = field(default_factory=lambda: np.zeros(()))
-    expected_size: Array = field(default_factory=lambda: np.zeros(()))
-    facts: list[Array] = field(default_factory=list)
+    actual: FloatArray = field(default_factory=lambda: np.zeros(()))
+    expected: FloatArray = field(default_factory=lambda: np.zeros(()))
+    absolute_actual: FloatArray = field(default_factory=lambda: np.zeros(()))
+    absolute_expected: FloatArray = field(default_factory=lambda: np.zeros(()))
+    facts: list[FloatArray] = field(default_factory=list)
 
     def add(self, before: ArrayLike, after: ArrayLike, expected: ArrayLike) -> None:
-        """Take in some facts.
+        """Add some facts.
 
         Args:
-            before: MLP outputs of the unedited model, (n, d).
-            after: Of the edited one.
-            expected: Weight change times the unedited model's keys, (n, d).
+            before: MLP outputs of the unedited model, shape (n, d).
+            after: MLP outputs of the edited model, shape (n, d).
+            expected: Expected changes, shape (n, d).
         """
-        old = np.asarray(before, dtype=np.float64)
-        actual = np.asarray(after, dtype=np.float64) - old
+        outputs = np.asarray(before, dtype=np.float64)
+        actual = np.asarray(after, dtype=np.float64) - outputs
         wanted = np.asarray(expected, dtype=np.float64)
         self.actual = self.actual + actual.sum(0)
         self.expected = self.expected + wanted.sum(0)
-        self.actual_size = self.actual_size + np.abs(actual).sum(0)
-        self.expected_size = self.expected_size + np.abs(wanted).sum(0)
-        sizes = [np.linalg.norm(one, axis=1) for one in (actual, wanted, old)]
+        self.absolute_actual = self.absolute_actual + np.abs(actual).sum(0)
+        self.absolute_expected = self.absolute_expected + np.abs(wanted).sum(0)
+        norms = [np.linalg.norm(one, axis=1) for one in (actual, wanted, outputs)]
+        cosines = _ratio((actual * wanted).sum(1), norms[0] * norms[1])
         columns = [
-            _ratio(np.linalg.norm(actual - wanted, axis=1), sizes[1]),
-            in_range(_ratio((actual * wanted).sum(1), sizes[0] * sizes[1]), -1, 1, "cosine"),
-            _ratio(sizes[0], sizes[2]),
-            _ratio(sizes[1], sizes[2]),
+            _ratio(np.linalg.norm(actual - wanted, axis=1), norms[1]),
+            in_range(cosines, -1, 1, "cosine of activation changes", allow_nan=True),
+            _ratio(norms[0], norms[2]),
+            _ratio(norms[1], norms[2]),
         ]
         self.facts.extend(np.stack(columns, axis=1))
 
-    def mean(self, kind: str) -> Array:
-        """Mean change by neuron, with its sign: ``actual`` or ``expected``, (d,)."""
+    def mean(self, kind: str) -> FloatArray:
+        """Mean change of each neuron, shape (d,); ``kind`` is ``actual`` or ``expected``."""
         return np.asarray((self.actual if kind == "actual" else self.expected) / len(self.facts))
 
-    def size(self, kind: str) -> Array:
-        """Mean absolute change by neuron: ``actual`` or ``expected``, (d,)."""
-        sums = self.actual_size if kind == "actual" else self.expected_size
+    def mean_absolute(self, kind: str) -> FloatArray:
+        """Mean absolute change of each neuron, shape (d,); ``kind`` as in :meth:`mean`."""
+        sums = self.absolute_actual if kind == "actual" else self.absolute_expected
         return np.asarray(sums / len(self.facts))
 
-    def measures(self, how: Bootstrap) -> Iterator[tuple[str, Interval | None]]:
-        """What is said of facts, with intervals over them, and of neurons."""
+    def measures(self, bootstrap: Bootstrap) -> Iterator[tuple[str, Interval | None]]:
+        """Means over facts with intervals, and the correlation over neurons, as (name, value)."""
         table = np.stack(self.facts)
-        for column, name in enumerate(_OF_FACTS):
-            yield name, mean_of(table[:, column], how)
-        across = correlation(self.mean("actual"), self.mean("expected"), Bootstrap(resamples=0))
-        yield "neuron_correlation", across
+        for column, name in enumerate(_FACT_MEASURES):
+            yield name, mean_of_known(table[:, column], bootstrap)
+        without_interval = Bootstrap(resamples=0)
+        over_neurons = correlation(self.mean("actual"), self.mean("expected"), without_interval)
+        yield "neuron_correlation", over_neurons
 
 
-_OF_FACTS = ("relative_error", "cosine", "actual_change", "expected_change")
-
-
-def _ratio(above: Array, below: Array) -> Array:
+def _ratio(above: FloatArray, below: FloatArray) -> FloatArray:
+    """Elementwise ratio, shape (n,); NaN if the denominator is 0."""
     out = np.full(len(above), np.nan)
     np.divide(above, below, out=out, where=below > 0)
     return out
 
 
-def selectivity(own: ArrayLike, other: ArrayLike) -> Array:
-    """How much more an edit changes its own language's states: (own - other) / (own + other).
+def relative_change(before: ArrayLike, after: ArrayLike) -> FloatArray:
+    """Norm of each state's change over the norm of the state, shape (n,), from states (n, d)."""
+    states = np.asarray(before, dtype=np.float64)
+    change = np.linalg.norm(np.asarray(after, dtype=np.float64) - states, axis=1)
+    return _ratio(change, np.linalg.norm(states, axis=1))
 
-    1: only its own; 0: both alike; -1: only the other's; NaN where neither changes.
+
+def selectivity(own: ArrayLike, other: ArrayLike) -> FloatArray:
+    """How much more an edit changes states in its own language: (own - other) / (own + other).
+
+    1 if only the own language changes, 0 if both change equally, -1 if only the other language
+    changes, and NaN if neither does.
 
     Args:
-        own: Relative change of each fact's state in the edited language, (n,).
-        other: In the other language.
+        own: Relative change of each fact's state in the editing language, shape (n,).
+        other: Relative change in the other language, shape (n,).
     """
-    one, two = np.asarray(own, dtype=np.float64), np.asarray(other, dtype=np.float64)
-    return in_range(_ratio(one - two, one + two), -1, 1, "selectivity")
+    first, second = np.asarray(own, dtype=np.float64), np.asarray(other, dtype=np.float64)
+    return in_range(_ratio(first - second, first + second), -1, 1, "selectivity", allow_nan=True)
 
 
-def relative_change(before: ArrayLike, after: ArrayLike) -> Array:
-    """Length of each state's change over the state's own: (n,) from (n, d) and (n, d)."""
-    old = np.asarray(before, dtype=np.float64)
-    changed = np.linalg.norm(np.asarray(after, dtype=np.float64) - old, axis=1)
-    return _ratio(changed, np.linalg.norm(old, axis=1))
+def quantiles(values: ArrayLike, steps: int = 50) -> list[tuple[float, float]]:
+    """The empirical cumulative distribution as (share, value) at 0, 1/steps, ..., 1.
 
-
-def cumulative(values: ArrayLike, steps: int = 50) -> list[tuple[float, float]]:
-    """The empirical distribution: for 0, 1/steps ... 1, the value that this share stays under."""
+    Args:
+        values: Shape (n,).
+        steps: Number of equal steps of the share.
+    """
     shares = np.linspace(0, 1, steps + 1)
     found = np.quantile(np.asarray(values, dtype=np.float64), shares)
     return list(zip(shares.tolist(), found.tolist(), strict=True))
@@ -121,37 +130,37 @@ def cumulative(values: ArrayLike, steps: int = 50) -> list[tuple[float, float]]:
 def histograms(
     values: Mapping[Name, ArrayLike], bins: int = 61
 ) -> Iterator[tuple[Name, float, float, int]]:
-    """Counts of several sets in common bins, as (name, low, high, count).
+    """Counts of several sets of values in common bins, as (name, low, high, count).
 
-    The bins reach as far as the largest absolute value of any set, on both sides of 0 (with an odd
-    number of them 0 is in a bin's middle), or from 0 where no value is negative.
+    The bins are symmetric around 0 and reach to the largest absolute value of all sets; without
+    negative values they start at 0. With an odd number of bins, 0 is in the middle of one.
     """
     sets = {name: np.asarray(one, dtype=np.float64) for name, one in values.items()}
-    reach = max(float(np.abs(one).max()) for one in sets.values()) or 1.0
-    lowest = -reach if any(bool((one < 0).any()) for one in sets.values()) else 0.0
-    edges = np.linspace(lowest, reach, bins + 1)
+    largest = max(float(np.abs(one).max()) for one in sets.values()) or 1.0
+    lowest = -largest if any(bool((one < 0).any()) for one in sets.values()) else 0.0
+    edges = np.linspace(lowest, largest, bins + 1)
     for name, one in sets.items():
         counts, _ = np.histogram(one, edges)
         for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True):
             yield name, float(low), float(high), int(count)
 
 
-def venn(sets: Mapping[str, set[int]], total: int) -> Iterator[tuple[str, int, float]]:
-    """Counts of every region of a Venn diagram, as (region, count, count by chance).
+def venn_regions(sets: Mapping[str, set[int]], total: int) -> Iterator[tuple[str, int, float]]:
+    """Counts in every region of a Venn diagram, as (region, count, expected count).
 
-    A region holds what is in all the sets it names («zh+mix») and in no other. By chance: sets of
-    the same sizes, drawn independently.
+    A region such as ``zh+mix`` contains what is in all the sets it names and in no other. The
+    expected count is that of independent random sets of the same sizes.
 
     Args:
-        sets: By name; regions name them in this order.
-        total: How many there are to draw from.
+        sets: Sets by name; regions name them in this order.
+        total: Size of the population that the sets are drawn from.
     """
     for size in range(1, len(sets) + 1):
         for inside in combinations(sets, size):
             outside = [sets[name] for name in sets if name not in inside]
             common = set.intersection(*(sets[name] for name in inside))
-            chance = float(total)
+            expected = float(total)
             for name, one in sets.items():
                 share = len(one) / total
-                chance *= share if name in inside else 1 - share
-            yield "+".join(inside), len(common.difference(*outside)), chance
+                expected *= share if name in inside else 1 - share
+            yield "+".join(inside), len(common.difference(*outside)), expected

@@ -1,7 +1,7 @@
-"""What the edits of a results folder do to states: the analyses that need model and deltas.
+"""What the edits of a sweep do to states: apply each saved change and read the states again.
 
-Each batch of edits is put into the model again, its facts are read before and after in both
-languages, a part of them at a time, and only sums and one number a fact are kept.
+Facts are read before and after each batch of edits in both languages, some at a time; only sums and
+a few numbers per fact are kept.
 """
 
 from __future__ import annotations
@@ -11,147 +11,146 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from clm_data.errors import InputFileError
-from clm_data.eval.analysis.geometry.measures import Change
-from clm_data.eval.analysis.geometry.saved_edits import Group, SavedEdit
-from clm_data.eval.analysis.language.activation import Changes, relative_change
-from clm_data.eval.analysis.language.edited_tables import COLUMNS, EditOptions, Seen, tables_of
-from clm_data.eval.analysis.language.states import States, collect
-from clm_data.eval.analysis.language.vectors import Array, Tables, layer_of
+from clm_data.eval.analysis.geometry.low_rank import LowRankMatrix
+from clm_data.eval.analysis.geometry.saved_edits import EditGroup, SavedEdit
+from clm_data.eval.analysis.language.activation import ActivationChanges, relative_change
+from clm_data.eval.analysis.language.edited_tables import COLUMNS, EditStats, group_tables
+from clm_data.eval.analysis.language.states import ParallelStates, read_states
+from clm_data.eval.analysis.language.vectors import parallel_layer
+from clm_data.eval.analysis.options import EditedStateOptions
+from clm_data.eval.csv_tables import ResultTables
 from clm_data.eval.editors.deltas import Deltas, applied
 from clm_data.eval.model.loaded import LoadedModel
-from clm_data.eval.protocols import get_protocol
+from clm_data.eval.protocols import EditProtocol, get_protocol
 from clm_data.eval.results import EditLanguage
 from clm_data.records import LANGUAGES, Record
 
-_ORDER: tuple[EditLanguage, ...] = ("zh", "en", "mix")
+_EDIT_LANGUAGES: tuple[EditLanguage, ...] = ("zh", "en", "mix")
 
 
-def analyse_edits(
+def edited_state_tables(
     loaded: LoadedModel,
-    states: States,
+    states: ParallelStates,
     records: Sequence[Record],
-    groups: Iterable[Group],
-    how: EditOptions | None = None,
-) -> Tables:
-    """Put the edits of a results folder into the model again and see what they change.
+    groups: Iterable[EditGroup],
+    options: EditedStateOptions | None = None,
+) -> ResultTables:
+    """Apply the saved edits of a sweep to the model and measure what they change.
 
     Args:
-        loaded: The unedited model; it is as before afterwards.
+        loaded: The unedited model, which is restored after each edit.
         states: Its states, for the language bias of each fact.
-        records: The dataset that was edited.
-        groups: What ``find_edits`` found in the folder; those of this model count, but for
-            sequential runs, whose changes are of many edits on top of each other.
-        how: Options; None: the defaults.
+        records: The records that were edited.
+        groups: Saved edits, from ``find_edits``. Groups of other models are skipped, and so are
+            sequential runs, whose saved change is the sum of successive edits.
+        options: Sample sizes and limits; defaults to ``EditedStateOptions()``.
 
     Returns:
-        The tables ``activation``, ``activation_cdf``, ``neurons``, ``neuron_points``, ``venn``,
-        ``selectivity`` and ``selectivity_points``, as in ``docs/reference/language-vectors.md``.
+        The tables of ``edited_tables.COLUMNS``, described in
+        ``docs/reference/language-vectors.md``.
 
     Raises:
-        InputFileError: A file of deltas cannot be read, or facts that were edited are not among
-            the records.
+        InputFileError: A file of deltas cannot be read, or an edited fact is not in ``records``.
         EditError: The deltas belong to another model.
     """
-    how = how or EditOptions()
-    known = {record.id: record for record in records}
-    tables: Tables = {name: [] for name in COLUMNS}
-    bias = {layer: _bias(states, layer) for layer in states.layers}
+    options = options or EditedStateOptions()
+    tables: ResultTables = {name: [] for name in COLUMNS}
+    biases = {layer: _biases(states, layer) for layer in states.layers}
+    reader = _EditReader(loaded, {record.id: record for record in records}, options)
     for group in groups:
         if group.setting.model != loaded.name or group.setting.mode == "sequential":
             continue
-        seen = {
-            language: _look(loaded, known, group, language, how)
-            for language in _ORDER
+        stats = {
+            language: reader.read(group, language)
+            for language in _EDIT_LANGUAGES
             if language in group.batches
         }
-        for name, rows in tables_of(seen, bias, how).items():
-            tables[name] += [{**group.about, **row} for row in rows]
+        for name, rows in group_tables(stats, biases, options).items():
+            tables[name] += [{**group.columns, **row} for row in rows]
     return tables
 
 
-def expected_change(change: Change, keys: Array) -> Array:
-    """What a weight change adds to the outputs for some keys: (n, d) from (n, m)."""
-    if change.right is None:
-        return np.asarray(keys @ change.left.T)
-    return np.asarray((keys @ change.right.T) @ change.left.T)
+def _biases(states: ParallelStates, layer: int) -> dict[str, float]:
+    """Language bias by fact."""
+    bias = parallel_layer(states.zh.hidden[layer], states.en.hidden[layer]).bias
+    return dict(zip(states.ids, bias.tolist(), strict=True))
 
 
-def _bias(states: States, layer: int) -> dict[str, float]:
-    found = layer_of(states.zh.hidden[layer], states.en.hidden[layer])
-    return dict(zip(states.ids, found.bias.tolist(), strict=True))
+class _EditReader:
+    """Applies saved edits to a model and reads the states of the edited facts."""
 
+    def __init__(
+        self, loaded: LoadedModel, records: Mapping[str, Record], options: EditedStateOptions
+    ) -> None:
+        self._loaded = loaded
+        self._records = records
+        self._options = options
 
-def _look(
-    loaded: LoadedModel,
-    known: Mapping[str, Record],
-    group: Group,
-    language: EditLanguage,
-    how: EditOptions,
-) -> Seen:
-    """Go through the batches of one editing language."""
-    seen = Seen()
-    for edit in group.batches[language]:
-        facts = _facts(known, edit)
-        deltas = Deltas.load(edit.path)
-        changes = {layer: edit.change(layer) for layer in sorted(edit.weights)}
-        seen.layers = tuple(changes)
-        seen.batches += 1
-        for layer, change in changes.items():
-            neurons = change.neurons
-            seen.rows[layer] = seen.rows.get(layer, np.zeros(())) + neurons.rows
-            seen.columns[layer] = seen.columns.get(layer, np.zeros(())) + neurons.columns
-        for start in range(0, len(facts), how.facts_at_once):
-            part = facts[start : start + how.facts_at_once]
-            _compare(loaded, part, group.setting.protocol, deltas, changes, seen, how)
-    return seen
+    def read(self, group: EditGroup, language: EditLanguage) -> EditStats:
+        """What the batches of one editing language change."""
+        stats = EditStats()
+        protocol = get_protocol(group.setting.protocol)
+        for edit in group.batches[language]:
+            facts = self._facts(edit)
+            deltas = Deltas.load(edit.path)
+            changes = {layer: edit.change(layer) for layer in sorted(edit.weights)}
+            stats.layers = tuple(changes)
+            stats.batches += 1
+            for layer, change in changes.items():
+                for sums, values in (
+                    (stats.row_changes, change.neurons.rows),
+                    (stats.column_changes, change.neurons.columns),
+                ):
+                    sums[layer] = sums.get(layer, np.zeros(())) + values
+            for start in range(0, len(facts), self._options.facts_at_once):
+                part = facts[start : start + self._options.facts_at_once]
+                self._add(stats, part, protocol, deltas, changes)
+        return stats
 
+    def _facts(self, edit: SavedEdit) -> list[Record]:
+        """The records with all their edits placed, in the order of the edits."""
+        ids = dict.fromkeys(fact for fact in edit.facts if fact not in edit.refused)
+        missing = [fact for fact in ids if fact not in self._records]
+        if missing:
+            raise InputFileError(
+                f"{edit.path.parent.parent}: fact {missing[0]} is not in the dataset; give the "
+                "dataset that was edited with --dataset"
+            )
+        return [self._records[fact] for fact in ids]
 
-def _facts(known: Mapping[str, Record], edit: SavedEdit) -> list[Record]:
-    """The records that were edited whole, in the order of the edits."""
-    ids = dict.fromkeys(one for one in edit.facts if one not in edit.refused)
-    missing = [one for one in ids if one not in known]
-    if missing:
-        raise InputFileError(
-            f"{edit.path.parent.parent}: fact {missing[0]} is not in the dataset; name the one "
-            "that was edited with --dataset"
-        )
-    return [known[one] for one in ids]
+    def _add(
+        self,
+        stats: EditStats,
+        facts: Sequence[Record],
+        protocol: EditProtocol,
+        deltas: Deltas,
+        changes: Mapping[int, LowRankMatrix],
+    ) -> None:
+        """Read some facts before and after an edit and add their changes."""
+        edited = sorted(changes)
+        from_first = tuple(range(edited[0], self._loaded.depth))
 
+        def read(neurons: Sequence[int]) -> ParallelStates:
+            return read_states(
+                self._loaded,
+                facts,
+                protocol,
+                hidden=from_first,
+                mlp=edited,
+                neurons=neurons,
+                tokens_per_batch=self._options.tokens_per_batch,
+            )
 
-def _compare(
-    loaded: LoadedModel,
-    facts: Sequence[Record],
-    protocol: str,
-    deltas: Deltas,
-    changes: Mapping[int, Change],
-    seen: Seen,
-    how: EditOptions,
-) -> None:
-    """Read some facts before and after an edit and add what has changed."""
-    layers = sorted(changes)
-    above = tuple(range(layers[0], loaded.depth))
-
-    def read(neurons: Sequence[int]) -> States:
-        return collect(
-            loaded,
-            facts,
-            get_protocol(protocol),
-            hidden=above,
-            mlp=layers,
-            neurons=neurons,
-            tokens_per_batch=how.tokens_per_batch,
-        )
-
-    before = read(layers)
-    with applied(loaded, deltas):
-        after = read(())
-    seen.ids += before.ids
-    for lang in LANGUAGES:
-        old, new = before.side(lang), after.side(lang)
-        for layer, change in changes.items():
-            wanted = expected_change(change, old.neurons[layer].astype(np.float64))
-            sums = seen.changes.setdefault((layer, lang), Changes())
-            sums.add(old.mlp[layer], new.mlp[layer], wanted)
-        for layer in above:
-            moved = relative_change(old.hidden[layer], new.hidden[layer])
-            seen.moved.setdefault((layer, lang), []).append(moved)
+        before = read(edited)
+        with applied(self._loaded, deltas):
+            after = read(())
+        stats.ids += before.ids
+        for lang in LANGUAGES:
+            old, new = before.side(lang), after.side(lang)
+            for layer, change in changes.items():
+                expected = change.apply(old.neurons[layer].astype(np.float64))
+                activations = stats.activations.setdefault((layer, lang), ActivationChanges())
+                activations.add(old.mlp[layer], new.mlp[layer], expected)
+            for layer in from_first:
+                relative = relative_change(old.hidden[layer], new.hidden[layer])
+                stats.relative_changes.setdefault((layer, lang), []).append(relative)

@@ -1,58 +1,57 @@
-"""A linear probe: how well one cut through the states tells the language of a fact it never saw."""
+"""Linear classifiers that predict the language of a state, tested on facts they have not seen."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from clm_data.errors import MissingExtraError
-from clm_data.eval.analysis.language.states import States
-from clm_data.eval.analysis.language.vectors import (
-    Array,
-    Options,
-    Row,
-    as_rows,
-    mean_of,
-)
-from clm_data.eval.intervals import Interval
+from clm_data.eval.analysis.language.estimates import exact, mean_of_known
+from clm_data.eval.analysis.language.states import ParallelStates
+from clm_data.eval.analysis.options import StateOptions
+from clm_data.eval.intervals import FloatArray, Interval
 
-Labels = NDArray[np.int64]
+IntArray = NDArray[np.int64]
 
 
-def probe_layers(states: States, how: Options) -> list[Row]:
-    """Probe accuracy of the hidden states by layer, with what permuted labels and a guess give.
+def classifier_measures(
+    states: ParallelStates, layer: int, options: StateOptions
+) -> Iterator[tuple[str, Interval | None]]:
+    """Accuracy of a classifier on the hidden states of a layer, and two baselines.
 
-    Returns:
-        Rows of ``language_layers``: ``probe_accuracy``, ``probe_permuted``, ``probe_majority``.
+    Yields:
+        ``classifier_accuracy``; ``classifier_permuted`` (labels swapped at random within facts);
+        ``classifier_majority`` (always one language: 0.5).
 
     Raises:
         MissingExtraError: scikit-learn is not installed.
     """
-    rows: list[Row] = []
-    for number in sorted(states.layers):
-        zh = states.zh.hidden[number][: how.probe_facts]
-        en = states.en.hidden[number][: how.probe_facts]
-        about = {"model": states.model, "part": "hidden", "layer": number}
-        found = [
-            ("probe_accuracy", mean_of(accuracies(zh, en, how), how.bootstrap)),
-            ("probe_permuted", mean_of(_permuted(zh, en, how), how.bootstrap)),
-            ("probe_majority", Interval(0.5, 0.5, 0.5, len(zh))),
-        ]
-        rows += as_rows(found, about)
-    return rows
+    zh = states.zh.hidden[layer][: options.classifier_facts]
+    en = states.en.hidden[layer][: options.classifier_facts]
+    accuracy = held_out_accuracies(zh, en, options)
+    permuted = _permuted_accuracies(zh, en, options)
+    yield "classifier_accuracy", mean_of_known(accuracy, options.bootstrap)
+    yield "classifier_permuted", mean_of_known(permuted, options.bootstrap)
+    yield "classifier_majority", exact(0.5, len(zh))
 
 
-def accuracies(zh: ArrayLike, en: ArrayLike, how: Options, labels: Labels | None = None) -> Array:
-    """Share of a fact's two sides whose label a probe finds that has not seen the fact: (n,).
+def held_out_accuracies(
+    zh: ArrayLike, en: ArrayLike, options: StateOptions, labels: IntArray | None = None
+) -> FloatArray:
+    """Accuracy on the two states of each fact, by cross-validation over facts, shape (n,).
 
-    Logistic regression (L2, C = 1) on features of mean 0 and variance 1, both from the training
-    folds; both sides of a fact are in one fold, so that nothing but the language tells them apart.
+    Logistic regression (L2, C = 1) on features that are standardized with the mean and standard
+    deviation of the training folds. Both states of a fact are in the same fold, so that only their
+    language tells them apart.
 
     Args:
-        zh: (n, d), n >= 2.
-        en: The same facts, (n, d).
-        how: Folds, and the seed of their drawing.
-        labels: 1 or 0 of the zh side by fact, the en side has the other one; None: 1 for all.
+        zh: Chinese states, shape (n, d) with n >= 2.
+        en: English states of the same facts, shape (n, d).
+        options: Number of folds and random seed.
+        labels: Label 0 or 1 of each fact's Chinese state, shape (n,); its English state has the
+            other one. Defaults to 1.
 
     Raises:
         MissingExtraError: scikit-learn is not installed.
@@ -61,31 +60,31 @@ def accuracies(zh: ArrayLike, en: ArrayLike, how: Options, labels: Labels | None
         from sklearn.linear_model import LogisticRegression
     except ImportError as error:
         raise MissingExtraError("scikit-learn", "eval") from error
-    sides = np.stack([np.asarray(zh, dtype=np.float64), np.asarray(en, dtype=np.float64)], axis=1)
-    count = len(sides)
-    known = np.ones(count, dtype=np.int64) if labels is None else labels
-    wanted = np.stack([known, 1 - known], axis=1)
-    folds = np.random.default_rng(how.bootstrap.seed).permutation(count) % min(
-        how.probe_folds, count
-    )
+    states = np.stack([np.asarray(side, dtype=np.float64) for side in (zh, en)], axis=1)
+    count, _, width = states.shape
+    zh_labels = np.ones(count, dtype=np.int64) if labels is None else labels
+    targets = np.stack([zh_labels, 1 - zh_labels], axis=1)
+    order = np.random.default_rng(options.bootstrap.seed).permutation(count)
+    folds = order % min(options.classifier_folds, count)
     out = np.empty(count)
     for fold in range(folds.max() + 1):
         test = folds == fold
-        train, target = sides[~test].reshape(-1, sides.shape[2]), wanted[~test].ravel()
-        mean, spread = train.mean(0), train.std(0)
-        spread[spread == 0] = 1
-        model = LogisticRegression(max_iter=1000).fit((train - mean) / spread, target)
-        asked = (sides[test].reshape(-1, sides.shape[2]) - mean) / spread
-        right = model.predict(asked) == wanted[test].ravel()
-        out[test] = right.reshape(-1, 2).mean(1)
+        train = states[~test].reshape(-1, width)
+        mean, deviation = train.mean(0), train.std(0)
+        deviation[deviation == 0] = 1
+        model = LogisticRegression(max_iter=1000)
+        model.fit((train - mean) / deviation, targets[~test].ravel())
+        predicted = model.predict((states[test].reshape(-1, width) - mean) / deviation)
+        out[test] = (predicted == targets[test].ravel()).reshape(-1, 2).mean(1)
     return out
 
 
-def _permuted(zh: ArrayLike, en: ArrayLike, how: Options) -> Array:
-    """Accuracy by fact, mean over probes that learnt labels swapped within facts by chance."""
+def _permuted_accuracies(zh: ArrayLike, en: ArrayLike, options: StateOptions) -> FloatArray:
+    """Accuracy by fact, the mean over classifiers trained on randomly permuted labels."""
     count = len(np.asarray(zh))
-    rng = np.random.default_rng(how.bootstrap.seed + 1)
-    drawn = [rng.integers(0, 2, count) for _ in range(how.probe_shuffles)]
+    rng = np.random.default_rng(options.bootstrap.seed + 1)
+    drawn = [rng.integers(0, 2, count) for _ in range(options.label_permutations)]
     if not drawn:
         return np.empty(0)
-    return np.asarray(np.mean([accuracies(zh, en, how, labels) for labels in drawn], axis=0))
+    accuracies = [held_out_accuracies(zh, en, options, labels) for labels in drawn]
+    return np.asarray(np.mean(accuracies, axis=0))

@@ -1,121 +1,126 @@
-"""MLP outputs of both languages as points in the plane: PCA, t-SNE, and UMAP where installed."""
+"""MLP outputs of both languages projected to two dimensions: PCA, t-SNE, and UMAP if installed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from clm_data.errors import MissingExtraError
-from clm_data.eval.analysis.language.states import States
-from clm_data.eval.analysis.language.vectors import Array, Options, Row, as_rows
-from clm_data.eval.intervals import Interval
+from clm_data.eval.analysis.language.estimates import exact, measure_rows
+from clm_data.eval.analysis.language.states import ParallelStates
+from clm_data.eval.analysis.options import StateOptions
+from clm_data.eval.csv_tables import ResultRow
+from clm_data.eval.intervals import FloatArray
 from clm_data.records import LANGUAGES
 
-_NO_UMAP = "umap-learn is not installed; run: pip install umap-learn"
+_UMAP_MISSING = "umap-learn is not installed; run: pip install umap-learn"
 _COMPONENTS = 50
-"""Principal components that t-SNE and UMAP see."""
+"""Principal components that t-SNE and UMAP start from."""
 
 
-def draw_points(states: States, how: Options) -> tuple[list[Row], list[Row]]:
-    """Place the MLP outputs of some layers in the plane.
+def project_states(
+    states: ParallelStates, options: StateOptions
+) -> tuple[list[ResultRow], list[ResultRow]]:
+    """Project the MLP outputs of some layers to two dimensions.
 
     Returns:
         Rows of ``language_points``, and rows of ``language_layers`` with the share of the variance
-        that lies along each of the two principal axes. Where UMAP is not installed, one row a layer
-        says so in ``note``.
+        along the first two principal axes. If UMAP is not installed, one row per layer says so in
+        the column ``note``.
 
     Raises:
         MissingExtraError: scikit-learn is not installed.
     """
-    points: list[Row] = []
-    shares: list[Row] = []
-    for number in _layers(states, how.point_layers):
-        sides = [states.side(lang).mlp[number][: how.point_facts] for lang in LANGUAGES]
-        axes, share = principal(np.concatenate(sides), _COMPONENTS)
-        counted = [Interval(float(one), float(one), float(one), len(axes)) for one in share[:2]]
-        about: Row = {"model": states.model, "part": "mlp", "layer": number}
-        shares += as_rows([(f"pca_share_{i + 1}", one) for i, one in enumerate(counted)], about)
-        for method, place in _METHODS.items():
-            plane = place(axes, how.bootstrap.seed)
-            points += _rows(states, number, method, plane, len(sides[0]))
+    points: list[ResultRow] = []
+    shares: list[ResultRow] = []
+    for layer in _projected_layers(states, options):
+        sides = [states.side(lang).mlp[layer][: options.point_facts] for lang in LANGUAGES]
+        components, share = principal_components(np.concatenate(sides), _COMPONENTS)
+        measures = [
+            (f"pca_share_{axis}", exact(float(share[axis - 1]), len(components))) for axis in (1, 2)
+        ]
+        common: ResultRow = {"model": states.model, "part": "mlp", "layer": layer}
+        shares += measure_rows(measures, common)
+        for method, project in _METHODS.items():
+            plane = project(components, options.bootstrap.seed)
+            points += _point_rows(states, layer, method, plane, len(sides[0]))
     return points, shares
 
 
-def _layers(states: States, wanted: Sequence[int] | None) -> list[int]:
-    there = sorted(states.zh.mlp)
-    if wanted is None:
-        return sorted({there[0], there[len(there) // 2], there[-1]}) if there else []
-    return [number for number in there if number in wanted]
+def _projected_layers(states: ParallelStates, options: StateOptions) -> list[int]:
+    layers = sorted(states.zh.mlp)
+    if options.point_layers is not None:
+        return [layer for layer in layers if layer in options.point_layers]
+    return sorted({layers[0], layers[len(layers) // 2], layers[-1]}) if layers else []
 
 
-def _rows(
-    states: States, number: int, method: str, plane: Array | None, facts: int
-) -> Iterator[Row]:
-    about: Row = {"model": states.model, "layer": number, "method": method}
+def _point_rows(
+    states: ParallelStates, layer: int, method: str, plane: FloatArray | None, facts: int
+) -> Iterator[ResultRow]:
+    common: ResultRow = {"model": states.model, "layer": layer, "method": method}
     if plane is None:
-        yield {**about, "id": "", "lang": "", "x": None, "y": None, "note": _NO_UMAP}
+        yield {**common, "id": "", "lang": "", "x": None, "y": None, "note": _UMAP_MISSING}
         return
-    ids = [(one, lang) for lang in LANGUAGES for one in states.ids[:facts]]
-    for (one, lang), (x, y) in zip(ids, plane.tolist(), strict=True):
-        yield {**about, "id": one, "lang": lang, "x": x, "y": y, "note": ""}
+    ids = [(fact, lang) for lang in LANGUAGES for fact in states.ids[:facts]]
+    for (fact, lang), (x, y) in zip(ids, plane.tolist(), strict=True):
+        yield {**common, "id": fact, "lang": lang, "x": x, "y": y, "note": ""}
 
 
-def principal(points: ArrayLike, most: int) -> tuple[Array, Array]:
-    """Principal components.
+def principal_components(points: ArrayLike, count: int) -> tuple[FloatArray, FloatArray]:
+    """Principal components, each axis pointing from English to Chinese.
 
     Args:
-        points: (2n, d), the n Chinese ones first: each axis points from English to Chinese.
-        most: Components at most.
+        points: Shape (2n, d), Chinese in the first n rows and English in the others.
+        count: Maximum number of components.
 
     Returns:
-        Places (2n, k) and the share of the variance along each axis (k,); k is at least 2, with
-        zeros where the points span less.
+        Coordinates (2n, k) and shares of the variance (k,). k is at least 2, padded with zeros.
     """
     data = np.asarray(points, dtype=np.float64)
     data = data - data.mean(0)
-    left, sizes, _ = np.linalg.svd(data, full_matrices=False)
-    rank = min(most, len(sizes))
-    axes = left[:, :rank] * sizes[:rank]
-    half = len(axes) // 2
-    axes *= np.where(axes[:half].mean(0) < axes[half:].mean(0), -1, 1)
-    share = sizes[:rank] ** 2 / max(float((sizes**2).sum()), np.finfo(float).tiny)
-    lacking = max(0, 2 - rank)
-    return np.pad(axes, ((0, 0), (0, lacking))), np.pad(share, (0, lacking))
+    left, values, _ = np.linalg.svd(data, full_matrices=False)
+    rank = min(count, len(values))
+    coordinates = left[:, :rank] * values[:rank]
+    half = len(coordinates) // 2
+    coordinates *= np.where(coordinates[:half].mean(0) < coordinates[half:].mean(0), -1, 1)
+    share = values[:rank] ** 2 / max(float((values**2).sum()), np.finfo(float).tiny)
+    padding = max(0, 2 - rank)
+    return np.pad(coordinates, ((0, 0), (0, padding))), np.pad(share, (0, padding))
 
 
-def _first_two(axes: Array, _seed: int) -> Array:
-    return axes[:, :2]
+def _pca(components: FloatArray, _seed: int) -> FloatArray:
+    return components[:, :2]
 
 
-def _tsne(axes: Array, seed: int) -> Array:
-    """t-SNE from the principal axes; one thread, as sums of several come in no fixed order."""
+def _tsne(components: FloatArray, seed: int) -> FloatArray:
+    """t-SNE on one thread, because sums over several threads are not reproducible."""
     try:
         from sklearn.manifold import TSNE
         from threadpoolctl import threadpool_limits
     except ImportError as error:
         raise MissingExtraError("scikit-learn", "eval") from error
-    perplexity = min(30.0, (len(axes) - 1) / 3)
-    start: NDArray[Any] = axes[:, :2] / max(float(axes[:, 0].std()), np.finfo(float).tiny) * 1e-4
-    made = TSNE(perplexity=perplexity, init=start, learning_rate="auto", random_state=seed)
+    perplexity = min(30.0, (len(components) - 1) / 3)
+    deviation = max(float(components[:, 0].std()), np.finfo(float).tiny)
+    start = components[:, :2] / deviation * 1e-4
+    model = TSNE(perplexity=perplexity, init=start, learning_rate="auto", random_state=seed)
     with threadpool_limits(limits=1):
-        return np.asarray(made.fit_transform(axes), dtype=np.float64)
+        return np.asarray(model.fit_transform(components), dtype=np.float64)
 
 
-def _umap(axes: Array, seed: int) -> Array | None:
+def _umap(components: FloatArray, seed: int) -> FloatArray | None:
     try:
         from umap import UMAP
     except ImportError:
         return None
-    near = min(15, len(axes) - 1)
-    made = UMAP(n_neighbors=near, random_state=seed, n_jobs=1)
-    return np.asarray(made.fit_transform(axes), dtype=np.float64)
+    neighbors = min(15, len(components) - 1)
+    model = UMAP(n_neighbors=neighbors, random_state=seed, n_jobs=1)
+    return np.asarray(model.fit_transform(components), dtype=np.float64)
 
 
-_METHODS: dict[str, Callable[[Array, int], Array | None]] = {
-    "pca": _first_two,
+_METHODS: dict[str, Callable[[FloatArray, int], FloatArray | None]] = {
+    "pca": _pca,
     "tsne": _tsne,
     "umap": _umap,
 }

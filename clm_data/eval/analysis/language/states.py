@@ -1,17 +1,17 @@
-"""What a model holds at the subject's last token of parallel facts, layer by layer.
+"""States of a model at the subject's last token of parallel facts, layer by layer.
 
-Three things of each layer: the hidden state that leaves it, the output of its MLP, and the neurons,
-which enter the MLP's output projection (the keys of MEMIT). A prompt is read as far as the subject
-and once for all layers; each layer's rows are taken while the model runs, so that no layer's whole
-activations are kept. Sizes for an 8B model stand in ``docs/reference/language-vectors.md``.
+For each layer there are the hidden state that leaves it, the output of its MLP, and the inner
+neurons of the MLP, which enter its output projection (the keys of MEMIT). A prompt is run up to its
+subject, once for all layers, and hooks take each layer's rows during the run, so that no full
+activations are kept. ``docs/reference/language-vectors.md`` gives the memory for an 8B model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,54 +26,56 @@ from clm_data.eval.results import Refusal
 from clm_data.eval.sweep.cell import requests_for
 from clm_data.records import LANGUAGES, Language, Record
 
-States32 = NDArray[np.float32]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Float32Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Side:
-    """One language's states, by layer (from 0), float32.
+class LanguageStates:
+    """States of the facts in one language, by layer from 0.
 
     Attributes:
-        hidden: What leaves the layer, (facts, d).
-        mlp: What leaves the MLP's output projection, (facts, d).
-        neurons: What enters it, (facts, m).
+        hidden: Hidden states that leave the layer, shape (facts, d).
+        mlp: Outputs of the MLP's output projection, shape (facts, d).
+        neurons: Inputs of the MLP's output projection, shape (facts, m).
     """
 
-    hidden: Mapping[int, States32]
-    mlp: Mapping[int, States32]
-    neurons: Mapping[int, States32]
+    hidden: Mapping[int, Float32Array]
+    mlp: Mapping[int, Float32Array]
+    neurons: Mapping[int, Float32Array]
 
 
 @dataclass(frozen=True)
-class States:
-    """States of parallel facts: row i of every array is fact ``ids[i]``, in either language.
+class ParallelStates:
+    """States of the same facts in both languages; row i of every array is fact ``ids[i]``.
 
     Attributes:
-        model: As in tables.
-        ids: Record ids of the facts that could be placed in both languages.
-        zh: Of the Chinese prompts.
-        en: Of the English prompts.
-        refused: Facts that could not be placed, with the language in the id (``ID:zh``); they are
-            in neither side.
+        model: Label of the model.
+        ids: Record ids of the facts that can be placed in both languages.
+        zh: States of the Chinese prompts.
+        en: States of the English prompts.
+        refused: Prompts that cannot be placed, as ``RECORD:LANGUAGE``; their facts are left out.
     """
 
     model: str
     ids: tuple[str, ...]
-    zh: Side
-    en: Side
+    zh: LanguageStates
+    en: LanguageStates
     refused: tuple[Refusal, ...] = ()
 
-    def side(self, lang: Language) -> Side:
+    def side(self, lang: Language) -> LanguageStates:
         """The states of one language."""
         return self.zh if lang == "zh" else self.en
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """Layers whose hidden states are there."""
+        """Layers with hidden states."""
         return tuple(self.zh.hidden)
 
 
-def collect(
+def read_states(
     loaded: LoadedModel,
     records: Sequence[Record],
     protocol: EditProtocol,
@@ -82,53 +84,50 @@ def collect(
     mlp: Sequence[int] | None = None,
     neurons: Sequence[int] = (),
     tokens_per_batch: int = 4096,
-) -> States:
-    """Read the states of facts in both languages, at the last token of the bare prompt's subject.
+) -> ParallelStates:
+    """Read the states of facts at the last token of the subject, in the prompt without contexts.
 
     Args:
-        loaded: The model, with its weights as they are now: inside ``applied`` an edited one.
+        loaded: The model with its current weights: inside ``applied``, the edited ones.
         records: The facts.
-        protocol: Where the subject's last token is.
-        hidden: Layers whose hidden states are wanted; None: all.
-        mlp: Layers whose MLP outputs are wanted; None: all.
-        neurons: Layers whose neurons are wanted; they are three times as wide as a state.
-        tokens_per_batch: Tokens run at once, padding counted.
+        protocol: Defines the subject's last token.
+        hidden: Layers whose hidden states are read; None: all.
+        mlp: Layers whose MLP outputs are read; None: all.
+        neurons: Layers whose inner neurons are read; they are several times as wide as states.
+        tokens_per_batch: Maximum number of tokens per forward pass, padding included.
 
     Raises:
         EditError: No fact can be placed, a state is NaN or infinite, or memory runs out.
         LayoutError: The model has no such layer.
     """
     every = range(loaded.depth)
-    wanted = _Wanted(
-        tuple(every if hidden is None else hidden),
-        tuple(every if mlp is None else mlp),
-        tuple(neurons),
-    )
+    taps = [_Tap("hidden", layer) for layer in (every if hidden is None else hidden)]
+    taps += [_Tap("mlp", layer) for layer in (every if mlp is None else mlp)]
+    taps += [_Tap("neurons", layer) for layer in neurons]
     kept, placements, refused = _place(loaded, records, protocol)
     with edit_errors(f"states of {loaded.name}"):
-        found = _read(loaded, placements, wanted, tokens_per_batch)
-    sides = [_side(found, wanted, first) for first in range(len(LANGUAGES))]
-    by_language = dict(zip(LANGUAGES, sides, strict=True))
-    return States(
+        states = _read(loaded, placements, taps, tokens_per_batch)
+    return ParallelStates(
         loaded.name,
         tuple(record.id for record in kept),
-        by_language["zh"],
-        by_language["en"],
+        _of_language(states, "zh"),
+        _of_language(states, "en"),
         tuple(refused),
     )
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    hidden: tuple[int, ...]
-    mlp: tuple[int, ...]
-    neurons: tuple[int, ...]
+class _Tap(NamedTuple):
+    """A place in the model where states are read."""
+
+    part: str
+    """``hidden``, ``mlp`` or ``neurons``."""
+    layer: int
 
 
 def _place(
     loaded: LoadedModel, records: Sequence[Record], protocol: EditProtocol
 ) -> tuple[list[Record], list[Placement], list[Refusal]]:
-    """Records that stand in both languages, and their placements in turn of LANGUAGES."""
+    """Records that can be placed in both languages, with a placement for each of LANGUAGES."""
     kept: list[Record] = []
     placements: list[Placement] = []
     refused: list[Refusal] = []
@@ -143,85 +142,87 @@ def _place(
             kept.append(record)
             placements += both
     if not kept:
-        why = refused[0].reason if refused else "there are none"
-        raise EditError(f"no fact can be placed: {why}")
+        reason = refused[0].reason if refused else "there are no records"
+        raise EditError(f"no fact can be placed: {reason}")
     return kept, placements, refused
 
 
-class _Rows:
-    """Rows of one array, filled batch by batch; made when the width is known."""
+def _of_language(states: Mapping[_Tap, Float32Array], lang: Language) -> LanguageStates:
+    """The rows of one language, which alternate in the order of LANGUAGES."""
+    first, step = LANGUAGES.index(lang), len(LANGUAGES)
 
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self.array: Any = None
+    def by_layer(part: str) -> dict[int, Float32Array]:
+        return {tap.layer: rows[first::step] for tap, rows in states.items() if tap.part == part}
 
-    def put(self, indices: Sequence[int], states: Any) -> None:
-        found = at_least_float32(states).cpu().numpy()
-        if self.array is None:
-            self.array = np.empty((self._count, found.shape[-1]), dtype=np.float32)
-        self.array[indices] = found
+    return LanguageStates(by_layer("hidden"), by_layer("mlp"), by_layer("neurons"))
+
+
+class _StateReader:
+    """Forward hooks that collect the states at given tokens, batch by batch.
+
+    Attributes:
+        arrays: States read so far, shape (prompts, width), by tap.
+    """
+
+    def __init__(self, prompts: int) -> None:
+        self.arrays: dict[_Tap, Float32Array] = {}
+        self._prompts = prompts
+        self._indices: Sequence[int] = ()
+        self._positions: Sequence[int] = ()
+
+    def next_batch(self, indices: Sequence[int], positions: Sequence[int]) -> None:
+        """Announce the prompts that run next, and the token position to read in each."""
+        self._indices, self._positions = list(indices), list(positions)
+
+    def hook(self, loaded: LoadedModel, tap: _Tap) -> AbstractContextManager[Any]:
+        """Register the hook of a tap; the returned handle removes it on exit.
+
+        Raises:
+            LayoutError: The model has no such layer.
+        """
+        module = loaded.mlp_out(tap.layer)
+        if tap.part == "hidden":
+            module = loaded.model.get_submodule(f"{loaded.layout.layers}.{tap.layer}")
+
+        def keep(_module: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            found = inputs if tap.part == "neurons" else output
+            self._put(tap, found[0] if isinstance(found, tuple) else found)
+
+        handle: AbstractContextManager[Any] = module.register_forward_hook(keep)
+        return handle
+
+    def _put(self, tap: _Tap, states: Tensor) -> None:
+        """Keep the states of the current batch; ``states`` has shape (rows, tokens, width)."""
+        rows = list(range(len(self._positions)))
+        values = at_least_float32(states[rows, list(self._positions)]).cpu().numpy()
+        if tap not in self.arrays:
+            self.arrays[tap] = np.empty((self._prompts, values.shape[-1]), dtype=np.float32)
+        self.arrays[tap][self._indices] = values
 
 
 def _read(
-    loaded: LoadedModel, placements: Sequence[Placement], wanted: _Wanted, tokens_per_batch: int
-) -> dict[tuple[str, int], States32]:
-    """States of all sentences, (sentences, width), by what they are and layer."""
+    loaded: LoadedModel,
+    placements: Sequence[Placement],
+    taps: Sequence[_Tap],
+    tokens_per_batch: int,
+) -> dict[_Tap, Float32Array]:
+    """States of all prompts at the subject's last token, shape (prompts, width), by tap."""
     import torch
 
-    names = [("hidden", i) for i in wanted.hidden]
-    names += [("mlp", i) for i in wanted.mlp] + [("neurons", i) for i in wanted.neurons]
-    rows = {name: _Rows(len(placements)) for name in names}
-    if not rows:
+    if not taps:
         return {}
-    stop = 1 + max(layer for _, layer in rows)
-    now: list[Sequence[int]] = [(), ()]
+    stop = 1 + max(tap.layer for tap in taps)
+    reader = _StateReader(len(placements))
     with torch.no_grad(), ExitStack() as stack:
-        for name, row in rows.items():
-            stack.enter_context(_watched(loaded, name, row, now))
-        for indices in batches_by_length(
-            [len(p.up_to_subject) for p in placements], tokens_per_batch
-        ):
-            now[:] = indices, [placements[i].subject for i in indices]
+        for tap in taps:
+            stack.enter_context(reader.hook(loaded, tap))
+        lengths = [len(placement.up_to_subject) for placement in placements]
+        for indices in batches_by_length(lengths, tokens_per_batch):
+            reader.next_batch(indices, [placements[i].subject for i in indices])
             ids = padded([placements[i].up_to_subject for i in indices], loaded.device)
             run_layers(loaded, ids, 0, stop)
-    arrays = {name: row.array for name, row in rows.items()}
-    for (what, layer), array in arrays.items():
+    states = {tap: reader.arrays[tap] for tap in taps}
+    for tap, array in states.items():
         if not np.isfinite(array).all():
-            raise EditError(f"{loaded.name}: {what} of layer {layer} came out as NaN or infinite")
-    return arrays
-
-
-def _watched(
-    loaded: LoadedModel, name: tuple[str, int], rows: _Rows, now: Sequence[Sequence[int]]
-) -> Any:
-    """Keep a layer's states at the subjects of the batch that runs ``now``, as (indices, places).
-
-    Returns:
-        The hook's handle, a context that removes it.
-    """
-    what, layer = name
-    projection = loaded.mlp_out(layer)
-    module = projection
-    if what == "hidden":
-        module = loaded.model.get_submodule(f"{loaded.layout.layers}.{layer}")
-    pick: Callable[[Any, Any], Any] = (lambda i, _: i[0]) if what == "neurons" else _output
-
-    def keep(_module: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        indices, places = now
-        rows.put(indices, pick(inputs, output)[list(range(len(places))), list(places)])
-
-    return module.register_forward_hook(keep)
-
-
-def _output(_inputs: Any, output: Any) -> Any:
-    return output[0] if isinstance(output, tuple) else output
-
-
-def _side(found: Mapping[tuple[str, int], States32], wanted: _Wanted, first: int) -> Side:
-    """Every second row, from ``first``: the sentences of one language."""
-
-    def of(what: str, layers: Sequence[int]) -> dict[int, States32]:
-        step = len(LANGUAGES)
-        return {i: found[what, i][first::step] for i in layers}
-
-    return Side(of("hidden", wanted.hidden), of("mlp", wanted.mlp), of("neurons", wanted.neurons))
+            raise EditError(f"{loaded.name}: {tap.part} of layer {tap.layer} is NaN or infinite")
+    return states

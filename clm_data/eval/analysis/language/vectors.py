@@ -1,138 +1,125 @@
-"""How far, and along which direction, a model's states tell Chinese from English, by layer.
+"""Language vectors: how far and in which direction a layer separates Chinese from English.
 
-Numpy alone; formulas are in ``docs/reference/language-vectors.md``. The language vector v
-of a layer is the mean Chinese state minus the mean English state of the same facts, made unit.
-What is said of single facts uses the vector of all other facts («held out»): a fact that took part
-in making the direction lies along it even where there is none.
+The language vector v of a layer is the mean Chinese state minus the mean English state of the same
+facts, scaled to length 1. Measures of single facts use the vector of all other facts ("held out"),
+because a fact that contributes to the vector is aligned with it even if there is no common
+direction. Formulas are in ``docs/reference/language-vectors.md``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from clm_data.eval.analysis.geometry.measures import GeometryError
-from clm_data.eval.analysis.language.states import States
+from clm_data.eval.analysis.checks import in_range
+from clm_data.eval.analysis.language.estimates import (
+    correlation,
+    exact,
+    mean_of_known,
+    range_of_draws,
+    variance,
+)
+from clm_data.eval.analysis.options import StateOptions
 from clm_data.eval.errors import EditError
 from clm_data.eval.intervals import (
     Bootstrap,
+    FloatArray,
     Interval,
-    mean_interval,
     percentile_interval,
     resampled_means,
 )
 
-Array = NDArray[np.float64]
-Row = dict[str, Any]
-Tables = dict[str, list[Row]]
-"""Rows of CSV tables by name."""
-_NOTHING = 1e-12
-"""A sum's squared length below this share of what it could be is zero."""
+_CANCELED = 1e-12
+"""The squared norm of a sum counts as zero below this share of its largest possible value."""
 _SAME = 1e-4
-"""Sides this close, by their norm, are one state that was computed twice."""
-
-
-COLUMNS: dict[str, tuple[str, ...]] = {
-    "language_layers": ("model", "part", "layer", "measure", "value", "low", "high", "count"),
-    "language_points": ("model", "layer", "method", "id", "lang", "x", "y", "note"),
-    "language_refused": ("model", "id", "reason"),
-}
-"""Columns of each table, for tables without rows."""
+"""Two states whose distance is below this share of their norm come from the same tokens."""
+_CONSTANT = 1e-12
+"""A variance below this share of the mean square counts as zero."""
 
 
 @dataclass(frozen=True)
-class Options:
-    """How the measures are taken.
+class ParallelLayer:
+    """States of n >= 2 parallel facts at one layer, and their language vector.
 
     Attributes:
-        bootstrap: Of intervals over facts; its seed is that of everything drawn.
-        shuffles: How often the sides of facts are swapped at random, for what chance gives.
-        point_layers: Layers whose MLP outputs are drawn in the plane; None: first, middle, last.
-        point_facts: Facts drawn there, at most, the first ones.
-        probe_facts: Facts the probe learns from and is tested on, at most, the first ones.
-        probe_folds: Parts the facts are divided in; each is tested once.
-        probe_shuffles: Probes on permuted labels.
+        zh: Chinese states, shape (n, d).
+        en: English states, shape (n, d).
+        vector: The language vector, length 1, shape (d,).
+        held_out: Projections of the Chinese and the English state of each fact on the language
+            vector of all other facts, shape (n, 2).
+        gram: Inner products between the differences zh - en of the facts, shape (n, n).
     """
 
-    bootstrap: Bootstrap = field(default_factory=Bootstrap)
-    shuffles: int = 200
-    point_layers: tuple[int, ...] | None = None
-    point_facts: int = 500
-    probe_facts: int = 250
-    probe_folds: int = 5
-    probe_shuffles: int = 3
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One layer's states of n >= 2 parallel facts, and their language vector.
-
-    Attributes:
-        zh: Chinese states, (n, d).
-        en: English states, (n, d).
-        vector: The language vector, (d,), of length 1.
-        held_out: Along the vector of the other facts: places of zh and en, (n, 2).
-        gram: Inner products of the facts' zh - en differences, (n, n).
-    """
-
-    zh: Array
-    en: Array
-    vector: Array
-    held_out: Array
-    gram: Array
+    zh: FloatArray
+    en: FloatArray
+    vector: FloatArray
+    held_out: FloatArray
+    gram: FloatArray
 
     @property
-    def bias(self) -> Array:
-        """Language bias of each fact: its two sides' distance along the others' vector, (n,)."""
+    def bias(self) -> FloatArray:
+        """Language bias: the held-out projection of each fact's difference zh - en, shape (n,)."""
         return np.asarray(self.held_out[:, 0] - self.held_out[:, 1])
 
+    @property
+    def same(self) -> NDArray[np.bool_]:
+        """Facts whose two states are equal up to rounding, shape (n,)."""
+        norms = np.linalg.norm(self.zh, axis=1)
+        return np.asarray(np.sqrt(np.diagonal(self.gram)) <= _SAME * norms)
 
-def language_vector(zh: ArrayLike, en: ArrayLike) -> Array:
-    """Mean zh minus mean en, of length 1: (d,).
+
+def parallel_layer(zh: ArrayLike, en: ArrayLike) -> ParallelLayer:
+    """Compute the language vector of one layer and the held-out projections.
 
     Args:
-        zh: (n, d).
-        en: The same facts, (n, d).
+        zh: Chinese states, shape (n, d) with n >= 2.
+        en: English states of the same facts in the same order, shape (n, d).
 
     Raises:
-        EditError: Both means are the same: there is no direction.
+        EditError: There are fewer than two facts, the shapes differ, or both languages have the
+            same mean.
+    """
+    zh_states, en_states = np.asarray(zh, dtype=np.float64), np.asarray(en, dtype=np.float64)
+    if zh_states.shape != en_states.shape or zh_states.ndim != 2 or len(zh_states) < 2:
+        raise EditError(
+            f"states of shapes {zh_states.shape} and {en_states.shape}: at least two facts are "
+            "needed, each in both languages"
+        )
+    difference = zh_states - en_states
+    gram = difference @ difference.T
+    projections = [_on_others(side @ difference.T, gram) for side in (zh_states, en_states)]
+    vector = language_vector(zh_states, en_states)
+    return ParallelLayer(zh_states, en_states, vector, np.stack(projections, axis=1), gram)
+
+
+def language_vector(zh: ArrayLike, en: ArrayLike) -> FloatArray:
+    """Mean Chinese minus mean English state, scaled to length 1, shape (d,).
+
+    Args:
+        zh: Chinese states, shape (n, d).
+        en: English states of the same facts, shape (n, d).
+
+    Raises:
+        EditError: Both means are equal, so there is no direction.
     """
     means = [np.asarray(side, dtype=np.float64).mean(0) for side in (zh, en)]
     difference = means[0] - means[1]
     length = float(np.linalg.norm(difference))
     if length == 0:
-        raise EditError("the states of both languages have one mean: there is no language vector")
+        raise EditError("the mean states of both languages are equal: there is no language vector")
     return np.asarray(difference / length)
 
 
-def layer_of(zh: ArrayLike, en: ArrayLike) -> Layer:
-    """Prepare one layer.
+def _on_others(products: FloatArray, gram: FloatArray) -> FloatArray:
+    """Projection of state i on the language vector of all facts but i, shape (n,).
 
     Args:
-        zh: (n, d), n >= 2.
-        en: The same facts in the same order.
-
-    Raises:
-        EditError: Fewer than two facts, other shapes, or no difference between the languages.
+        products: Inner products of the states with the facts' differences, shape (n, n).
+        gram: Inner products between the differences, shape (n, n).
     """
-    one, two = np.asarray(zh, dtype=np.float64), np.asarray(en, dtype=np.float64)
-    if one.shape != two.shape or one.ndim != 2 or len(one) < 2:
-        raise EditError(
-            f"states of shapes {one.shape} and {two.shape}: at least two facts are needed, each "
-            "in both languages"
-        )
-    difference = one - two
-    gram = difference @ difference.T
-    places = [_along_others(side @ difference.T, gram) for side in (one, two)]
-    return Layer(one, two, language_vector(one, two), np.stack(places, axis=1), gram)
-
-
-def _along_others(products: Array, gram: Array) -> Array:
-    """Row i of some states along the vector of all facts but i, from inner products (n, n)."""
     sums = gram.sum(1)
     own = np.diagonal(gram)
     lengths = _lengths(sums.sum() - 2 * sums + own, gram)
@@ -142,209 +129,108 @@ def _along_others(products: Array, gram: Array) -> Array:
     return out
 
 
-def _lengths(squares: Array, gram: Array) -> Array:
-    """Lengths of sums of differences from their squares; 0 where only rounding is left of them."""
-    most = float(np.sqrt(np.diagonal(gram)).sum()) ** 2
-    return np.sqrt(np.where(squares > _NOTHING * most, squares, 0))
+def _lengths(squares: FloatArray, gram: FloatArray) -> FloatArray:
+    """Lengths of sums of differences from their squares; 0 if only rounding is left."""
+    largest = float(np.sqrt(np.diagonal(gram)).sum()) ** 2
+    return np.sqrt(np.where(squares > _CANCELED * largest, squares, 0))
 
 
-def delta_cosines(layer: Layer, *, held_out: bool = True) -> Array:
-    """Cosine of each fact's zh - en difference with the language vector, (n,).
+def delta_cosines(layer: ParallelLayer, *, held_out: bool = True) -> FloatArray:
+    """Cosine between each fact's difference zh - en and the language vector, shape (n,).
 
-    NaN where a fact has one state in both languages: where its tokens up to the subject are the
-    same.
+    NaN for facts with the same state in both languages, whose tokens up to the subject are equal.
 
     Args:
         layer: The states.
-        held_out: With the vector of the other facts, rather than of all.
+        held_out: Use the vector of all other facts instead of the vector of all facts.
     """
     lengths = np.sqrt(np.diagonal(layer.gram))
     along = layer.bias if held_out else (layer.zh - layer.en) @ layer.vector
     out = np.full(len(lengths), np.nan)
-    np.divide(along, lengths, out=out, where=~same_sides(layer))
-    return in_range(out, -1, 1, "delta cosine")
+    np.divide(along, lengths, out=out, where=~layer.same)
+    return in_range(out, -1, 1, "delta cosine", allow_nan=True)
 
 
-def same_sides(layer: Layer) -> NDArray[np.bool_]:
-    """Facts whose two states are equal up to rounding, (n,)."""
-    norms = np.linalg.norm(layer.zh, axis=1)
-    return np.asarray(np.sqrt(np.diagonal(layer.gram)) <= _SAME * norms)
+def shuffled(layer: ParallelLayer, options: StateOptions) -> dict[str, FloatArray]:
+    """Null distribution of three measures: the languages of each fact are swapped at random.
 
-
-def shuffled(layer: Layer, how: Options) -> dict[str, Array]:
-    """What three measures are where there is no language: each fact's sides swapped or not by lot.
-
-    Each with the vectors that the swapped facts make.
+    The language vector is computed again from the swapped facts.
 
     Returns:
-        By measure: one value a drawing, (shuffles,).
+        Values by measure, shape (shuffles,).
     """
-    rng = np.random.default_rng(how.bootstrap.seed)
+    rng = np.random.default_rng(options.bootstrap.seed)
     gram, own = layer.gram, np.diagonal(layer.gram)
-    signs = rng.choice((-1.0, 1.0), (how.shuffles, len(gram)))
+    signs = rng.choice((-1.0, 1.0), (options.shuffles, len(gram)))
     inner = signs * (signs @ gram)
     squares = inner.sum(1, keepdims=True)
     lengths = _lengths(squares, gram)
-    others = _lengths(squares - 2 * inner + own, gram)
-    known = ~same_sides(layer)
+    lengths_of_others = _lengths(squares - 2 * inner + own, gram)
     sizes = np.sqrt(own)
     return {
         "projection_difference": lengths[:, 0] / len(gram),
-        "delta_cosine": _mean_cosine(inner, lengths * sizes, known),
-        "delta_cosine_held_out": _mean_cosine(inner - own, others * sizes, known),
+        "delta_cosine": _mean_cosines(inner, lengths * sizes, ~layer.same),
+        "delta_cosine_held_out": _mean_cosines(inner - own, lengths_of_others * sizes, ~layer.same),
     }
 
 
-def _mean_cosine(inner: Array, scale: Array, known: NDArray[np.bool_]) -> Array:
-    """Mean over known facts of inner products (k, n) over lengths; a vector of no length: 0."""
+def _mean_cosines(inner: FloatArray, scale: FloatArray, known: NDArray[np.bool_]) -> FloatArray:
+    """Mean cosine over the known facts, shape (k,), from inner products and norms (k, n)."""
     cosines = np.zeros(inner.shape)
     np.divide(inner, scale, out=cosines, where=(scale > 0) & known)
     return in_range(cosines.sum(1) / max(1, int(known.sum())), -1, 1, "delta cosine")
 
 
-def correlation(one: ArrayLike, two: ArrayLike, how: Bootstrap) -> Interval | None:
-    """Pearson's correlation over facts with its bootstrap interval; None where it is undefined.
-
-    Args:
-        one: (n,).
-        two: Of the same facts.
-        how: Facts are drawn with both values.
-    """
-    data = np.stack([np.asarray(one, dtype=np.float64), np.asarray(two, dtype=np.float64)])
-    spread = data.std(axis=1)
-    centre = data.mean(axis=1)
-    if data.shape[1] < 3 or bool((spread <= 1e-12 * (np.abs(centre) + spread)).any()):
+def separation(layer: ParallelLayer, bootstrap: Bootstrap) -> Interval | None:
+    """Difference between the languages' mean held-out projections in pooled deviations (d')."""
+    projections = layer.held_out - layer.held_out.mean()
+    moments = np.concatenate([projections, projections**2], axis=1)
+    value = _separations(moments.mean(0, keepdims=True))
+    if not len(value):
         return None
-    x, y = (data - centre[:, None]) / spread[:, None]
-    moments = np.stack([x, y, x * x, y * y, x * y], axis=1)
-    value = float(in_range(np.array((x * y).mean()), -1, 1, "correlation"))
-    drawn = resampled_means(moments, how)
-    scale = _variance(drawn[:, 0], drawn[:, 2]) * _variance(drawn[:, 1], drawn[:, 3])
-    known = scale > 1e-12
-    ratios = (drawn[:, 4] - drawn[:, 0] * drawn[:, 1])[known] / np.sqrt(scale[known])
-    return percentile_interval(value, in_range(ratios, -1, 1, "correlation"), data.shape[1], how)
+    resampled = _separations(resampled_means(moments, bootstrap))
+    return percentile_interval(float(value[0]), resampled, len(projections), bootstrap)
 
 
-def separation(layer: Layer, how: Bootstrap) -> Interval | None:
-    """Distance of the languages along the held-out vectors in pooled standard deviations (d')."""
-    places = layer.held_out - layer.held_out.mean()
-    moments = np.concatenate([places, places**2], axis=1)
-    value = _separation(moments.mean(0, keepdims=True))
-    drawn = _separation(resampled_means(moments, how))
-    return percentile_interval(float(value[0]), drawn, len(places), how) if len(value) else None
-
-
-def _separation(moments: Array) -> Array:
-    """From means (k, 4) of two places and their squares; without those that do not vary."""
-    pooled = (_variance(moments[:, 0], moments[:, 2]) + _variance(moments[:, 1], moments[:, 3])) / 2
-    known = pooled > 1e-12 * moments[:, 2:].mean(axis=1)
+def _separations(moments: FloatArray) -> FloatArray:
+    """From the means of two projections and of their squares (k, 4); constant ones are left out."""
+    variances = [variance(moments[:, i], moments[:, i + 2]) for i in (0, 1)]
+    pooled = (variances[0] + variances[1]) / 2
+    known = pooled > _CONSTANT * moments[:, 2:].mean(axis=1)
     return np.asarray((moments[:, 0] - moments[:, 1])[known] / np.sqrt(pooled[known]))
 
 
-def _variance(mean: Array, square: Array) -> Array:
-    return np.asarray(np.maximum(square - mean**2, 0))
-
-
-def split_half_cosine(layer: Layer, how: Options) -> Array:
-    """Cosine of the language vectors of two random halves of the facts, by split: (shuffles,)."""
-    rng = np.random.default_rng(how.bootstrap.seed)
+def split_half_cosine(layer: ParallelLayer, options: StateOptions) -> FloatArray:
+    """Cosine between the language vectors of two random halves of the facts, shape (shuffles,)."""
+    rng = np.random.default_rng(options.bootstrap.seed)
     count = len(layer.gram)
-    halves = np.zeros((how.shuffles, count))
+    halves = np.zeros((options.shuffles, count))
     for row in halves:
         row[rng.permutation(count)[: count // 2]] = 1
-    one, two = halves @ layer.gram, (1 - halves) @ layer.gram
-    inner = (one * (1 - halves)).sum(1)
-    sums = ((one * halves).sum(1), (two * (1 - halves)).sum(1))
-    scale = _lengths(sums[0], layer.gram) * _lengths(sums[1], layer.gram)
+    first, second = halves @ layer.gram, (1 - halves) @ layer.gram
+    inner = (first * (1 - halves)).sum(1)
+    squares = ((first * halves).sum(1), (second * (1 - halves)).sum(1))
+    scale = _lengths(squares[0], layer.gram) * _lengths(squares[1], layer.gram)
     return in_range(inner[scale > 0] / scale[scale > 0], -1, 1, "split-half cosine")
 
 
-def in_range(values: Array, low: float, high: float, what: str) -> Array:
-    """The values, with rounding beyond the range cut off; NaN passes.
-
-    Raises:
-        GeometryError: A value is outside its mathematical range by more than rounding.
-    """
-    slack = 1e-6 * (high - low)
-    if bool((values < low - slack).any() or (values > high + slack).any()):
-        raise GeometryError(f"{what} is not from {low:g} to {high:g}: {values}")
-    return np.asarray(np.clip(values, low, high))
-
-
-def measures(layer: Layer, how: Options) -> Iterator[tuple[str, Interval | None]]:
-    """Every measure of one layer, by name."""
-    boot = how.bootstrap
-    along = np.stack([layer.zh @ layer.vector, layer.en @ layer.vector], axis=1)
-    difference = along[:, 0] - along[:, 1]
-    sizes = (np.linalg.norm(layer.zh, axis=1) + np.linalg.norm(layer.en, axis=1)) / 2
-    yield "projection_zh", mean_of(along[:, 0], boot)
-    yield "projection_en", mean_of(along[:, 1], boot)
-    yield "projection_difference", mean_of(difference, boot)
-    yield "projection_difference_relative", mean_of(difference / sizes.mean(), boot)
-    yield "projection_difference_held_out", mean_of(layer.bias, boot)
-    yield "separation", separation(layer, boot)
-    yield "delta_cosine", mean_of(delta_cosines(layer, held_out=False), boot)
-    yield "delta_cosine_held_out", mean_of(delta_cosines(layer), boot)
-    for name, drawn in shuffled(layer, how).items():
-        yield f"{name}_shuffled", spread_of(drawn, boot)
-    yield "bias_correlation", correlation(layer.held_out[:, 0], layer.held_out[:, 1], boot)
-    yield "split_half_cosine", spread_of(split_half_cosine(layer, how), boot)
-    same = float(same_sides(layer).sum())
-    yield "same_in_both_languages", Interval(same, same, same, len(layer.zh))
-
-
-def mean_of(values: Array, how: Bootstrap) -> Interval | None:
-    """Mean of the values that are known, with its bootstrap interval."""
-    return mean_interval(values[~np.isnan(values)].tolist(), how)
-
-
-def spread_of(values: Array, how: Bootstrap) -> Interval | None:
-    """Mean of drawn values, and the range that holds ``how.level`` of them."""
-    return (
-        percentile_interval(float(values.mean()), values, len(values), how) if len(values) else None
-    )
-
-
-def analyse(states: States, how: Options = Options()) -> Tables:
-    """Everything that the unedited states say.
-
-    Returns:
-        The tables of ``COLUMNS``, as in ``docs/reference/language-vectors.md``.
-
-    Raises:
-        EditError: Fewer than two facts, or a layer without any difference.
-        MissingExtraError: scikit-learn is not installed.
-    """
-    from clm_data.eval.analysis.language.linear_classifiers import probe_layers
-    from clm_data.eval.analysis.language.projection import draw_points
-
-    rows: list[Row] = []
-    for part, by_layer in (("hidden", states.zh.hidden), ("mlp", states.zh.mlp)):
-        before: Array | None = None
-        for number in sorted(by_layer):
-            layer = layer_of(by_layer[number], getattr(states.en, part)[number])
-            found = list(measures(layer, how))
-            if before is not None:
-                cosine = float(in_range(np.array(before @ layer.vector), -1, 1, "vector cosine"))
-                found.append(
-                    ("vector_cosine_below", Interval(cosine, cosine, cosine, len(layer.zh)))
-                )
-            before = layer.vector
-            rows += as_rows(found, {"model": states.model, "part": part, "layer": number})
-    rows += probe_layers(states, how)
-    points, shares = draw_points(states, how)
-    refused = [{"model": states.model, **vars(one)} for one in states.refused]
-    return {
-        "language_layers": rows + shares,
-        "language_points": points,
-        "language_refused": refused,
-    }
-
-
-def as_rows(found: Sequence[tuple[str, Interval | None]], about: Row) -> list[Row]:
-    """Rows of named values; those without a value are left out."""
-    return [
-        {**about, "measure": name, "value": m.mean, "low": m.low, "high": m.high, "count": m.count}
-        for name, m in found
-        if m is not None
-    ]
+def layer_measures(
+    layer: ParallelLayer, options: StateOptions
+) -> Iterator[tuple[str, Interval | None]]:
+    """Every measure of one layer as (name, value); None if it is undefined."""
+    bootstrap = options.bootstrap
+    zh, en = layer.zh @ layer.vector, layer.en @ layer.vector
+    norms = (np.linalg.norm(layer.zh, axis=1) + np.linalg.norm(layer.en, axis=1)) / 2
+    yield "projection_zh", mean_of_known(zh, bootstrap)
+    yield "projection_en", mean_of_known(en, bootstrap)
+    yield "projection_difference", mean_of_known(zh - en, bootstrap)
+    yield "projection_difference_relative", mean_of_known((zh - en) / norms.mean(), bootstrap)
+    yield "projection_difference_held_out", mean_of_known(layer.bias, bootstrap)
+    yield "separation", separation(layer, bootstrap)
+    yield "delta_cosine", mean_of_known(delta_cosines(layer, held_out=False), bootstrap)
+    yield "delta_cosine_held_out", mean_of_known(delta_cosines(layer), bootstrap)
+    for name, drawn in shuffled(layer, options).items():
+        yield f"{name}_shuffled", range_of_draws(drawn, bootstrap)
+    yield "bias_correlation", correlation(layer.held_out[:, 0], layer.held_out[:, 1], bootstrap)
+    yield "split_half_cosine", range_of_draws(split_half_cosine(layer, options), bootstrap)
+    yield "same_in_both_languages", exact(float(layer.same.sum()), len(layer.zh))

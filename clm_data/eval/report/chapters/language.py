@@ -15,8 +15,8 @@ _LAYER_MEASURES = {
     "delta_cosine_held_out_shuffled": BilingualText("差向量余弦，随机", "delta cosine, chance"),
     "bias_correlation": BilingualText("两种语言投影的相关", "bias correlation"),
     "split_half_cosine": BilingualText("两半事实之间的余弦", "cosine between halves"),
-    "probe_accuracy": BilingualText("探针正确率", "probe accuracy"),
-    "probe_permuted": BilingualText("探针，标签随机", "probe, permuted labels"),
+    "classifier_accuracy": BilingualText("分类器正确率", "classifier accuracy"),
+    "classifier_permuted": BilingualText("分类器，标签随机", "classifier, permuted labels"),
 }
 _SELECTIVITY = {
     "own_change": BilingualText("本语言的变化", "change, own language"),

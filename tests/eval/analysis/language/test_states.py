@@ -1,4 +1,4 @@
-"""States of real (small, random) models, and what edits do to them."""
+"""States of small random models, and what edits do to them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from helpers.small_models import ARCHITECTURES, small_model
 from helpers.tiny_dataset import RECORDS
 
 from clm_data.errors import InputFileError
-from clm_data.eval.analysis.geometry.measures import Change
-from clm_data.eval.analysis.geometry.saved_edits import Group, find_edits
-from clm_data.eval.analysis.language.edited_states import analyse_edits, expected_change
-from clm_data.eval.analysis.language.edited_tables import COLUMNS, EditOptions
-from clm_data.eval.analysis.language.states import States, collect
+from clm_data.eval.analysis.geometry.low_rank import LowRankMatrix
+from clm_data.eval.analysis.geometry.saved_edits import EditGroup, find_edits
+from clm_data.eval.analysis.language.edited_states import edited_state_tables
+from clm_data.eval.analysis.language.edited_tables import COLUMNS
+from clm_data.eval.analysis.language.states import ParallelStates, read_states
+from clm_data.eval.analysis.options import EditedStateOptions
 from clm_data.eval.csv_tables import write_rows
 from clm_data.eval.editors import make_editor, params_for
 from clm_data.eval.editors.base import Setup
@@ -43,14 +44,14 @@ from clm_data.eval.sweep.cell import requests_for
 from clm_data.records import LANGUAGES
 
 LAYERS = (1, 2)
-Edited = tuple[LoadedModel, States, tuple[Group, ...]]
-HOW = EditOptions(Bootstrap(resamples=50), facts_at_once=3, sample=8)
+Edited = tuple[LoadedModel, ParallelStates, tuple[EditGroup, ...]]
+OPTIONS = EditedStateOptions(Bootstrap(resamples=50), facts_at_once=3, listed_neurons=8)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_states_are_those_of_the_whole_model(architecture: str) -> None:
+def test_states_equal_those_of_a_full_forward_pass(architecture: str) -> None:
     model = small_model(architecture)
-    states = collect(model, RECORDS, NATIVE, neurons=(3,))
+    states = read_states(model, RECORDS, NATIVE, neurons=(3,))
     assert states.layers == tuple(range(model.depth))
     for i, record in enumerate(RECORDS):
         for request in requests_for([record], "mix"):
@@ -69,21 +70,21 @@ def test_states_are_those_of_the_whole_model(architecture: str) -> None:
         assert side.mlp[3] == pytest.approx(again.numpy(), rel=1e-3, abs=1e-4)
 
 
-def test_batches_change_the_states_by_rounding_alone() -> None:
+def test_the_batch_size_changes_states_only_by_rounding() -> None:
     model = small_model()
-    one, many = (collect(model, RECORDS, NATIVE, tokens_per_batch=n) for n in (1, 4096))
+    one, many = (read_states(model, RECORDS, NATIVE, tokens_per_batch=n) for n in (1, 4096))
     for layer in one.layers:
         assert one.zh.hidden[layer] == pytest.approx(many.zh.hidden[layer], rel=1e-4, abs=1e-4)
 
 
-def test_the_same_model_gives_the_same_bytes() -> None:
-    one, two = (collect(small_model(), RECORDS, NATIVE) for _ in range(2))
+def test_states_of_equal_models_have_equal_bytes() -> None:
+    one, two = (read_states(small_model(), RECORDS, NATIVE) for _ in range(2))
     for layer in one.layers:
         assert one.en.hidden[layer].tobytes() == two.en.hidden[layer].tobytes()
 
 
-def test_only_what_is_wanted_is_read() -> None:
-    states = collect(small_model(), RECORDS, NATIVE, hidden=(2,), mlp=(), neurons=())
+def test_only_requested_parts_and_layers_are_read() -> None:
+    states = read_states(small_model(), RECORDS, NATIVE, hidden=(2,), mlp=(), neurons=())
     assert (states.layers, dict(states.zh.mlp), dict(states.zh.neurons)) == ((2,), {}, {})
 
 
@@ -91,28 +92,30 @@ def test_a_fact_that_cannot_be_placed_is_reported_and_left_out() -> None:
     lost = RECORDS[1].model_copy(
         update={"en": RECORDS[1].en.model_copy(update={"subject": "Atlantis"})}
     )
-    states = collect(small_model(), [RECORDS[0], lost, RECORDS[2]], NATIVE)
+    states = read_states(small_model(), [RECORDS[0], lost, RECORDS[2]], NATIVE)
     assert states.ids == (RECORDS[0].id, RECORDS[2].id)
     assert [one.id for one in states.refused] == [f"{lost.id}:en"]
     assert "Atlantis" in states.refused[0].reason
     with pytest.raises(EditError, match="Atlantis"):
-        collect(small_model(), [lost], NATIVE)
+        read_states(small_model(), [lost], NATIVE)
 
 
-def test_a_missing_layer_and_a_nan_are_one_clear_line() -> None:
+def test_a_missing_layer_and_a_nan_state_are_errors() -> None:
     model = small_model()
     with pytest.raises(LayoutError, match="layers 0 to 4"):
-        collect(model, RECORDS, NATIVE, mlp=(9,))
+        read_states(model, RECORDS, NATIVE, mlp=(9,))
     weight = model.mlp_out(2).weight
     before = weight.clone()
     weight[0, 0] = float("nan")
-    with pytest.raises(EditError, match="layer 2 came out as NaN"):
-        collect(model, RECORDS, NATIVE)
+    with pytest.raises(EditError, match="layer 2 is NaN"):
+        read_states(model, RECORDS, NATIVE)
     weight.copy_(before)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-def test_a_change_is_as_expected_at_the_lowest_layer_and_not_above(architecture: str) -> None:
+def test_actual_and_expected_changes_agree_at_the_lowest_edited_layer_only(
+    architecture: str,
+) -> None:
     model = small_model(architecture)
     rng = torch.Generator().manual_seed(0)
     width, inner = 32, model.mlp_out(1).weight.numel() // 32
@@ -122,23 +125,20 @@ def test_a_change_is_as_expected_at_the_lowest_layer_and_not_above(architecture:
         )
         for layer in LAYERS
     }
-    before = collect(model, RECORDS, NATIVE, neurons=LAYERS)
+    before = read_states(model, RECORDS, NATIVE, neurons=LAYERS)
     with applied(model, Deltas("made", model.name, weights)):
-        after = collect(model, RECORDS, NATIVE)
+        after = read_states(model, RECORDS, NATIVE)
     for layer, exact in ((1, True), (2, False)):
         delta = weights[model.layout.weight(layer)]
         left, right = delta.left.double().numpy(), delta.right.double().numpy()
         actual = after.zh.mlp[layer] - before.zh.mlp[layer]
         keys = before.zh.neurons[layer].astype(np.float64)
-        factors, dense = (
-            expected_change(one, keys) for one in (Change(left, right), Change(left @ right))
-        )
-        assert factors == pytest.approx(dense, rel=1e-9, abs=1e-9)
-        assert np.allclose(actual, factors, rtol=1e-3, atol=1e-3) is exact
+        expected = LowRankMatrix(left, right).apply(keys)
+        assert np.allclose(actual, expected, rtol=1e-3, atol=1e-3) is exact
     assert (after.zh.hidden[0] == before.zh.hidden[0]).all()
 
 
-def _results(folder: Path, model: LoadedModel, method: str = "memit") -> tuple[Group, ...]:
+def _saved_edits(folder: Path, model: LoadedModel, method: str = "memit") -> tuple[EditGroup, ...]:
     """A results folder with the deltas of zh, en and mix edits, in two batches."""
     contexts = contexts_from({"zh": ("{}",), "en": ("{}",)})
     params = params_for(method, "tiny")
@@ -168,18 +168,22 @@ def _results(folder: Path, model: LoadedModel, method: str = "memit") -> tuple[G
 @pytest.fixture(scope="module")
 def edited(tmp_path_factory: pytest.TempPathFactory) -> Edited:
     model = small_model()
-    return model, collect(model, RECORDS, NATIVE), _results(tmp_path_factory.mktemp("out"), model)
+    return (
+        model,
+        read_states(model, RECORDS, NATIVE),
+        _saved_edits(tmp_path_factory.mktemp("out"), model),
+    )
 
 
-def test_edits_of_a_results_folder_are_put_in_again(edited: Edited, tmp_path: Path) -> None:
+def test_saved_edits_are_applied_and_reverted(edited: Edited, tmp_path: Path) -> None:
     model, states, groups = edited
     before = model.fingerprint()
-    tables = analyse_edits(model, states, RECORDS, groups, HOW)
+    tables = edited_state_tables(model, states, RECORDS, groups, OPTIONS)
     assert model.fingerprint() == before
     for name, columns in COLUMNS.items():
         assert tables[name], name
         write_rows(tmp_path / f"{name}.csv", tables[name], columns)
-    again = analyse_edits(model, states, RECORDS, groups, HOW)
+    again = edited_state_tables(model, states, RECORDS, groups, OPTIONS)
     assert again == tables
     activation = {
         (row["layer"], row["edit"], row["lang"], row["measure"]): row
@@ -193,11 +197,11 @@ def test_edits_of_a_results_folder_are_put_in_again(edited: Edited, tmp_path: Pa
     assert own > activation[1, "zh", "en", "actual_change"]["value"]
 
 
-def test_a_venn_diagram_has_every_neuron_of_a_set_once(
+def test_a_venn_diagram_counts_every_neuron_of_a_set_once(
     edited: Edited,
 ) -> None:
     model, states, groups = edited
-    rows = analyse_edits(model, states, RECORDS, groups, HOW)["venn"]
+    rows = edited_state_tables(model, states, RECORDS, groups, OPTIONS)["venn"]
     kinds = {row["kind"] for row in rows}
     assert kinds == {"weight_rows", "weight_columns", "actual", "expected"}
     for kind in kinds:
@@ -208,11 +212,11 @@ def test_a_venn_diagram_has_every_neuron_of_a_set_once(
             assert in_zh == mine[0]["set_size"] == round(0.05 * mine[0]["neurons"])
 
 
-def test_selectivity_is_there_from_the_first_edited_layer_on(
+def test_selectivity_has_rows_from_the_first_edited_layer_up(
     edited: Edited,
 ) -> None:
     model, states, groups = edited
-    tables = analyse_edits(model, states, RECORDS, groups, HOW)
+    tables = edited_state_tables(model, states, RECORDS, groups, OPTIONS)
     rows = tables["selectivity"]
     assert {row["layer"] for row in rows} == set(range(1, model.depth))
     assert {row["edit"] for row in rows} == {"zh", "en"}
@@ -225,10 +229,12 @@ def test_selectivity_is_there_from_the_first_edited_layer_on(
     assert {row["layer"] for row in points} == {LAYERS[-1]}
 
 
-def test_whole_matrices_of_one_layer_are_fine_too(tmp_path: Path) -> None:
+def test_dense_changes_of_a_single_layer_are_analyzed(tmp_path: Path) -> None:
     model = small_model()
-    states = collect(model, RECORDS, NATIVE)
-    tables = analyse_edits(model, states, RECORDS, _results(tmp_path, model, "ft"), HOW)
+    states = read_states(model, RECORDS, NATIVE)
+    tables = edited_state_tables(
+        model, states, RECORDS, _saved_edits(tmp_path, model, "ft"), OPTIONS
+    )
     errors = [row["value"] for row in tables["activation"] if row["measure"] == "relative_error"]
     assert len(errors) == 6
     assert max(errors) < 1e-3
@@ -237,22 +243,26 @@ def test_whole_matrices_of_one_layer_are_fine_too(tmp_path: Path) -> None:
 def test_without_mixed_edits_there_is_no_venn_diagram(edited: Edited) -> None:
     model, states, groups = edited
     batches = {lang: files for lang, files in groups[0].batches.items() if lang != "mix"}
-    tables = analyse_edits(model, states, RECORDS, [replace(groups[0], batches=batches)], HOW)
+    tables = edited_state_tables(
+        model, states, RECORDS, [replace(groups[0], batches=batches)], OPTIONS
+    )
     assert tables["venn"] == []
     assert {row["edit"] for row in tables["neurons"]} == {"zh", "en"}
 
 
-def test_facts_of_another_dataset_are_said(edited: Edited) -> None:
+def test_edited_facts_that_are_not_in_the_dataset_are_an_error(edited: Edited) -> None:
     model, states, groups = edited
     with pytest.raises(InputFileError, match=r"not in the dataset.*--dataset"):
-        analyse_edits(model, states, RECORDS[:5], groups, HOW)
+        edited_state_tables(model, states, RECORDS[:5], groups, OPTIONS)
 
 
 @pytest.mark.parametrize("other", [{"model": "other"}, {"mode": "sequential"}])
-def test_other_models_and_sequential_runs_are_passed_over(
+def test_other_models_and_sequential_runs_are_skipped(
     edited: Edited, other: dict[str, str]
 ) -> None:
     model, states, groups = edited
     setting = groups[0].setting.model_copy(update=other)
-    tables = analyse_edits(model, states, RECORDS, [replace(groups[0], setting=setting)], HOW)
+    tables = edited_state_tables(
+        model, states, RECORDS, [replace(groups[0], setting=setting)], OPTIONS
+    )
     assert not any(tables.values())
