@@ -86,7 +86,7 @@ def analyze_folder(
     else:
         _check_dataset(dataset, results)
         records = dataset.first(results.records).records
-        load = partial(open_model, used=records, cache=cache, tiny_config=tiny_config, log=log)
+        load = partial(open_model, records=records, cache=cache, tiny_config=tiny_config, log=log)
         run.analyze_states(labels, records, load)
     summary = run.summary
     if not summary.tables:
