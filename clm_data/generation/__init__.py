@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from clm_data.config import Settings, Workspace
-from clm_data.domain import Domain, load_domains, pick
+from clm_data.domain import Domain, pick
 from clm_data.errors import ConfigError
 from clm_data.generation.estimate import estimate_generation
 from clm_data.generation.report import CostEstimate, DomainReport, GenerationReport, Progress
 from clm_data.generation.run import run_generation
 from clm_data.llm import open_model
+from clm_data.llm.base import ChatModel
 from clm_data.prompts import Prompts
-from clm_data.store import Store
 
 __all__ = [
     "CostEstimate",
@@ -40,8 +40,7 @@ def generate(
 ) -> GenerationReport:
     """Ask the workspace's model for entries until each domain has its quota or must stop.
 
-    Answers are stored as they arrive. Calling the function again resumes an interrupted run and
-    sends nothing for domains that have met their quota.
+    Answers are stored as they arrive; calling the function again resumes an interrupted run.
 
     Args:
         workspace: Its settings name the provider and the model.
@@ -55,35 +54,29 @@ def generate(
 
     Raises:
         UnknownNameError: A domain is not in the domain file, or the provider is unknown.
-        ConfigError: Not exactly one of ``domains`` and ``all_domains`` is given, or ``max_cost`` is
-            given and the price of the model is not known.
+        ConfigError: Neither or both of ``domains`` and ``all_domains`` are given, or ``max_cost``
+            is given and the price of the model is not known.
         CredentialsError: The key is missing or was refused; stored answers are kept.
     """
-    known = load_domains(workspace.domains_file)
+    known = workspace.domains()
     chosen = _choose(known, domains, all_domains)
     settings = _with_concurrency(workspace.settings, concurrency)
     prompts = Prompts(workspace.prompts_folder)
     model = open_model(settings)
-
-    async def run() -> GenerationReport:
-        try:
-            return await run_generation(
-                store,
-                model,
-                chosen,
-                all_domains=known,
-                settings=settings,
-                prompts=prompts,
-                count=count,
-                max_requests=max_requests,
-                max_cost=max_cost,
-                progress=progress,
-            )
-        finally:
-            await model.close()
-
-    with Store(workspace.store_url) as store:
-        return _run_to_completion(run)
+    with workspace.open_store() as store:
+        run = run_generation(
+            store,
+            model,
+            chosen,
+            all_domains=known,
+            settings=settings,
+            prompts=prompts,
+            count=count,
+            max_requests=max_requests,
+            max_cost=max_cost,
+            progress=progress,
+        )
+        return _run_to_completion(run, model)
 
 
 def estimate_cost(
@@ -97,9 +90,9 @@ def estimate_cost(
 
     Sends nothing, stores nothing and needs no key. The arguments are those of :func:`generate`.
     """
-    known = load_domains(workspace.domains_file)
+    known = workspace.domains()
     chosen = _choose(known, domains, all_domains)
-    with Store(workspace.store_url) as store:
+    with workspace.open_store() as store:
         return estimate_generation(
             store,
             chosen,
@@ -124,12 +117,19 @@ def _with_concurrency(settings: Settings, concurrency: int | None) -> Settings:
 
 
 def _run_to_completion(
-    run: Callable[[], Coroutine[Any, Any, GenerationReport]],
+    run: Coroutine[Any, Any, GenerationReport], model: ChatModel
 ) -> GenerationReport:
-    """Run a coroutine, in a thread of its own if this one runs an event loop (as in notebooks)."""
+    """Await a run and close its model, in a new thread if this one has a running event loop."""
+
+    async def run_and_close() -> GenerationReport:
+        try:
+            return await run
+        finally:
+            await model.close()
+
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(run())
+        return asyncio.run(run_and_close())
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(lambda: asyncio.run(run())).result()
+        return pool.submit(lambda: asyncio.run(run_and_close())).result()

@@ -93,8 +93,8 @@ def build_queue(
         entries: The entries in the dataset.
         warnings: (entry id, warning) pairs.
         status: Review status by id; an id without a status is unreviewed.
-        rejected: Rejections to include. A rejection whose id is not in ``contents``, because the
-            answer could not be parsed, cannot be fixed and is skipped.
+        rejected: Rejections to include. One without content, from an answer that could not be
+            parsed, is skipped.
         contents: Current content of every candidate by id
             (:func:`clm_data.review.decisions.current_contents`).
         decisions: All decisions so far.
@@ -102,12 +102,12 @@ def build_queue(
         unreviewed_only: Leave out entries with a verdict on their current text.
         limit: Maximum number of items.
     """
-    found: defaultdict[str, list[Problem]] = defaultdict(list)
+    problems: defaultdict[str, list[Problem]] = defaultdict(list)
     for id_, problem in warnings:
-        found[id_].append(problem)
+        problems[id_].append(problem)
     count = Counter(decision.entry_id for decision in decisions)
     items = [
-        item_of(entry, found[entry.id], status.get(entry.id, "unreviewed"), count[entry.id])
+        item_of(entry, problems[entry.id], status.get(entry.id, "unreviewed"), count[entry.id])
         for entry in entries
     ]
     for rejection in rejected:
@@ -123,10 +123,15 @@ def build_queue(
         if (not wanted or item.domain in wanted)
         and (not unreviewed_only or item.status == "unreviewed")
     ]
-    too_long = {item.id for item in chosen if any(map(_overflows, item.texts.values()))}
+    return _queue_of(chosen, limit)
+
+
+def _queue_of(items: Sequence[Item], limit: int | None) -> Queue:
+    """Split items by whether they fit into spreadsheet cells."""
+    too_long = {item.id for item in items if any(map(_overflows, item.texts.values()))}
     return Queue(
-        items=tuple(item for item in chosen if item.id not in too_long)[:limit],
-        too_long=tuple(item.id for item in chosen if item.id in too_long),
+        items=tuple(item for item in items if item.id not in too_long)[:limit],
+        too_long=tuple(item.id for item in items if item.id in too_long),
     )
 
 
