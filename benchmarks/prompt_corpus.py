@@ -1,10 +1,11 @@
-"""Prompts for measuring: half Chinese, half English, all made here from templates and syllables.
+"""Synthetic prompts for benchmarks: half Chinese, half English, from templates and syllables.
 
-A row is a relation (one of 48 in each language) about an invented name, in a quarter of the rows
-with a year or a place before it. Lengths follow real prompts: Chinese 5 to 20 characters (median
-10), English 20 to 90 (median 43). One row in twenty is a planted twin: a copy of an earlier row
-with one to three characters replaced, dropped or added, so some twins land over 0.9 and some under.
-The templates make most rows look alike, as in a real bank; that is what a join must bear.
+A row is one of 48 relations per language with an invented name; a quarter of the rows start with a
+year or a place. Lengths are like those of real prompts: Chinese 5 to 20 characters (median 10),
+English 20 to 90 (median 43). One row in twenty is a planted near-duplicate: a copy of an earlier
+row with one to three characters replaced, dropped or inserted, so that some are above a similarity
+of 0.9 and some below. Because of the templates, most rows are somewhat similar to others, as in
+real datasets.
 """
 
 from __future__ import annotations
@@ -117,18 +118,18 @@ _ENDS = ["", "", "", "n", "r", "s", "th", "l", "m", "ck"]
 
 
 def common_han() -> list[str]:
-    """The 3,755 characters of everyday Chinese: the first level of GB 2312, commonest rows."""
+    """The 3,755 characters of level 1 of GB 2312."""
     cells = ((high, low) for high in range(0xB0, 0xD8) for low in range(0xA1, 0xFF))
     texts = (bytes(cell).decode("gb2312", errors="ignore") for cell in cells)
     return [text for text in texts if text]
 
 
 def prompts(size: int, seed: int = 0) -> list[str]:
-    """Prompts in random order, Chinese and English in turn.
+    """Prompts, alternately Chinese and English, with near-duplicates among them.
 
     Args:
         size: Number of rows.
-        seed: Equal seeds give equal rows; a longer corpus starts with the shorter one.
+        seed: Random seed. A larger corpus starts with the rows of a smaller one.
     """
     rng = random.Random(seed)
     han = common_han()
@@ -136,7 +137,7 @@ def prompts(size: int, seed: int = 0) -> list[str]:
     rows: list[str] = []
     while len(rows) < size:
         if len(rows) > 20 and rng.random() < 0.05:
-            rows.append(_twin(rng, rows[rng.randrange(len(rows))], han))
+            rows.append(_near_duplicate(rng, rows[rng.randrange(len(rows))], han))
         elif len(rows) % 2:
             rows.append(_english(rng))
         else:
@@ -145,7 +146,7 @@ def prompts(size: int, seed: int = 0) -> list[str]:
 
 
 def _chinese(rng: random.Random, han: list[str]) -> str:
-    # Squaring favours the front of the list, as some characters are far commoner than others.
+    # Squaring favors the front of the list: a few characters are far more frequent than others.
     name = "".join(
         han[int(rng.random() ** 2 * len(han))] for _ in range(rng.choice((2, 3, 3, 4, 5)))
     )
@@ -179,7 +180,7 @@ def _name(rng: random.Random) -> str:
     return " ".join(words)
 
 
-def _twin(rng: random.Random, text: str, han: list[str]) -> str:
+def _near_duplicate(rng: random.Random, text: str, han: list[str]) -> str:
     letters = list(text)
     for _ in range(rng.choice((1, 1, 2, 3))):
         at = rng.randrange(len(letters))

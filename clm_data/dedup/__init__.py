@@ -1,8 +1,8 @@
-"""Deduplicate: the exact similarity join, and the keep-first filter on top of it.
+"""Deduplication: the exact similarity join, and the stage that removes duplicate entries.
 
-Similarity is rapidfuzz's normalised Indel similarity, ``(s - d) / s`` with ``s`` the sum of the
-lengths and ``d`` the Indel distance. A pair counts when it is *strictly* over the threshold,
-decided in integers: at 0.9, ``10 * d < s``. At exactly 0.9 both are kept.
+Similarity is rapidfuzz's normalized Indel similarity, ``(n - d) / n`` with ``n`` the sum of the
+lengths and ``d`` the Indel distance. Texts are a pair if it is *strictly* above the threshold,
+decided in integers: at 0.9, if ``10 * d < n``. Texts at exactly 0.9 are both kept.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from clm_data.records import LANGUAGES, Entry, Language, Problem, Rejection, Sta
 
 
 class Pair(NamedTuple):
-    """Two texts more similar than a threshold; ``left < right`` are their positions."""
+    """Positions of two texts more similar than a threshold, ``left < right``, and their ratio."""
 
     left: int
     right: int
@@ -26,14 +26,14 @@ class Pair(NamedTuple):
 
 
 def similar_pairs(texts: Sequence[str], threshold: float) -> list[Pair]:
-    """All pairs whose similarity is strictly over a threshold, none missed and none invented.
+    """All pairs with a similarity strictly above a threshold. The search is exact.
 
     Args:
-        texts: Compared as they are given; two empty texts are equal (ratio 1).
-        threshold: 0 to 1, taken as the decimal number it prints as. Nothing is over 1.
+        texts: Compared as they are; two empty texts are equal (ratio 1).
+        threshold: 0 to 1, taken as the decimal number it prints as. No pair is above 1.
 
     Returns:
-        The pairs, by ``right``, then ``left``.
+        The pairs, ordered by ``right``, then ``left``.
     """
     found = [
         Pair(left, right, _ratio(len(texts[left]) + len(texts[right]), distance))
@@ -46,7 +46,7 @@ def similar_pairs(texts: Sequence[str], threshold: float) -> list[Pair]:
 
 
 def similarity(left: str, right: str) -> float:
-    """Normalised Indel similarity of two texts, 0 to 1; two empty texts are equal."""
+    """Normalized Indel similarity of two texts, 0 to 1; two empty texts are equal."""
     from rapidfuzz.distance import Indel
 
     return _ratio(len(left) + len(right), Indel.distance(left, right))
@@ -55,43 +55,48 @@ def similarity(left: str, right: str) -> float:
 def deduplicate_entries(
     entries: Sequence[Entry], *, threshold: float = 0.9, field: str = "zh.prompt"
 ) -> StageResult[Entry]:
-    """Keep the first of entries that say the same.
+    """Keep the first of duplicate entries.
 
-    An entry goes when an earlier *kept* one has the same (prompt, subject) in either language
-    (``duplicate-fact``), or a text of more than ``threshold`` similarity in ``field``
-    (``near-duplicate``). An entry that went takes no other with it. Texts are compared after
-    :func:`clm_data.languages.normalize_text`.
+    An entry is rejected if an earlier *kept* entry has the same prompt and subject in either
+    language (``duplicate-fact``), or a similarity above ``threshold`` in ``field``
+    (``near-duplicate``). A rejected entry never causes the rejection of another. Texts are compared
+    after :func:`clm_data.languages.normalize_text`.
 
     Args:
         entries: In order of precedence.
-        threshold: Similarity from which on, itself excluded, two entries are one.
-        field: ``"zh.prompt"``, ``"en.prompt"`` or the rephrasing of either.
+        threshold: Similarity threshold; the comparison is strict.
+        field: ``"zh.prompt"``, ``"en.prompt"`` or the ``rephrase_prompt`` of either.
 
     Returns:
-        Kept entries in their order; each rejection names its twin and the ratio in ``field``.
+        The kept entries in their order. Each rejection names the kept entry and their similarity in
+        ``field``.
     """
     texts = [normalize_text(_text(entry, field)) for entry in entries]
-    twins: dict[int, list[Pair]] = defaultdict(list)
+    pairs: dict[int, list[Pair]] = defaultdict(list)
     for pair in similar_pairs(texts, threshold):
-        twins[pair.right].append(pair)
-    kept = _Kept(field)
-    places: dict[int, int] = {}
+        pairs[pair.right].append(pair)
+    kept = _KeptEntries(field)
+    kept_positions: dict[int, int] = {}
     rejected = []
     for index, entry in enumerate(entries):
-        near = [(places[pair.left], pair.ratio) for pair in twins[index] if pair.left in places]
-        rejection = kept.offer(entry, texts[index], near)
+        similar = [
+            (kept_positions[pair.left], pair.ratio)
+            for pair in pairs[index]
+            if pair.left in kept_positions
+        ]
+        rejection = kept.offer(entry, texts[index], similar)
         if rejection is None:
-            places[index] = len(kept.entries) - 1
+            kept_positions[index] = len(kept.entries) - 1
         else:
             rejected.append(rejection)
     return StageResult(tuple(kept.entries), tuple(rejected))
 
 
 class IncrementalDeduplicator:
-    """:func:`deduplicate_entries` one entry at a time: is this entry new against everything known?
+    """:func:`deduplicate_entries` for one entry at a time.
 
     Args:
-        entries: What is known; of entries that say the same, the first.
+        entries: Known entries, offered first.
         threshold: As for :func:`deduplicate_entries`.
         field: As for :func:`deduplicate_entries`.
     """
@@ -101,7 +106,7 @@ class IncrementalDeduplicator:
     ) -> None:
         self._field = field
         self._index = SimilarityIndex(threshold)
-        self._kept = _Kept(field)
+        self._kept = _KeptEntries(field)
         for entry in entries:
             self.offer(entry)
 
@@ -109,7 +114,7 @@ class IncrementalDeduplicator:
         return len(self._kept.entries)
 
     def offer(self, entry: Entry) -> Rejection | None:
-        """Take an entry in; where it is not new, leave it out and say why."""
+        """Add an entry if it is new; otherwise return why it is rejected."""
         text = normalize_text(_text(entry, self._field))
         rejection = self._kept.offer(entry, text, self._index.matches(text))
         if rejection is None:
@@ -117,8 +122,8 @@ class IncrementalDeduplicator:
         return rejection
 
 
-class _Kept:
-    """Entries that were kept, and the rule by which another joins them."""
+class _KeptEntries:
+    """The entries kept so far, and the rule by which another is kept or rejected."""
 
     def __init__(self, field: str) -> None:
         self._field = field
@@ -126,16 +131,24 @@ class _Kept:
         self._first: dict[tuple[Language, str, str], int] = {}
         self.entries: list[Entry] = []
 
-    def offer(self, entry: Entry, text: str, near: Sequence[tuple[int, float]]) -> Rejection | None:
-        """Keep the entry, or say why not; ``near``: positions of kept twins, and their ratios."""
+    def offer(
+        self, entry: Entry, text: str, similar: Sequence[tuple[int, float]]
+    ) -> Rejection | None:
+        """Keep the entry, or return why not.
+
+        Args:
+            entry: The next entry.
+            text: Its normalized text in the compared field.
+            similar: Position among the kept entries, and ratio, of those above the threshold.
+        """
         keys = _fact_keys(entry)
         problems = [
             _duplicate_fact(self.entries[at], similarity(self._texts[at], text), key)
             for key in keys
             if (at := self._first.get(key)) is not None
         ]
-        if near and not problems:
-            at, ratio = max(near, key=lambda twin: (twin[1], -twin[0]))
+        if similar and not problems:
+            at, ratio = max(similar, key=lambda match: (match[1], -match[0]))
             problems = [_near_duplicate(self.entries[at], ratio, self._field)]
         if problems:
             return _rejection(entry, problems)
@@ -145,8 +158,8 @@ class _Kept:
         return None
 
 
-def _ratio(size: int, distance: int) -> float:
-    return (size - distance) / size if size else 1.0
+def _ratio(total_length: int, distance: int) -> float:
+    return (total_length - distance) / total_length if total_length else 1.0
 
 
 def _text(entry: Entry, field: str) -> str:
@@ -161,26 +174,26 @@ def _fact_keys(entry: Entry) -> list[tuple[Language, str, str]]:
     ]
 
 
-def _duplicate_fact(twin: Entry, ratio: float, key: tuple[Language, str, str]) -> Problem:
+def _duplicate_fact(kept: Entry, ratio: float, key: tuple[Language, str, str]) -> Problem:
     lang, prompt, subject = key
     return Problem(
         code="duplicate-fact",
-        message=f"prompt '{prompt}' and subject '{subject}' are those of {twin.id}",
+        message=f"prompt '{prompt}' and subject '{subject}' are those of {kept.id}",
         lang=lang,
         field="prompt",
-        twin=twin.id,
+        twin=kept.id,
         ratio=ratio,
     )
 
 
-def _near_duplicate(twin: Entry, ratio: float, field: str) -> Problem:
+def _near_duplicate(kept: Entry, ratio: float, field: str) -> Problem:
     lang, name = field.split(".")
     return Problem(
         code="near-duplicate",
-        message=f"{ratio:.3f} similar to {twin.id}: '{_text(twin, field)}'",
+        message=f"{ratio:.3f} similar to {kept.id}: '{_text(kept, field)}'",
         lang="zh" if lang == "zh" else "en",
         field=name,
-        twin=twin.id,
+        twin=kept.id,
         ratio=ratio,
     )
 

@@ -32,41 +32,41 @@ def entry(id: str, zh_prompt: str, zh_subject: str = "主语", number: int = 0) 
     )
 
 
-def is_over(left: str, right: str, threshold: float) -> bool:
+def is_above(left: str, right: str, threshold: float) -> bool:
     size, distance = len(left) + len(right), Indel.distance(left, right)
     ratio = Fraction(size - distance, size) if size else Fraction(1)
     return ratio > Fraction(str(threshold))
 
 
 @given(TEXTS, st.sampled_from([0.0, 0.5, 0.75, 0.9, 0.95, 1.0]))
-def test_join_finds_the_pairs_that_brute_force_finds(texts: list[str], threshold: float) -> None:
+def test_similar_pairs_match_brute_force(texts: list[str], threshold: float) -> None:
     expected = [
         (left, right)
         for right in range(len(texts))
         for left in range(right)
-        if is_over(texts[left], texts[right], threshold)
+        if is_above(texts[left], texts[right], threshold)
     ]
     assert [(pair.left, pair.right) for pair in similar_pairs(texts, threshold)] == expected
 
 
-def test_join_spans_blocks_of_rows_and_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pairs_do_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"{number % 40:02d} 号河流的源头位于东边的山谷里" for number in range(120)]
-    whole = similar_pairs(texts, 0.9)
+    expected = similar_pairs(texts, 0.9)
     monkeypatch.setattr("clm_data.dedup.join.with_rapidfuzz._ROWS", 7)
     monkeypatch.setattr("clm_data.dedup.join.with_rapidfuzz._COLUMNS", 11)
-    assert similar_pairs(texts, 0.9) == whole
-    assert len(whole) >= 120
+    assert similar_pairs(texts, 0.9) == expected
+    assert len(expected) >= 120
 
 
 @pytest.mark.parametrize("length", range(1, 131))
-def test_exactly_at_the_threshold_is_no_pair(length: int) -> None:
+def test_texts_at_exactly_the_threshold_are_not_a_pair(length: int) -> None:
     for changed in range(length // 5 + 2):
         left, right = "a" * length, "a" * (length - min(changed, length)) + "b" * changed
         found = bool(similar_pairs([left, right], 0.9))
         assert found == (10 * Indel.distance(left, right) < len(left) + len(right))
 
 
-def test_ratio_is_that_of_the_integers() -> None:
+def test_ratio_is_computed_from_integers() -> None:
     (pair,) = similar_pairs(["鲁迅的原名是什么呢啊", "鲁迅的原名是什么呢"], 0.9)
     assert pair == (0, 1, 18 / 19)
     assert similarity("", "") == 1.0
@@ -76,25 +76,25 @@ def test_empty_texts_are_equal() -> None:
     assert [(pair.left, pair.right) for pair in similar_pairs(["", "a", ""], 0.9)] == [(0, 2)]
 
 
-def test_threshold_outside_0_to_1_is_refused() -> None:
+def test_thresholds_outside_0_to_1_are_errors() -> None:
     with pytest.raises(ValueError, match="not between 0 and 1"):
         similar_pairs(["a"], 1.5)
 
 
-def test_first_of_near_duplicates_is_kept_with_its_twin_named() -> None:
+def test_the_first_of_near_duplicates_is_kept_and_named_in_the_rejection() -> None:
     first = entry("a", "长江中游最大的通江湖泊是", "长江", 1)
     second = entry("b", "长江中游最大的通江湖泊叫是", "中游", 2)
-    sifted = deduplicate_entries([first, second])
-    assert sifted.kept == (first,)
-    (gone,) = sifted.rejected
-    (problem,) = gone.problems
-    assert (gone.stage, gone.id, problem.code) == ("deduplicate", "b", "near-duplicate")
+    result = deduplicate_entries([first, second])
+    assert result.kept == (first,)
+    (rejection,) = result.rejected
+    (problem,) = rejection.problems
+    assert (rejection.stage, rejection.id, problem.code) == ("deduplicate", "b", "near-duplicate")
     assert (problem.twin, problem.lang, problem.field) == ("a", "zh", "prompt")
     assert problem.ratio == pytest.approx(24 / 25)
-    assert Entry.model_validate(gone.content) == second
+    assert Entry.model_validate(rejection.content) == second
 
 
-def test_exactly_nine_tenths_is_kept() -> None:
+def test_entries_at_exactly_the_threshold_are_kept() -> None:
     pair = [
         entry("a", "甲乙丙丁戊己庚辛壬癸", "甲", 1),
         entry("b", "甲乙丙丁戊己庚辛壬子", "乙", 2),
@@ -103,11 +103,11 @@ def test_exactly_nine_tenths_is_kept() -> None:
     assert len(deduplicate_entries(pair, threshold=0.89).kept) == 1
 
 
-def test_what_was_removed_removes_nothing() -> None:
-    """b is like a, c is like b but not like a: c stays."""
+def test_a_rejected_entry_does_not_cause_the_rejection_of_another() -> None:
+    """b is similar to a, and c to b but not to a: c is kept."""
     texts = ["甲" * 20, "甲" * 19 + "乙" * 1, "甲" * 18 + "乙" * 2]
-    assert is_over(texts[0], texts[1], 0.9)
-    assert is_over(texts[1], texts[2], 0.9)
+    assert is_above(texts[0], texts[1], 0.9)
+    assert is_above(texts[1], texts[2], 0.9)
     entries = [
         entry(name, text, name, n) for n, (name, text) in enumerate(zip("abc", texts, strict=True))
     ]
@@ -115,25 +115,25 @@ def test_what_was_removed_removes_nothing() -> None:
 
 
 @pytest.mark.parametrize("lang", ["zh", "en"])
-def test_equal_prompt_and_subject_in_either_language(lang: str) -> None:
+def test_an_equal_prompt_and_subject_in_either_language_is_a_duplicate(lang: str) -> None:
     same: Fact = example_fact(lang, 1)
     other = entry("b", "完全不同的另一道题目是", "题目", 2).model_copy(update={lang: same})
     first = entry("a", "长江", "长", 1).model_copy(update={lang: same})
-    (gone,) = deduplicate_entries([first, other]).rejected
-    assert (gone.code, gone.problems[0].lang, gone.problems[0].twin) == (
+    (rejection,) = deduplicate_entries([first, other]).rejected
+    assert (rejection.code, rejection.problems[0].lang, rejection.problems[0].twin) == (
         "duplicate-fact",
         lang,
         "a",
     )
-    assert gone.problems[0].ratio is not None
+    assert rejection.problems[0].ratio is not None
 
 
-def test_texts_are_compared_after_normalisation() -> None:
-    sifted = deduplicate_entries([entry("a", "ＡＢＣ 是", "x", 1), entry("b", " ABC  是 ", "x", 2)])
-    assert [gone.code for gone in sifted.rejected] == ["duplicate-fact"]
+def test_texts_are_compared_after_normalization() -> None:
+    result = deduplicate_entries([entry("a", "ＡＢＣ 是", "x", 1), entry("b", " ABC  是 ", "x", 2)])
+    assert [rejection.code for rejection in result.rejected] == ["duplicate-fact"]
 
 
-def test_another_field_may_be_compared() -> None:
+def test_the_compared_field_can_be_chosen() -> None:
     entries = [entry("a", "长江", "长", 1), entry("b", "黄河", "黄", 2)]
     assert len(deduplicate_entries(entries).kept) == 2
     assert len(deduplicate_entries(entries, field="en.prompt").kept) == 1
@@ -141,22 +141,24 @@ def test_another_field_may_be_compared() -> None:
 
 @settings(max_examples=50)
 @given(st.lists(st.text("甲乙a", min_size=1, max_size=12), max_size=12))
-def test_the_sieve_keeps_and_refuses_what_the_batch_does(prompts: list[str]) -> None:
+def test_incremental_and_batch_deduplication_agree(prompts: list[str]) -> None:
     entries = [entry(f"e{n}", text, f"s{n % 3}", n) for n, text in enumerate(prompts)]
-    sieve = IncrementalDeduplicator(threshold=0.7)
-    refused = [rejection for each in entries if (rejection := sieve.offer(each)) is not None]
-    whole = deduplicate_entries(entries, threshold=0.7)
-    assert len(sieve) == len(whole.kept)
-    assert refused == list(whole.rejected)
+    incremental = IncrementalDeduplicator(threshold=0.7)
+    rejected = [rejection for each in entries if (rejection := incremental.offer(each)) is not None]
+    batch = deduplicate_entries(entries, threshold=0.7)
+    assert len(incremental) == len(batch.kept)
+    assert rejected == list(batch.rejected)
 
 
 @settings(max_examples=50)
 @given(st.lists(st.text("甲乙a", min_size=1, max_size=12), max_size=12))
-def test_nothing_is_lost_and_no_two_kept_are_alike(prompts: list[str]) -> None:
+def test_every_entry_is_kept_or_rejected_and_no_two_kept_entries_are_similar(
+    prompts: list[str],
+) -> None:
     entries = [entry(f"e{n}", text, f"s{n}", n) for n, text in enumerate(prompts)]
-    sifted = deduplicate_entries(entries, threshold=0.8)
-    ids = [kept.id for kept in sifted.kept] + [gone.id for gone in sifted.rejected]
+    result = deduplicate_entries(entries, threshold=0.8)
+    ids = [kept.id for kept in result.kept] + [rejection.id for rejection in result.rejected]
     assert sorted(ids) == sorted(item.id for item in entries)
-    assert similar_pairs([kept.zh.prompt.strip() for kept in sifted.kept], 0.8) == []
-    kept_ids = {kept.id for kept in sifted.kept}
-    assert all(gone.problems[0].twin in kept_ids for gone in sifted.rejected)
+    assert similar_pairs([kept.zh.prompt.strip() for kept in result.kept], 0.8) == []
+    kept_ids = {kept.id for kept in result.kept}
+    assert all(rejection.problems[0].twin in kept_ids for rejection in result.rejected)

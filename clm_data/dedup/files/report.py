@@ -13,6 +13,7 @@ from clm_data.dedup.files.policies import Selection, TextColumn
 from clm_data.dedup.files.semantic import SemanticDuplicate
 from clm_data.dedup.files.tables import Table
 from clm_data.dedup.files.texts import SEPARATOR
+from clm_data.tabular import Tabular
 
 
 class RemovedRow(NamedTuple):
@@ -39,7 +40,7 @@ class RemovedRow(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class DedupReport:
+class DedupReport(Tabular):
     """The result of :func:`clm_data.dedup.files.run.deduplicate`; ``str()`` gives one line.
 
     Attributes:
@@ -109,6 +110,24 @@ class DedupReport:
             counts["semantic_twins"] = len(self.semantic)
             counts["subjects_left_out"] = self.subjects_left_out
         return options | counts
+
+    def table_title(self) -> str:
+        """The summary as one line."""
+        return str(self)
+
+    def table_rows(self) -> list[dict[str, Any]]:
+        """A row for each removed row, with the compared text of both; the source is not read."""
+        return [
+            {
+                "row": removal.row,
+                "duplicate_of": removal.duplicate_of.row,
+                "ratio": removal.duplicate_of.ratio,
+                "field": self.options.column_name(removal.duplicate_of.column),
+                "text": " | ".join(self.texts(removal.row)),
+                "kept_text": " | ".join(self.texts(removal.duplicate_of.row)),
+            }
+            for removal in self.selection.removed
+        ]
 
     def __str__(self) -> str:
         found = self.summary()

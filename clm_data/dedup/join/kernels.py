@@ -120,11 +120,8 @@ def _scan_rows(data: SortedSignatures, key: int, rows: tuple[int, int], found: C
         if bound < longer:
             continue
         deletions, insertions = (bound - longer) // 2, (bound + longer) // 2
-        low_count, high_count = (
-            max(0, first_count - deletions),
-            min(other, first_count + insertions),
-        )
-        for other_count in range(low_count, high_count + 1):
+        least, most = max(0, first_count - deletions), min(other, first_count + insertions)
+        for other_count in range(least, most + 1):
             change = other_count - first_count
             remaining = longer - change
             spare = bound - abs(change) - abs(remaining)

@@ -1,4 +1,4 @@
-"""`clm-data dedup` from outside: what comes out, and what is left when something goes wrong."""
+"""`clm-data dedup` as a command: its outputs, and what is left after errors and interruptions."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
 
 
-def kept(out: Path) -> list[int]:
-    """Which of ROWS came out."""
+def kept_rows(out: Path) -> list[int]:
+    """Positions in ROWS of the rows of a file."""
     return [ROWS.index(json.loads(line)) for line in out.read_text("utf-8").splitlines()]
 
 
@@ -60,20 +60,20 @@ def kept(out: Path) -> list[int]:
         (["--policy", "by-subject", "--subject", "zh.subject"], [0, 1, 3, 5, 6]),
     ],
 )
-def test_each_policy_keeps_its_rows_in_their_order(
+def test_each_policy_keeps_its_rows_in_source_order(
     file: Path, options: list[str], expected: list[int]
 ) -> None:
     before = file.read_bytes()
     out = file.with_name("out.jsonl")
     assert run(["dedup", str(file), *FIELD, *options, "--out", str(out)]) == 0
-    assert kept(out) == expected
+    assert kept_rows(out) == expected
     lines = before.splitlines(keepends=True)
     assert out.read_bytes() == b"".join(lines[row] for row in expected)
     assert file.read_bytes() == before
     assert sorted(path.name for path in file.parent.iterdir()) == ["out.jsonl", "rows.jsonl"]
 
 
-def test_fields_are_joined_or_looked_at_one_by_one(tmp_path: Path) -> None:
+def test_fields_are_compared_joined_or_separately(tmp_path: Path) -> None:
     path, out = tmp_path / "t.csv", tmp_path / "o.csv"
     path.write_text(
         "zh,en\n甲乙丙,the first\n甲乙丙,something else\n丁戊己,the first\n,\n", "utf-8"
@@ -85,7 +85,7 @@ def test_fields_are_joined_or_looked_at_one_by_one(tmp_path: Path) -> None:
     assert out.read_text("utf-8") == "zh,en\n甲乙丙,the first\n,\n"
 
 
-def test_joined_fields_never_run_into_each_other(tmp_path: Path) -> None:
+def test_the_boundary_of_joined_fields_is_compared(tmp_path: Path) -> None:
     path, out = tmp_path / "t.csv", tmp_path / "o.csv"
     path.write_text("a,b\n" + "xy,z\nx,yz\n" * 2, "utf-8")
     command = ["dedup", str(path), "--field", "a", "--field", "b", "--out", str(out)]
@@ -95,7 +95,7 @@ def test_joined_fields_never_run_into_each_other(tmp_path: Path) -> None:
     assert run([*command, "--force"]) == 2
 
 
-def test_texts_are_compared_as_they_stand_unless_normalised(tmp_path: Path) -> None:
+def test_texts_are_compared_unchanged_unless_normalized(tmp_path: Path) -> None:
     path, out = tmp_path / "t.csv", tmp_path / "o.csv"
     path.write_text("a\nＡＢＣ  ｄ\nABC d\n", "utf-8")
     command = ["dedup", str(path), "--field", "a", "--out", str(out), "--force"]
@@ -105,9 +105,7 @@ def test_texts_are_compared_as_they_stand_unless_normalised(tmp_path: Path) -> N
     assert out.read_text("utf-8") == "a\nＡＢＣ  ｄ\n"
 
 
-def test_the_report_goes_where_it_is_asked_for(
-    file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_reports_go_to_a_file_or_to_stdout(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, page = file.with_name("out.jsonl"), file.with_name("r.html")
     command = ["dedup", str(file), *FIELD, "--out", str(out), "--force"]
     assert run([*command, "--report", str(page)]) == 0
@@ -122,7 +120,7 @@ def test_the_report_goes_where_it_is_asked_for(
 
 
 @pytest.mark.parametrize(
-    ("content", "options", "says"),
+    ("content", "options", "message"),
     [
         ('{"q": "x"}\n', [], "no row has the column 'p'"),
         ('{"p": "x"}\n{"p": 7}\n', [], "rows.jsonl:2: 'p' is a number, not text"),
@@ -153,34 +151,34 @@ def test_the_report_goes_where_it_is_asked_for(
         ('{"p": "x"}\n', ["--report", "nowhere/r.html"], "No such file or directory"),
     ],
 )
-def test_what_a_user_can_mend_is_one_line_and_leaves_nothing(
+def test_user_errors_are_one_line_and_leave_no_file(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     content: str,
     options: list[str],
-    says: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "rows.jsonl"
     path.write_text(content, "utf-8")
-    words = [{"OUT": "out.jsonl", "IN": "rows.jsonl"}.get(word, word) for word in options]
-    assert run(["dedup", "rows.jsonl", "--field", "p", "--out", "out.jsonl", *words]) == 2
+    arguments = [{"OUT": "out.jsonl", "IN": "rows.jsonl"}.get(option, option) for option in options]
+    assert run(["dedup", "rows.jsonl", "--field", "p", "--out", "out.jsonl", *arguments]) == 2
     out, err = capfd.readouterr()
     assert out == ""
     assert err.count("\n") == 1
     assert err.startswith("error: ")
-    assert says in err
+    assert message in err
     assert path.read_text("utf-8") == content
     assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(
-    ("out", "says"),
+    ("out", "message"),
     [
         ("rows.jsonl", "is the input"),
         ("link.jsonl", "is the input"),
-        ("there.jsonl", "--force"),
+        ("existing.jsonl", "--force"),
         ("folder", "not a regular file"),
         ("folder/none/out.jsonl", "No such file"),
         ("out.csv", "name the file *.jsonl"),
@@ -189,32 +187,34 @@ def test_what_a_user_can_mend_is_one_line_and_leaves_nothing(
         ("/proc/out.jsonl", "cannot be written"),
     ],
 )
-def test_out_must_be_a_place_for_a_new_file(
+def test_an_unusable_output_path_is_a_one_line_error(
     file: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     out: str,
-    says: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(file.parent)
     Path("link.jsonl").hardlink_to(file)
-    Path("there.jsonl").write_text("mine")
+    Path("existing.jsonl").write_text("mine")
     Path("folder").mkdir()
     before = {path: path.stat() for path in file.parent.iterdir()}
-    force = [] if out == "there.jsonl" else ["--force"]
+    force = [] if out == "existing.jsonl" else ["--force"]
     assert run(["dedup", file.name, *FIELD, "--out", out, *force]) == 2
     err = capfd.readouterr().err
-    assert says in err
+    assert message in err
     assert err.count("\n") == 1
     assert {path: path.stat() for path in file.parent.iterdir()} == before
 
 
-def command(*words: str | Path) -> list[str]:
-    return [sys.executable, "-m", "clm_data", "dedup", *map(str, words)]
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "clm_data", "dedup", *map(str, arguments)]
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv", "json", "parquet"])
-def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path: Path, ending: str) -> None:
+def test_a_full_disk_is_a_one_line_error_and_keeps_the_old_file(
+    tmp_path: Path, ending: str
+) -> None:
     path, out = tmp_path / f"rows.{ending}", tmp_path / f"out.{ending}"
     texts = [os.urandom(300).hex() for _ in range(300)]
     if ending == "jsonl":
@@ -230,14 +230,14 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path: Path, ending:
         pq.write_table(pa.table({"p": texts}), path)
     out.write_text("old")
 
-    def little_room() -> None:
+    def limit_file_size() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 
     done = subprocess.run(
         command(path, "--field", "p", "--out", out, "--force"),
         capture_output=True,
         text=True,
-        preexec_fn=little_room,
+        preexec_fn=limit_file_size,
         check=False,
     )
     assert done.returncode == 2, done.stderr
@@ -247,7 +247,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path: Path, ending:
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([path.name, out.name])
 
 
-def test_a_report_that_finds_no_room_takes_the_rows_with_it(tmp_path: Path) -> None:
+def test_no_file_is_written_if_the_report_does_not_fit_on_the_disk(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     write_rows(path, [{"p": f"{'x' * 300}{number}"} for number in range(300)])
     done = subprocess.run(
@@ -259,9 +259,9 @@ def test_a_report_that_finds_no_room_takes_the_rows_with_it(tmp_path: Path) -> N
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     room = (resource.RLIMIT_FSIZE, (50_000, 50_000))
-    words = command(path, "--field", "p", "--out", path.with_name("o.jsonl"))
+    arguments = command(path, "--field", "p", "--out", path.with_name("o.jsonl"))
     done = subprocess.run(
-        [*words, "--report", str(path.with_name("r.json"))],
+        [*arguments, "--report", str(path.with_name("r.json"))],
         capture_output=True,
         text=True,
         preexec_fn=lambda: resource.setrlimit(*room),
@@ -273,7 +273,7 @@ def test_a_report_that_finds_no_room_takes_the_rows_with_it(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("options", [[], ["--report", "-"], ["--report", "-", "--json"]])
-def test_a_stdout_that_takes_no_more_is_one_line(file: Path, options: list[str]) -> None:
+def test_a_full_stdout_is_a_one_line_error(file: Path, options: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             command(file, *FIELD, "--out", file.with_name("out.jsonl"), *options),
@@ -288,12 +288,12 @@ def test_a_stdout_that_takes_no_more_is_one_line(file: Path, options: list[str])
 
 
 @pytest.mark.parametrize("step", ["reading", "comparing", "writing"])
-def test_an_interruption_at_any_step_leaves_nothing(tmp_path: Path, step: str) -> None:
+def test_an_interruption_at_any_step_leaves_no_file(tmp_path: Path, step: str) -> None:
     path, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
     write_rows(path, [{"p": f"{number:0100d}"} for number in range(13_000)])
 
-    def interrupt(at: str, done: int, whole: int) -> None:
-        if at == step:
+    def interrupt(current: str, done: int, total: int) -> None:
+        if current == step:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -308,7 +308,7 @@ def test_an_interruption_at_any_step_leaves_nothing(tmp_path: Path, step: str) -
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_control_c_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+def test_control_c_is_one_line_and_leaves_no_file(tmp_path: Path) -> None:
     path, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
     write_rows(path, [{"p": f"{number:0200d}"} for number in range(100_000)])
     process = subprocess.Popen(
@@ -325,7 +325,7 @@ def test_control_c_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_terminal_sees_progress_and_a_pipe_does_not(file: Path) -> None:
+def test_progress_is_shown_on_a_terminal_only(file: Path) -> None:
     out = file.with_name("out.jsonl")
     ours, theirs = pty.openpty()
     subprocess.run(
@@ -347,7 +347,7 @@ def test_a_terminal_sees_progress_and_a_pipe_does_not(file: Path) -> None:
 
 
 class _Embeddings(BaseHTTPRequestHandler):
-    """Vectors by the letters of a text; refuses another key than ``secret``."""
+    """Embeds texts by counts of two arguments; answers 401 unless the key is ``secret``."""
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -373,7 +373,7 @@ class _Embeddings(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def embeddings() -> Iterator[str]:
+def embeddings_server() -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Embeddings)
     thread = Thread(target=server.serve_forever)
     thread.start()
@@ -385,7 +385,7 @@ def embeddings() -> Iterator[str]:
         thread.join()
 
 
-def test_semantic_twins_are_reported_and_stay(
+def test_semantic_duplicates_are_reported_and_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path, out = tmp_path / "t.jsonl", tmp_path / "o.jsonl"
@@ -398,40 +398,40 @@ def test_semantic_twins_are_reported_and_stay(
         {"p": "国家的首都"},
     ]
     write_rows(path, rows)
-    words = ["dedup", str(path), "--field", "p", "--subject", "s", "--out", str(out), "--force"]
-    with embeddings() as url:
-        words += ["--base-url", url, "--report", "-", "--json"]
+    arguments = ["dedup", str(path), "--field", "p", "--subject", "s", "--out", str(out), "--force"]
+    with embeddings_server() as url:
+        arguments += ["--base-url", url, "--report", "-", "--json"]
         monkeypatch.setenv("CLM_DATA_API_KEY", "secret")
-        assert run([*words, "--semantic", "m"]) == 0
+        assert run([*arguments, "--semantic", "m"]) == 0
         found = json.loads(capfd.readouterr().out)
         assert [[row["row"] for row in pair["rows"]] for pair in found["semantic"]] == [[1, 3]]
         assert found["removed"] == 0
         assert out.read_bytes() == path.read_bytes()
         out.unlink()
-        assert run([*words, "--semantic", "another"]) == 2
+        assert run([*arguments, "--semantic", "another"]) == 2
         assert "did not return" in capfd.readouterr().err
         monkeypatch.setenv("CLM_DATA_API_KEY", "wrong")
-        assert run([*words, "--semantic", "m"]) == 2
+        assert run([*arguments, "--semantic", "m"]) == 2
         err = capfd.readouterr().err
         assert "CLM_DATA_API_KEY" in err
         assert "wrong" not in err
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_an_endpoint_that_is_not_there_is_one_line(
+def test_an_unreachable_endpoint_is_a_one_line_error(
     file: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = file.with_name("out.jsonl")
-    words = ["dedup", str(file), "--field", "zh.prompt", "--subject", "zh.subject"]
-    words += ["--out", str(out), "--semantic", "m"]
-    assert run([*words, "--threshold", "0.99", "--base-url", "http://127.0.0.1:1/v1"]) == 2
+    arguments = ["dedup", str(file), "--field", "zh.prompt", "--subject", "zh.subject"]
+    arguments += ["--out", str(out), "--semantic", "m"]
+    assert run([*arguments, "--threshold", "0.99", "--base-url", "http://127.0.0.1:1/v1"]) == 2
     err = capfd.readouterr().err
     assert "no embeddings" in err
     assert err.count("\n") == 1
     assert not out.exists()
 
 
-def test_an_unreachable_dataset_is_one_line(
+def test_an_unavailable_dataset_is_a_one_line_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -442,7 +442,7 @@ def test_an_unreachable_dataset_is_one_line(
     assert "hub:nobody/nothing/x" in err
 
 
-def test_a_dataset_on_the_hub_comes_out_as_parquet(tmp_path: Path) -> None:
+def test_rows_of_a_hub_dataset_are_written_as_parquet(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
     rows = [{"zh": {"prompt": text}, "n": n} for n, text in enumerate(["甲乙", "甲乙", "丙"])]
@@ -458,13 +458,13 @@ def test_a_dataset_on_the_hub_comes_out_as_parquet(tmp_path: Path) -> None:
         {"README.md": readme, "one.jsonl": lines, "two.jsonl": lines, "more.jsonl": lines}
     )
     out = tmp_path / "out.parquet"
-    words = ["hub:team/rows/two", "--field", "zh.prompt", "--out", str(out)]
+    arguments = ["hub:team/rows/two", "--field", "zh.prompt", "--out", str(out)]
     with running_hub() as hub:
         hub.repos["team/rows"] = repo
         environ = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
         several, done = (
             subprocess.run(
-                command(*words, *more), capture_output=True, text=True, env=environ, check=False
+                command(*arguments, *more), capture_output=True, text=True, env=environ, check=False
             )
             for more in ([], ["--split", "test"])
         )

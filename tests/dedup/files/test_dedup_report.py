@@ -1,4 +1,4 @@
-"""The report in its three forms."""
+"""The report as JSON, table and web page."""
 
 from __future__ import annotations
 
@@ -44,24 +44,24 @@ def report_of(
     return DedupReport(options, RowTable([]), (column,), selection, semantic)
 
 
-def text_of(report: DedupReport, form: str) -> str:
-    into = io.StringIO()
-    report.write(into, form)
-    return into.getvalue()
+def text_of(report: DedupReport, format: str) -> str:
+    stream = io.StringIO()
+    report.write(stream, format)
+    return stream.getvalue()
 
 
 class Page(HTMLParser):
-    """What a browser would make of a page: open tags at the end, marked texts, addresses."""
+    """The unclosed tags, the text in <del> and <ins>, and the URLs of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.open: list[str] = []
         self.marked: list[tuple[str, str]] = []
-        self.loads: list[str] = []
+        self.urls: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.loads += [str(value) for name, value in attrs if name in ("src", "href")]
+        self.urls += [str(value) for name, value in attrs if name in ("src", "href")]
         if tag not in ("meta", "br"):
             self.open.append(tag)
 
@@ -81,7 +81,7 @@ GULF: list[str | None] = [
 ]
 
 
-def test_the_json_has_every_cluster_and_flagged_row() -> None:
+def test_the_json_report_has_every_cluster_and_flagged_row() -> None:
     found = json.loads(text_of(report_of(GULF, subjects=[0, 1, 2, 0]), "json"))
     assert found["rows"] == found["kept"] + found["removed"] == 4
     assert found["clusters"] == [
@@ -96,40 +96,40 @@ def test_the_json_has_every_cluster_and_flagged_row() -> None:
     assert "semantic" not in found
 
 
-def test_joined_fields_are_told_apart_again() -> None:
+def test_texts_of_joined_fields_are_separate_in_the_report() -> None:
     text = SEPARATOR.join(["甲", "A"])
     found = json.loads(text_of(report_of([text, text], fields=("zh", "en")), "json"))
     assert found["clusters"][0]["representative"]["texts"] == ["甲", "A"]
 
 
-def test_half_a_surrogate_pair_does_not_stop_a_report(tmp_path: Path) -> None:
+def test_lone_surrogates_can_be_reported(tmp_path: Path) -> None:
     report = report_of(["abcdefgh\ud800i", "abcdefgh\ud800j"])
-    for form in ("json", "html", "table"):
-        report.write(tmp_path / form, form)
+    for name in ("json", "html", "table"):
+        report.write(tmp_path / name, name)
     found = json.loads((tmp_path / "json").read_text(encoding="utf-8"))
     assert found["clusters"][0]["representative"]["texts"] == ["abcdefgh\ud800i"]
     assert "⟨U+D800⟩" in (tmp_path / "html").read_text(encoding="utf-8")
 
 
-def test_the_page_marks_the_difference_and_loads_nothing() -> None:
+def test_the_page_marks_differences_and_loads_nothing() -> None:
     text = text_of(report_of([*GULF[:2], "<b>&"]), "html")
     page = Page(text)
     assert page.open == []
-    assert page.loads == []
+    assert page.urls == []
     assert page.marked[-2:] == [("del", "峡"), ("ins", "湾")]
-    assert "[only row 2: " in text  # for those who hear the page
+    assert "[only row 2: " in text  # for screen readers
     assert 'lang="zh"' in text
     assert "http" not in re.sub(r"http-equiv", "", text)
 
 
-def test_markup_in_texts_is_text() -> None:
+def test_markup_in_texts_is_escaped() -> None:
     text = text_of(report_of(["<script>alert(1)</script>", "<script>alert(2)</script>"]), "html")
     assert "<script" not in text
     assert "&lt;script&gt;" in text
     assert "[bold]x" in text_of(report_of(["[bold]xyzxyzxyz", "[bold]xyzxyzxyw"]), "table")
 
 
-def test_table_and_page_show_the_first_and_say_how_many_there_are() -> None:
+def test_table_and_page_show_the_first_items_and_the_total() -> None:
     count = MAX_SHOWN + 5
     texts: list[str | None] = [f"{number:08x}" for number in range(count)] * 2
     report = report_of(texts, threshold=0.99)
@@ -138,7 +138,7 @@ def test_table_and_page_show_the_first_and_say_how_many_there_are() -> None:
     assert len(json.loads(text_of(report, "json"))["clusters"]) == count
 
 
-def test_semantic_twins_are_in_every_form() -> None:
+def test_semantic_duplicates_are_in_every_format() -> None:
     report = report_of(["甲的首都是", "哪座城是首都"], semantic=(SemanticDuplicate(0, 1, 0.91),))
     assert report.summary()["removed"] == 0
     found = json.loads(text_of(report, "json"))
@@ -148,13 +148,13 @@ def test_semantic_twins_are_in_every_form() -> None:
 
 
 @given(st.text("ab中 ", max_size=30), st.text("ab中 ", max_size=30))
-def test_differences_give_both_texts_back(kept: str, removed: str) -> None:
+def test_segments_reconstruct_both_texts(kept: str, removed: str) -> None:
     found = differences(kept, removed)
     assert "".join(text for kind, text in found if kind != "removed") == kept
     assert "".join(text for kind, text in found if kind != "kept") == removed
 
 
-def test_huge_texts_are_shortened_around_their_difference() -> None:
+def test_long_texts_are_shortened_around_their_difference() -> None:
     huge = "长" * 20_000
     text = text_of(report_of([f"{huge}甲{huge}", f"{huge}乙{huge}"]), "html")
     assert len(text) < 20_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict
+from helpers.paths import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import clm_data
 from clm_data.dedup.files.run import deduplicate
 from clm_data.errors import ConfigError, InputFileError
 
@@ -144,6 +147,24 @@ def test_lists_are_written_as_jsonl_and_datasets_as_parquet(tmp_path: Path) -> N
         deduplicate(ROWS, "prompt", out=lines)
     deduplicate(ROWS, "prompt", threshold=0.9, out=lines, force=True)
     assert len(lines.read_text("utf-8").splitlines()) == 3
+
+
+def test_the_report_is_a_table_of_removed_rows() -> None:
+    table = deduplicate(ROWS, "prompt", threshold=0.85).to_pandas()
+    assert table["row"].tolist() == [1, 2]
+    assert table["duplicate_of"].tolist() == [0, 0]
+    assert table["text"][0] == ROWS[1]["prompt"]
+    assert table["kept_text"][0] == ROWS[0]["prompt"]
+
+
+def test_the_example_of_the_guide_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clm_data, "deduplicate", deduplicate, raising=False)
+    guide = (ROOT / "docs" / "how-to" / "dedup.md").read_text("utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    assert str(names["report"]) in example
+    assert names["report"].removed[0].reason in example
 
 
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The policies against a plain reading of their definition, row by row and pair by pair."""
+"""The policies against a direct implementation of their definition."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clm_data.dedup.files.policies import NO_ID, Selection, TextColumn, select_r
 from clm_data.errors import UserError
 
 
-def view_of(texts: list[str | None]) -> TextColumn:
+def column_of(texts: list[str | None]) -> TextColumn:
     view = TextColumn()
     for text in texts:
         view.add(text)
@@ -22,7 +22,7 @@ def view_of(texts: list[str | None]) -> TextColumn:
 
 
 def ratio(one: str | None, two: str | None, threshold: str) -> float | None:
-    """The similarity of a pair over the threshold; None: no pair."""
+    """The similarity of two texts if it is above the threshold, else None."""
     if one is None or two is None:
         return None
     size = len(one) + len(two)
@@ -46,42 +46,42 @@ def by_definition(
     removed: Removed = {}
     flagged: Flagged = {}
     for row in order:
-        twins = [
+        similar = [
             (near, -kept.index(other), other)
             for column in columns
             for other in kept
             if (near := ratio(column[row], column[other], threshold)) is not None
         ]
         same = [
-            twin
-            for twin in twins
-            if subjects is None or (subjects[row] == subjects[twin[2]] and subjects[row] != NO_ID)
+            match
+            for match in similar
+            if subjects is None or (subjects[row] == subjects[match[2]] and subjects[row] != NO_ID)
         ]
         if same:
             near, _, other = max(same)
             removed[row] = (other, near)
             continue
-        if twins:
-            flagged[row] = len(twins)
+        if similar:
+            flagged[row] = len(similar)
         kept.append(row)
     return removed, flagged
 
 
-def as_plain(outcome: Selection) -> tuple[Removed, Flagged]:
+def as_dicts(selection: Selection) -> tuple[Removed, Flagged]:
     removed = {
-        each.row: (each.duplicate_of.row, each.duplicate_of.ratio) for each in outcome.removed
+        each.row: (each.duplicate_of.row, each.duplicate_of.ratio) for each in selection.removed
     }
-    return removed, {each.row: each.near_duplicates for each in outcome.flagged}
+    return removed, {each.row: each.near_duplicates for each in selection.flagged}
 
 
-words = st.one_of(st.none(), st.text("ab中", min_size=1, max_size=12))
+texts = st.one_of(st.none(), st.text("ab中", min_size=1, max_size=12))
 
 
 @st.composite
 def tables(draw: st.DrawFn) -> tuple[list[list[str | None]], list[float], list[int]]:
     count = draw(st.integers(1, 14))
     columns = [
-        draw(st.lists(words, min_size=count, max_size=count))
+        draw(st.lists(texts, min_size=count, max_size=count))
         for _ in range(draw(st.integers(1, 2)))
     ]
     scores = draw(st.lists(st.sampled_from([0.0, 1.0, 2.5]), min_size=count, max_size=count))
@@ -90,7 +90,7 @@ def tables(draw: st.DrawFn) -> tuple[list[list[str | None]], list[float], list[i
 
 
 @given(tables(), st.sampled_from(["0.5", "0.7", "0.9"]), st.booleans(), st.booleans())
-def test_every_policy_does_what_its_definition_says(
+def test_every_policy_matches_its_definition(
     table: tuple[list[list[str | None]], list[float], list[int]],
     threshold: str,
     best: bool,
@@ -99,71 +99,72 @@ def test_every_policy_does_what_its_definition_says(
     columns, scores, subjects = table
     given_scores = scores if best else None
     given_subjects = subjects if with_subjects else None
-    outcome = select_rows(
-        [view_of(column) for column in columns],
+    selection = select_rows(
+        [column_of(column) for column in columns],
         float(threshold),
         scores=given_scores,
         subjects=given_subjects,
     )
-    removed, flagged = as_plain(outcome)
+    removed, flagged = as_dicts(selection)
     expected_removed, expected_flagged = by_definition(
         columns, threshold, given_scores, given_subjects
     )
     assert removed == expected_removed
     assert flagged == (expected_flagged if with_subjects else {})
-    assert list(outcome.keep) == [row not in removed for row in range(len(columns[0]))]
+    assert list(selection.keep) == [row not in removed for row in range(len(columns[0]))]
 
 
-def test_a_removed_row_takes_no_other_with_it() -> None:
-    chain = ["aaaaaaaaaa", "aaaaaaaaab", "aaaaaaaabb"]  # 0-1 and 1-2 are 0.9 alike, 0-2 is 0.8
-    outcome = select_rows([view_of([*chain])], 0.85)
-    assert [each.row for each in outcome.removed] == [1]
+def test_a_removed_row_does_not_cause_the_removal_of_another() -> None:
+    # Rows 0 and 1, and 1 and 2, have a similarity of 0.9; rows 0 and 2 of 0.8.
+    chain = ["aaaaaaaaaa", "aaaaaaaaab", "aaaaaaaabb"]
+    selection = select_rows([column_of([*chain])], 0.85)
+    assert [each.row for each in selection.removed] == [1]
 
 
-def test_exactly_the_threshold_stays() -> None:
+def test_rows_at_exactly_the_threshold_are_kept() -> None:
     texts: list[str | None] = ["aaaaaaaaaa", "aaaaaaaaab"]
-    assert not select_rows([view_of(texts)], 0.9).removed
-    assert select_rows([view_of(texts)], 0.8999).removed
+    assert not select_rows([column_of(texts)], 0.9).removed
+    assert select_rows([column_of(texts)], 0.8999).removed
 
 
-def test_the_gulf_and_the_strait_are_two_facts() -> None:
+def test_a_near_duplicate_with_another_subject_is_kept_and_flagged() -> None:
     texts: list[str | None] = [
         "世界上最大的海湾是",
         "世界上最大的海峡是",
         "世界上最大的海湾是",
     ]
-    outcome = select_rows([view_of(texts)], 0.8, subjects=[0, 1, 0])
-    assert [each.row for each in outcome.removed] == [2]
-    assert [(each.row, each.closest[0].row) for each in outcome.flagged] == [(1, 0)]
-    assert outcome.flagged_pairs == 1
+    selection = select_rows([column_of(texts)], 0.8, subjects=[0, 1, 0])
+    assert [each.row for each in selection.removed] == [2]
+    assert [(each.row, each.closest[0].row) for each in selection.flagged] == [(1, 0)]
+    assert selection.flagged_pairs == 1
 
 
-def test_of_equal_texts_without_text_none_goes() -> None:
-    outcome = select_rows([view_of([None, None, "x", None])], 0.9)
-    assert bytes(outcome.keep) == b"\1\1\1\1"
+def test_rows_without_text_are_kept() -> None:
+    selection = select_rows([column_of([None, None, "x", None])], 0.9)
+    assert bytes(selection.keep) == b"\1\1\1\1"
 
 
-def test_many_equal_rows_of_different_subjects_are_counted_and_ten_named() -> None:
-    count = 3_000  # as pairs four and a half million
-    outcome = select_rows([view_of(["它的首都是"] * count)], 0.9, subjects=list(range(count)))
-    assert not outcome.removed
-    last = outcome.flagged[-1]
+def test_near_duplicates_of_a_flagged_row_are_all_counted_and_the_closest_listed() -> None:
+    count = 3_000  # 4.5 million pairs
+    selection = select_rows([column_of(["它的首都是"] * count)], 0.9, subjects=list(range(count)))
+    assert not selection.removed
+    last = selection.flagged[-1]
     assert (last.row, last.near_duplicates) == (count - 1, count - 1)
-    assert [twin.row for twin in last.closest] == list(range(policies.MAX_CLOSEST))
+    assert [other.row for other in last.closest] == list(range(policies.MAX_CLOSEST))
 
 
-def test_clusters_are_the_rows_that_stay_with_what_went_for_them() -> None:
+def test_clusters_group_removed_rows_by_the_kept_row() -> None:
     texts: list[str | None] = ["bbbb", "aaaa", "bbbb", "aaaa", "cccc", "bbbb"]
-    clusters = list(select_rows([view_of(texts)], 0.9).clusters())
+    clusters = list(select_rows([column_of(texts)], 0.9).clusters())
     assert [(c.representative, [r.row for r in c.removed]) for c in clusters] == [
         (0, [2, 5]),
         (1, [3]),
     ]
 
 
-def test_too_many_pairs_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_pairs_are_a_one_line_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policies, "MAX_PAIRS", 5)
     texts: list[str | None] = [f"{'长' * 40}{number}" for number in range(10)]
     with pytest.raises(UserError, match="raise --threshold") as caught:
-        select_rows([view_of(texts)], 0.8)
+        select_rows([column_of(texts)], 0.8)
     assert "\n" not in str(caught.value)

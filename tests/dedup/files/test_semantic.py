@@ -1,4 +1,4 @@
-"""Semantic twins: which rows are compared, and a real model of sentence-transformers that does."""
+"""Semantic duplicates: which rows are compared, by a stub and by a sentence-transformers model."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ ROWS = [
 ]
 
 
-class Letters:
-    """Embeds a text as how often it has each of some letters, and remembers what it was given."""
+class LetterCounts:
+    """Embeds a text as its counts of some letters, and records the texts of each call."""
 
     def __init__(self, letters: str) -> None:
         self._letters = letters
@@ -41,8 +41,8 @@ class Letters:
         return np.array([[t.count(x) for x in self._letters] for t in texts], dtype=np.float32)
 
 
-def test_only_rows_of_one_subject_are_compared() -> None:
-    embed = Letters("ab")
+def test_only_rows_with_the_same_subject_are_compared() -> None:
+    embed = LetterCounts("ab")
     rows = [(0, 7, "ab"), (2, 8, "ab"), (3, 7, "aabb"), (5, 7, "a"), (9, 4, "b")]
     found, left_out = find_semantic_duplicates(rows, embed, 0.9)
     assert [(twin.left, twin.right) for twin in found] == [(0, 3)]
@@ -51,30 +51,30 @@ def test_only_rows_of_one_subject_are_compared() -> None:
     assert embed.batches == [["ab", "aabb", "a"]]
 
 
-def test_the_threshold_itself_counts() -> None:
+def test_the_threshold_is_inclusive() -> None:
     rows = [(0, 1, "a"), (1, 1, "aaab")]
     cosine = 3 / 10**0.5
     found = [
-        find_semantic_duplicates(rows, Letters("ab"), at)[0]
+        find_semantic_duplicates(rows, LetterCounts("ab"), at)[0]
         for at in (cosine - 1e-6, cosine + 1e-6)
     ]
     assert found == [[SemanticDuplicate(0, 1, pytest.approx(cosine))], []]
 
 
-def test_texts_are_embedded_once_and_so_many_at_a_time() -> None:
-    embed = Letters("ab")
-    told: list[tuple[int, int]] = []
+def test_distinct_texts_are_embedded_once_in_batches() -> None:
+    embed = LetterCounts("ab")
+    calls: list[tuple[int, int]] = []
     rows = [(n, n // 2, f"a{n // 4}") for n in range(6 * BATCH_SIZE)]
-    found, _ = find_semantic_duplicates(rows, embed, 0.5, lambda *now: told.append(now))
+    found, _ = find_semantic_duplicates(rows, embed, 0.5, lambda *call: calls.append(call))
     wanted = 6 * BATCH_SIZE // 4
     assert sum(map(len, embed.batches)) == wanted
     assert max(map(len, embed.batches)) == BATCH_SIZE
-    assert told[-1] == (wanted, wanted)
+    assert calls[-1] == (wanted, wanted)
     assert len(found) == 3 * BATCH_SIZE
 
 
-def test_nothing_to_compare_asks_no_model_and_a_common_subject_is_counted() -> None:
-    embed = Letters("a")
+def test_the_model_is_not_called_for_single_rows_or_too_common_subjects() -> None:
+    embed = LetterCounts("a")
     assert find_semantic_duplicates([], embed, 0.5) == ([], 0)
     assert find_semantic_duplicates([(0, 1, "a"), (1, 2, "a")], embed, 0.5) == ([], 0)
     common = [(n, 1, "a") for n in range(MAX_ROWS_PER_SUBJECT + 1)]
@@ -82,11 +82,11 @@ def test_nothing_to_compare_asks_no_model_and_a_common_subject_is_counted() -> N
     assert embed.batches == []
 
 
-def test_a_text_without_direction_is_nobodys_twin() -> None:
-    assert find_semantic_duplicates([(0, 1, "x"), (1, 1, "y")], Letters("a"), 0.5) == ([], 0)
+def test_a_zero_vector_is_not_a_duplicate() -> None:
+    assert find_semantic_duplicates([(0, 1, "x"), (1, 1, "y")], LetterCounts("a"), 0.5) == ([], 0)
 
 
-def test_vectors_of_several_sizes_are_refused() -> None:
+def test_vectors_of_different_sizes_are_an_error() -> None:
     def embed(texts: Sequence[str]) -> NDArray[np.float32]:
         return np.ones((len(texts), len(texts)), dtype=np.float32)
 
@@ -95,19 +95,19 @@ def test_vectors_of_several_sizes_are_refused() -> None:
         find_semantic_duplicates(rows, embed, 0.5)
 
 
-def words(folder: Path, model: str) -> list[str]:
-    """A command that looks for semantic twins with a model on this machine."""
+def command(folder: Path, model: str) -> list[str]:
+    """The arguments of a search for semantic duplicates with a local model."""
     path = folder / "t.jsonl"
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS), "utf-8")
     found = ["dedup", str(path), "--field", "p", "--subject", "s", "--semantic", model]
     return [*found, "--out", str(folder / "o.jsonl"), "--report", "-", "--json"]
 
 
-def test_a_missing_package_is_one_line(
+def test_a_missing_package_is_a_one_line_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    assert run(words(tmp_path, "m")) == 2
+    assert run(command(tmp_path, "m")) == 2
     err = capfd.readouterr().err
     assert err.count("\n") == 1
     assert "pip install sentence-transformers" in err
@@ -117,14 +117,14 @@ def test_a_missing_package_is_one_line(
 
 @pytest.fixture(scope="module")
 def modules() -> Any:
-    """The building blocks of models, where the package is there."""
+    """The building blocks of models; skips the test if the package is not installed."""
     return pytest.importorskip(
         "sentence_transformers.sentence_transformer.modules",
         reason="sentence-transformers 6 is not installed",
     )
 
 
-def test_a_model_on_this_machine_finds_them(
+def test_a_local_model_finds_semantic_duplicates(
     tmp_path: Path, modules: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
     from sentence_transformers import SentenceTransformer
@@ -137,14 +137,14 @@ def test_a_model_on_this_machine_finds_them(
     layer = modules.StaticEmbedding(tokenizer, embedding_weights=weights)
     model = tmp_path / "model"
     SentenceTransformer(modules=[layer], device="cpu").save(str(model))
-    assert run(words(tmp_path, str(model))) == 0
+    assert run(command(tmp_path, str(model))) == 0
     found = json.loads(capfd.readouterr().out)
     assert [[row["row"] for row in pair["rows"]] for pair in found["semantic"]] == [[1, 3]]
     assert found["removed"] == 0
     assert (tmp_path / "o.jsonl").read_bytes() == (tmp_path / "t.jsonl").read_bytes()
 
 
-def test_a_model_that_cannot_be_loaded_is_one_line(
+def test_a_model_that_cannot_be_loaded_is_a_one_line_error(
     tmp_path: Path,
     modules: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -152,7 +152,7 @@ def test_a_model_that_cannot_be_loaded_is_one_line(
 ) -> None:
     del modules
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert run(words(tmp_path, str(tmp_path / "none"))) == 2
+    assert run(command(tmp_path, str(tmp_path / "none"))) == 2
     err = capfd.readouterr().err
     assert err.count("\n") == 1
     assert "none' cannot be loaded" in err

@@ -1,4 +1,4 @@
-"""Reading cells and writing rows as they stand."""
+"""Reading cells of files, and copying selected rows unchanged."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from clm_data.dedup.files.tables import MISSING, Table, lookup
 from clm_data.errors import InputFileError, UnknownNameError, UserError
 
 
-def quiet(done: int, whole: int) -> None:
-    assert done <= whole
+def check_progress(done: int, total: int) -> None:
+    assert done <= total
 
 
 def cells(table: Table, *fields: str) -> list[tuple[Any, ...]]:
-    return [values for _, values in table.read(fields, quiet)]
+    return [values for _, values in table.read(fields, check_progress)]
 
 
-def written(table: Table, stays: list[int], folder: Path) -> bytes:
+def written(table: Table, keep: list[int], folder: Path) -> bytes:
     out = folder / "out"
-    table.write(stays, out, quiet)
+    table.write(keep, out, check_progress)
     return out.read_bytes()
 
 
-def made(folder: Path, name: str, content: bytes) -> Table:
+def opened(folder: Path, name: str, content: bytes) -> Table:
     path = folder / name
     path.write_bytes(content)
     return open_table(str(path))
 
 
-def test_lines_come_out_byte_for_byte(tmp_path: Path) -> None:
+def test_jsonl_lines_are_copied_byte_for_byte(tmp_path: Path) -> None:
     content = b'\xef\xbb\xbf{"a": "x",  "n": 1e400}\r\n\n{"a":"\\u4e2d\\ud800"}\n  {"a":null}'
-    table = made(tmp_path, "t.jsonl", content)
+    table = opened(tmp_path, "t.jsonl", content)
     assert cells(table, "a", "b") == [("x", MISSING), ("中\ud800", MISSING), (None, MISSING)]
     assert written(table, [0, 1, 1], tmp_path) == (
         b'\xef\xbb\xbf{"a":"\\u4e2d\\ud800"}\n  {"a":null}'
@@ -48,14 +48,14 @@ def test_lines_come_out_byte_for_byte(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gb18030"])
-def test_csv_records_come_out_byte_for_byte(tmp_path: Path, encoding: str) -> None:
+def test_csv_records_are_copied_byte_for_byte(tmp_path: Path, encoding: str) -> None:
     records = [
         '题目,"备\n注"\r\n',
         '"一,\r\n二",x\r\n',
         '三,"say ""hi"""\n',
         '"四"\n',
     ]
-    table = made(tmp_path, "t.csv", "".join(records).encode(encoding))
+    table = opened(tmp_path, "t.csv", "".join(records).encode(encoding))
     assert cells(table, "题目", "备\n注") == [
         ("一,\r\n二", "x"),
         ("三", 'say "hi"'),
@@ -69,7 +69,7 @@ def test_csv_records_come_out_byte_for_byte(tmp_path: Path, encoding: str) -> No
     rows=st.lists(st.lists(st.text('a,"\n\r中;', max_size=5), min_size=2, max_size=2), max_size=6),
     data=st.data(),
 )
-def test_any_csv_survives(
+def test_any_csv_is_read_and_copied(
     tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]], data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("csv")
@@ -77,21 +77,21 @@ def test_any_csv_survives(
     def line(row: list[str]) -> str:
         return ",".join('"' + cell.replace('"', '""') + '"' for cell in row) + "\r\n"
 
-    table = made(folder, "t.csv", ("p,q\r\n" + "".join(map(line, rows))).encode())
+    table = opened(folder, "t.csv", ("p,q\r\n" + "".join(map(line, rows))).encode())
     assert cells(table, "p", "q") == [tuple(row) for row in rows]
-    stays = data.draw(st.lists(st.integers(0, 1), min_size=len(rows), max_size=len(rows)))
-    kept = [line(row) for row, stay in zip(rows, stays, strict=True) if stay]
-    assert written(table, stays, folder).decode() == "p,q\r\n" + "".join(kept)
+    keep = data.draw(st.lists(st.integers(0, 1), min_size=len(rows), max_size=len(rows)))
+    kept = [line(row) for row, wanted in zip(rows, keep, strict=True) if wanted]
+    assert written(table, keep, folder).decode() == "p,q\r\n" + "".join(kept)
 
 
-def test_csv_cells_of_any_size_are_read(tmp_path: Path) -> None:
-    table = made(tmp_path, "t.csv", f"p,q\n{'长' * 300_000},1\n".encode())
+def test_csv_cells_can_have_any_size(tmp_path: Path) -> None:
+    table = opened(tmp_path, "t.csv", f"p,q\n{'长' * 300_000},1\n".encode())
     assert len(cells(table, "p")[0][0]) == 300_000
 
 
-def test_the_elements_of_a_list_come_out_as_they_stand(tmp_path: Path) -> None:
+def test_elements_of_a_json_list_are_copied_byte_for_byte(tmp_path: Path) -> None:
     content = b'[\n  {"a": 1.0},\n  {"a": "\\u4e2d"} ,\n  {"b":[1, 2]}\n]\n'
-    table = made(tmp_path, "t.json", content)
+    table = opened(tmp_path, "t.json", content)
     assert cells(table, "a") == [(1.0,), ("中",), (MISSING,)]
     assert written(table, [1, 1, 1], tmp_path) == content
     assert written(table, [0, 1, 0], tmp_path) == b'[\n  {"a": "\\u4e2d"}\n]\n'
@@ -99,7 +99,7 @@ def test_the_elements_of_a_list_come_out_as_they_stand(tmp_path: Path) -> None:
     assert json.loads(written(table, [0, 0, 0], tmp_path)) == []
 
 
-def test_parquet_keeps_schema_and_values(tmp_path: Path) -> None:
+def test_parquet_output_has_the_schema_and_values_of_the_input(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     rows: list[dict[str, Any]] = [
         {
@@ -121,21 +121,21 @@ def test_parquet_keeps_schema_and_values(tmp_path: Path) -> None:
     )
     table = pa.Table.from_pylist(rows, schema=schema)
     pq.write_table(table, path, compression="zstd")
-    opened = open_table(str(path))
-    assert cells(opened, "zh.prompt", "n")[39_999] == ("第39999题", 39_999)
-    stays = [int(n % 3 != 0) for n in range(40_000)]
+    source_table = open_table(str(path))
+    assert cells(source_table, "zh.prompt", "n")[39_999] == ("第39999题", 39_999)
+    keep = [int(n % 3 != 0) for n in range(40_000)]
     out = tmp_path / "out.parquet"
-    opened.write(stays, out, quiet)
+    source_table.write(keep, out, check_progress)
     found = pq.read_table(out)
     source = pq.read_table(path)
     assert found.schema.equals(source.schema, check_metadata=True)
-    assert found.equals(source.filter(pa.array([bool(stay) for stay in stays])))
+    assert found.equals(source.filter(pa.array([bool(wanted) for wanted in keep])))
     assert pq.ParquetFile(out).metadata.row_group(0).column(0).compression == "ZSTD"
-    opened.write([0] * 40_000, out, quiet)
+    source_table.write([0] * 40_000, out, check_progress)
     assert pq.read_table(out).num_rows == 0
 
 
-def test_a_field_with_a_dot_in_its_name_comes_before_the_way_into_objects() -> None:
+def test_a_column_with_a_dot_in_its_name_takes_precedence_over_a_path() -> None:
     assert lookup({"zh.prompt": 1, "zh": {"prompt": 2}}, "zh.prompt") == 1
     assert lookup({"zh": {"prompt": {"x": 2}}}, "zh.prompt.x") == 2
     assert lookup({"zh": None}, "zh.prompt") is MISSING
@@ -152,14 +152,14 @@ def test_a_field_with_a_dot_in_its_name_comes_before_the_way_into_objects() -> N
         ("rows", b"a;b\n", "csv"),
     ],
 )
-def test_the_format_follows_from_ending_and_content(
+def test_the_format_is_detected_from_file_name_and_content(
     tmp_path: Path, name: str, content: bytes, format: str
 ) -> None:
-    assert made(tmp_path, name, content).format == format
+    assert opened(tmp_path, name, content).format == format
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "says"),
+    ("name", "content", "message"),
     [
         ("t.jsonl", b'{"a": 1}\n{"a": \n', "t.jsonl:2: not valid JSON"),
         ("t.jsonl", b'{"a": 1}\n[1]\n', "t.jsonl:2: a row must be an object"),
@@ -178,18 +178,18 @@ def test_the_format_follows_from_ending_and_content(
         ("t.parquet", b"PAR1 no parquet", "not a readable Parquet file"),
     ],
 )
-def test_what_is_broken_is_said_in_one_line(
-    tmp_path: Path, name: str, content: bytes, says: str
+def test_malformed_files_are_one_line_errors(
+    tmp_path: Path, name: str, content: bytes, message: str
 ) -> None:
     with pytest.raises(InputFileError) as caught:
-        cells(made(tmp_path, name, content), "a")
-    assert says in str(caught.value)
+        cells(opened(tmp_path, name, content), "a")
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_column_suggests_its_neighbours(tmp_path: Path) -> None:
+def test_an_unknown_column_suggests_similar_names(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="did you mean prompt"):
-        cells(made(tmp_path, "t.csv", b"prompt,b\n1,2\n"), "promt")
+        cells(opened(tmp_path, "t.csv", b"prompt,b\n1,2\n"), "promt")
     path = tmp_path / "t.parquet"
     pq.write_table(pa.table({"zh": [{"prompt": "x"}]}), path)
     for wrong in ("zh.promt", "zh.prompt.x", "en"):
@@ -198,14 +198,16 @@ def test_an_unknown_column_suggests_its_neighbours(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["t.jsonl", "t.csv", "t.json"])
-def test_a_file_that_changed_between_the_passes_is_noticed(tmp_path: Path, name: str) -> None:
+def test_a_file_that_changed_between_reading_and_writing_is_an_error(
+    tmp_path: Path, name: str
+) -> None:
     content = {"t.jsonl": b'{"a":1}\n', "t.csv": b"a\n1\n", "t.json": b'[{"a":1}]'}[name]
-    table = made(tmp_path, name, content)
+    table = opened(tmp_path, name, content)
     with pytest.raises(InputFileError, match="has changed"):
         written(table, [1, 1], tmp_path)
 
 
-def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_file_or_unknown_format_is_an_error(tmp_path: Path) -> None:
     for name in ("no.jsonl", "no.parquet", "no.csv", "no"):
         with pytest.raises(InputFileError, match="no such file"):
             cells(open_table(str(tmp_path / name)), "a")
