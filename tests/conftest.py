@@ -1,4 +1,4 @@
-"""Fixtures every test may use."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 
 
 class _WithoutTorch(PathFinder):
-    """Finds what is installed, but for torch."""
+    """Finds installed modules except torch."""
 
     @classmethod
     def find_spec(
@@ -26,15 +26,17 @@ class _WithoutTorch(PathFinder):
         return None if fullname == "torch" else super().find_spec(fullname, path, target)
 
 
-if os.environ.get("CLM_DATA_TESTS_WITHOUT_TORCH"):  # so runs `make test`, whatever is installed
+if os.environ.get(
+    "CLM_DATA_TESTS_WITHOUT_TORCH"
+):  # set by `make test`, so that results do not depend on installed extras
     sys.meta_path[:] = [_WithoutTorch if x is PathFinder else x for x in sys.meta_path]
 
-# A shell that starts the tests in the background has them ignore Ctrl-C, and whatever they start.
+# Tests started in the background by a shell would ignore Ctrl-C, as would their subprocesses.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# No test depends on how fast the machine is.
+# Tests must not depend on the speed of the machine.
 settings.register_profile("any", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-if not os.environ.get("CI"):  # there the library's own profile does the same, without chance
+if not os.environ.get("CI"):  # the "ci" profile of Hypothesis does the same and is deterministic
     settings.load_profile("any")
 
 
@@ -46,14 +48,14 @@ def sample_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def new_postgres() -> Iterator[NewDatabase]:
-    """Makes databases on a PostgreSQL server that lives as long as the tests."""
+    """Creates databases on a PostgreSQL server that runs until the tests end."""
     with running_postgres() as new:
         yield new
 
 
 @pytest.fixture(autouse=True)
 def _no_outside_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test sees the caller's workspace, keys or Hub login, or can reach the Hub by accident."""
+    """Hide the caller's workspace, API keys and Hub login from tests."""
     for name in ("WORKSPACE", "STORE", "PROVIDER", "MODEL", "BASE_URL"):
         monkeypatch.delenv(f"CLM_DATA_{name}", raising=False)
     for name in ("DEEPSEEK", "SILICONFLOW", "OPENROUTER", "DASHSCOPE", "OPENAI"):

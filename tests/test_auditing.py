@@ -14,7 +14,7 @@ ZH = "chinese_fields_with_loc.json"
 EN = "english_fields_with_loc.json"
 MIXED = "merged_alternate_fields_no_english.json"
 
-# All 300 rows were read in both languages, and every finding behind these counts was looked at.
+# Checked by reading all 300 rows in both languages and every problem behind these counts.
 SAMPLE = {
     ("empty-field", "en", "ground_truth"): 18,
     ("subject-not-in-rephrase", "zh", "rephrase_prompt"): 72,
@@ -50,7 +50,7 @@ def audited(*files: Path) -> AuditReport:
     return audit(found.kept, unreadable=found.rejected)
 
 
-def test_the_sample_has_the_defects_that_reading_it_shows(sample_folder: Path) -> None:
+def test_the_audit_of_the_sample_matches_a_manual_review(sample_folder: Path) -> None:
     report = audited(sample_folder / ZH, sample_folder / EN)
     assert report.entries == 300
     assert counts(report) == SAMPLE
@@ -60,25 +60,27 @@ def test_the_sample_has_the_defects_that_reading_it_shows(sample_folder: Path) -
     assert ids[("rephrase-equals-prompt", "en")] == (894, 899)
     assert ids[("duplicate-fact", "en")] == (908,)
     assert ids[("answer-in-prompt", "en")] == (89,)
-    clashing = ids[("duplicate-id", None)]
-    assert sorted(map(int, clashing[:15])) == sorted(map(int, clashing[15:]))
-    assert {type(id_) for id_ in clashing[:15]} == {int}
-    assert {type(id_) for id_ in clashing[15:]} == {str}
+    repeated = ids[("duplicate-id", None)]
+    assert sorted(map(int, repeated[:15])) == sorted(map(int, repeated[15:]))
+    assert {type(id_) for id_ in repeated[:15]} == {int}
+    assert {type(id_) for id_ in repeated[15:]} == {str}
 
 
-def test_the_mixed_layout_has_the_same_defects(sample_folder: Path) -> None:
+def test_the_mixed_layout_has_the_same_problems(sample_folder: Path) -> None:
     both = audited(sample_folder / ZH, sample_folder / EN)
     assert audited(sample_folder / MIXED).as_json() == both.as_json()
 
 
-def test_one_language_alone_does_not_miss_the_other(sample_folder: Path) -> None:
+def test_a_monolingual_set_does_not_report_the_other_language_as_missing(
+    sample_folder: Path,
+) -> None:
     for name, lang in ((ZH, "zh"), (EN, "en")):
         report = audited(sample_folder / name)
         assert report.entries == 300
         assert counts(report) == {key: n for key, n in SAMPLE.items() if key[1] in (lang, None)}
 
 
-def test_the_json_has_exactly_the_promised_shape() -> None:
+def test_the_json_has_exactly_the_documented_fields() -> None:
     report = audit([candidate("a", case_id=4, en_ground_truth=None), candidate("b")])
     first = report.as_json()["problems"][0]
     assert report.as_json()["entries"] == 2
@@ -92,7 +94,7 @@ def test_the_json_has_exactly_the_promised_shape() -> None:
     }
 
 
-def test_problems_come_in_the_order_of_the_codes_and_each_entry_counts_once() -> None:
+def test_problems_are_sorted_by_code_and_count_each_entry_once() -> None:
     rows = [candidate(str(n), zh_prompt=" 小说《边城》的作者是谁？ ") for n in range(3)]
     report = audit(rows)
     codes = [p.code for p in report.problems]
@@ -104,7 +106,7 @@ def test_problems_come_in_the_order_of_the_codes_and_each_entry_counts_once() ->
     assert found[("duplicate-fact", "zh")].ids == ("1", "2")
 
 
-def test_a_bilingual_set_misses_a_missing_side() -> None:
+def test_a_bilingual_set_reports_an_entry_without_one_language() -> None:
     rows = [candidate("a"), candidate("b").model_copy(update={"en": None})]
     assert counts(audit(rows)) == {
         ("empty-field", "en", None): 1,
@@ -113,7 +115,7 @@ def test_a_bilingual_set_misses_a_missing_side() -> None:
     }
 
 
-def test_the_threshold_is_of_near_duplicates() -> None:
+def test_the_threshold_applies_to_near_duplicates() -> None:
     rows = [
         candidate("a"),
         candidate("b", zh_prompt="小说《边城》的译者是", en_prompt="Border Town is"),
@@ -122,7 +124,7 @@ def test_the_threshold_is_of_near_duplicates() -> None:
     assert ("near-duplicate", "zh", "prompt") in counts(audit(rows, 0.8))
 
 
-def test_unreadable_rows_are_entries_with_a_problem() -> None:
+def test_unreadable_rows_count_as_entries_with_a_problem() -> None:
     problem = Problem(code="unreadable-answer", message="not an object")
     row = Rejection(stage="parse", id="f.json#2", domain=None, problems=(problem,), content=3)
     report = audit([candidate()], unreadable=[row])
@@ -131,7 +133,7 @@ def test_unreadable_rows_are_entries_with_a_problem() -> None:
     assert report.problems[0].ids == ("f.json#2",)
 
 
-def test_nothing_to_audit_is_an_empty_report() -> None:
+def test_auditing_nothing_gives_an_empty_report() -> None:
     assert audit([]).as_json() == {"entries": 0, "problems": []}
     assert "No problem" in audit([candidate()]).as_html()
 
@@ -149,7 +151,7 @@ class _Text(HTMLParser):
         self.text += data
 
 
-def test_the_page_quotes_examples_shows_the_invisible_and_is_one_file() -> None:
+def test_the_html_page_is_self_contained_and_escapes_its_examples() -> None:
     row = candidate("<b>", en_ground_truth="Shen\u200b <script>x</script>\u202e Congwen")
     html = audit([row]).as_html("made & odd")
     page = _Text()

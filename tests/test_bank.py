@@ -1,4 +1,4 @@
-"""Every shipped entry is valid; every planted mistake is judged as it says."""
+"""All bundled entries are valid, and all deliberate defects are reported with their codes."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from clm_data.resources import bank_path, resource
 from clm_data.validate import validate
 
 ORIGIN = Origin(kind="bank", name="bank-1")
-FROM_ANSWERS = {
+ANSWER_ERRORS = {
     *("unreadable-answer", "empty-field", "subject-not-in-prompt", "answer-in-prompt"),
     *("answer-in-rephrase", "target-equals-truth", "rephrase-equals-prompt", "prompt-not-cloze"),
     *("mixed-script", "wrong-language", "control-character", "length"),
     *("duplicate-fact", "near-duplicate"),
 }
-WARNINGS = {
+ANSWER_WARNINGS = {
     *("subject-not-in-rephrase", "target-near-truth", "rephrase-near-prompt"),
     *("traditional-characters", "stray-whitespace", "number-mismatch", "conflicting-truth"),
 }
-ON_PAIRS = {"duplicate-fact", "near-duplicate", "conflicting-truth"}
+PAIR_CODES = {"duplicate-fact", "near-duplicate", "conflicting-truth"}
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +67,15 @@ def test_every_domain_has_enough_entries(entries: dict[str, tuple[BankEntry, ...
     assert not any("\n" in entry.basis for items in entries.values() for entry in items)
 
 
-def test_every_entry_passes_validate_without_a_warning(
+def test_every_entry_is_valid_without_warnings(
     entries: dict[str, tuple[BankEntry, ...]],
 ) -> None:
-    sifted = validate(bank_candidates(entries))
-    assert [(r.id, r.problems) for r in sifted.rejected] == []
-    assert sifted.warnings == ()
+    result = validate(bank_candidates(entries))
+    assert [(r.id, r.problems) for r in result.rejected] == []
+    assert result.warnings == ()
 
 
-def test_no_two_prompts_are_more_than_nine_tenths_similar(
+def test_no_two_prompts_are_more_than_0_9_similar(
     entries: dict[str, tuple[BankEntry, ...]],
 ) -> None:
     from rapidfuzz.distance import Indel
@@ -88,7 +88,7 @@ def test_no_two_prompts_are_more_than_nine_tenths_similar(
         assert near == []
 
 
-def test_the_subjects_of_a_domain_differ(entries: dict[str, tuple[BankEntry, ...]]) -> None:
+def test_subjects_are_unique_within_a_domain(entries: dict[str, tuple[BankEntry, ...]]) -> None:
     for items in entries.values():
         assert Counter(entry.zh.subject for entry in items).most_common(1)[0][1] == 1
 
@@ -102,14 +102,14 @@ def test_worked_examples_are_valid_and_not_in_the_bank(
         for name, domain in domains.items()
         for n, example in enumerate(domain.examples)
     ]
-    sifted = validate(examples)
-    assert [(r.id, r.problems) for r in sifted.rejected] == []
-    assert sifted.warnings == ()
+    result = validate(examples)
+    assert [(r.id, r.problems) for r in result.rejected] == []
+    assert result.warnings == ()
     prompts = {entry.zh.prompt for items in entries.values() for entry in items}
     assert not prompts & {example.zh.prompt for example in examples if example.zh}
 
 
-def test_there_are_probes_enough_and_all_pass() -> None:
+def test_there_are_enough_probes_and_all_are_valid() -> None:
     read = read_probes(BANK)
     assert read.rejected == ()
     probes = read.kept
@@ -137,30 +137,30 @@ def test_there_are_probes_enough_and_all_pass() -> None:
             "zh_probe": LooseProbe(**probe.zh.model_dump()),
             "en_probe": LooseProbe(**probe.en.model_dump()),
         }
-        sifted = validate([candidate(str(number), fact, english).model_copy(update=parts)])
-        assert (sifted.rejected, sifted.warnings) == ((), ()), probe
+        result = validate([candidate(str(number), fact, english).model_copy(update=parts)])
+        assert (result.rejected, result.warnings) == ((), ()), probe
 
 
-def test_every_code_that_an_answer_can_bring_is_planted(defects: tuple[Defect, ...]) -> None:
+def test_the_defects_cover_every_code_that_an_answer_can_cause(defects: tuple[Defect, ...]) -> None:
     planted = Counter(defect.code for defect in defects)
-    assert FROM_ANSWERS | WARNINGS | {"rejected-by-reviewer"} == set(planted)
-    assert {code for code in FROM_ANSWERS if planted[code] < 2} == set()
-    assert all(CODES[code].severity == "error" for code in FROM_ANSWERS)
-    assert all(CODES[code].severity == "warning" for code in WARNINGS)
+    assert ANSWER_ERRORS | ANSWER_WARNINGS | {"rejected-by-reviewer"} == set(planted)
+    assert {code for code in ANSWER_ERRORS if planted[code] < 2} == set()
+    assert all(CODES[code].severity == "error" for code in ANSWER_ERRORS)
+    assert all(CODES[code].severity == "warning" for code in ANSWER_WARNINGS)
     assert {defect.domain for defect in defects} <= set(bank.domain_ids())
     assert len({defect.domain for defect in defects}) >= 12
 
 
-def test_each_defect_alone_gives_exactly_its_code(defects: tuple[Defect, ...]) -> None:
+def test_each_defect_alone_is_reported_with_its_code_only(defects: tuple[Defect, ...]) -> None:
     for defect in defects:
         if defect.raw is not None:
             continue
-        problems = _judge([candidate("x", defect.zh, defect.en, defect.domain)], "x")
-        expected = set() if _is_silent(defect) else {defect.code}
-        assert _decisive(problems) == expected, (defect, problems)
+        problems = _problems_of([candidate("x", defect.zh, defect.en, defect.domain)], "x")
+        expected = set() if _needs_context(defect) else {defect.code}
+        assert _main_codes(problems) == expected, (defect, problems)
 
 
-def test_each_defect_beside_the_bank_gives_its_code_and_harms_no_entry(
+def test_each_defect_added_to_the_bank_is_reported_and_no_entry_is_rejected(
     entries: dict[str, tuple[BankEntry, ...]], defects: tuple[Defect, ...]
 ) -> None:
     from clm_data.dedup import deduplicate_entries
@@ -188,32 +188,32 @@ def test_each_defect_beside_the_bank_gives_its_code_and_harms_no_entry(
             assert warned[id_] == {defect.code}
 
 
-def test_raw_defects_are_one_unreadable_piece_each(defects: tuple[Defect, ...]) -> None:
+def test_each_raw_defect_is_one_unreadable_piece(defects: tuple[Defect, ...]) -> None:
     for defect in defects:
         if defect.raw is not None:
             text = f"[{defect.raw}, {{}}]"
-            sifted = parse_entries(text, domain=defect.domain, label="a", origin=ORIGIN)
-            assert sifted.kept == ()
-            assert [r.code for r in sifted.rejected] == ["unreadable-answer"]
+            result = parse_entries(text, domain=defect.domain, label="a", origin=ORIGIN)
+            assert result.kept == ()
+            assert [r.code for r in result.rejected] == ["unreadable-answer"]
 
 
-def test_the_published_rows_show_every_code_of_an_imported_file() -> None:
+def test_the_sample_file_covers_every_code_of_imported_files() -> None:
     file = sources.read_file(bank_path("published_rows.json"))
     found = sources.candidates_of([file])
     assert found.rejected == ()
     assert len(found.kept) * 2 == len(file.rows)
-    sifted = validate(found.kept)
-    assert len(sifted.kept) == len(found.kept)
-    assert {r.code for r in sifted.rejected} == {
+    result = validate(found.kept)
+    assert len(result.kept) == len(found.kept)
+    assert {r.code for r in result.rejected} == {
         "untranslated-probe",
         "repeated-probe",
         "probe-touches-subject",
     }
-    assert len(sifted.rejected) == 3
-    assert {problem.code for _, problem in sifted.warnings} == {"duplicate-id"}
+    assert len(result.rejected) == 3
+    assert {problem.code for _, problem in result.warnings} == {"duplicate-id"}
 
 
-def test_the_published_rows_are_not_in_the_bank(
+def test_the_sample_file_shares_no_rows_with_the_bank(
     entries: dict[str, tuple[BankEntry, ...]],
 ) -> None:
     from rapidfuzz.distance import Indel
@@ -226,23 +226,23 @@ def test_the_published_rows_are_not_in_the_bank(
         assert max(Indel.normalized_similarity(row["loc"], p) for p in probes) < 0.85
 
 
-def test_an_unknown_domain_is_named() -> None:
+def test_an_unknown_domain_suggests_similar_names() -> None:
     with pytest.raises(UnknownNameError, match="did you mean physics"):
         bank.load_domain("physic")
 
 
-def _judge(candidates: list[Candidate], id_: str) -> list[Problem]:
-    sifted = validate(candidates)
-    rejected = [p for r in sifted.rejected if r.id == id_ for p in r.problems]
-    return rejected or [problem for i, problem in sifted.warnings if i == id_]
+def _problems_of(candidates: list[Candidate], id_: str) -> list[Problem]:
+    result = validate(candidates)
+    rejected = [p for r in result.rejected if r.id == id_ for p in r.problems]
+    return rejected or [problem for i, problem in result.warnings if i == id_]
 
 
-def _decisive(problems: list[Problem]) -> set[str]:
-    """The codes that decide: the errors, or, where there are none, the warnings."""
+def _main_codes(problems: list[Problem]) -> set[str]:
+    """Codes of the errors or, if there are none, of the warnings."""
     errors = {problem.code for problem in problems if problem.severity == "error"}
     return errors or {problem.code for problem in problems}
 
 
-def _is_silent(defect: Defect) -> bool:
-    """Whether nothing is to be seen on the defect alone."""
-    return defect.code in ON_PAIRS or defect.code == "rejected-by-reviewer"
+def _needs_context(defect: Defect) -> bool:
+    """Whether the defect is not detectable on its own."""
+    return defect.code in PAIR_CODES or defect.code == "rejected-by-reviewer"

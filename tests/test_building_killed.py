@@ -1,4 +1,4 @@
-"""``kill -9`` in the middle of a build: the folder is the old one or the new one, never half."""
+"""After ``kill -9`` during a build, the dataset folder is the old one or the new one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from clm_data.sources import read_file
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str], float]:
-    """A workspace, the hashes of its dataset, and the seconds that a build takes here."""
+    """A workspace, the hashes of its dataset, and the duration of a build in seconds."""
     folder = tmp_path_factory.mktemp("killed")
     workspace = open_workspace(folder, create=True)
     file = read_file(bank_path("published_rows.json"))
@@ -37,16 +37,16 @@ def start(folder: Path, out: str) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_killed_build_leaves_a_whole_folder_and_the_next_one_is_the_same(
+def test_a_killed_build_leaves_a_complete_folder_and_can_be_repeated(
     clean: tuple[Path, dict[str, str], float], kills: int
 ) -> None:
     folder, expected, seconds = clean
     out = f"out{kills}"
-    moments = random.Random(kills)
+    chance = random.Random(kills)
     for _ in range(kills):
         process = start(folder, out)
-        # The first half is imports: most moments fall where something is written.
-        time.sleep(seconds * moments.uniform(0.3, 1.0))
+        # Start-up is mostly imports, so kill in the later part, when files are written.
+        time.sleep(seconds * chance.uniform(0.3, 1.0))
         process.kill()
         process.wait()
         if (folder / out).exists():

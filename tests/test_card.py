@@ -20,7 +20,7 @@ BANK = Origin(kind="bank", name="bank-1", licence="apache-2.0")
 IMPORT = Origin(kind="import", name="rows.json")
 
 
-def made_manifest(**changed: Any) -> Manifest:
+def example_manifest(**changed: Any) -> Manifest:
     values: dict[str, Any] = {
         "clm_data": "9.8.7",
         "packages": {},
@@ -42,7 +42,7 @@ def counted(records: list[Record], *rejected: Rejection) -> Stats:
 
 
 def rendered(stats: Stats, dataset: DatasetSettings | None = None, **manifest: Any) -> str:
-    return render_card(stats, dataset or DatasetSettings(), made_manifest(**manifest))
+    return render_card(stats, dataset or DatasetSettings(), example_manifest(**manifest))
 
 
 def metadata(text: str) -> dict[str, Any]:

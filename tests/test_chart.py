@@ -22,7 +22,7 @@ def stats() -> Stats:
 
 @pytest.fixture
 def no_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hide the fonts of the machine."""
+    """Hide the installed fonts."""
     monkeypatch.setenv("MPL_IGNORE_SYSTEM_FONTS", "1")
 
 
@@ -48,7 +48,7 @@ def test_the_same_counts_give_the_same_bytes(stats: Stats, tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("no_fonts")
-def test_another_process_with_other_settings_draws_the_same_bytes(
+def test_the_users_matplotlibrc_does_not_change_the_chart(
     stats: Stats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw_domains(stats, tmp_path / "here.png")
@@ -67,7 +67,7 @@ def test_another_process_with_other_settings_draws_the_same_bytes(
     assert (tmp_path / "here.png").read_bytes() == (tmp_path / "there.png").read_bytes()
 
 
-def test_counts_change_the_picture(stats: Stats, tmp_path: Path) -> None:
+def test_different_counts_give_different_charts(stats: Stats, tmp_path: Path) -> None:
     draw_domains(stats, tmp_path / "a.png")
     other = statistics(example_records(13), [], [], example_domains())
     draw_domains(other, tmp_path / "b.png")
@@ -75,26 +75,26 @@ def test_counts_change_the_picture(stats: Stats, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_fonts")
-def test_every_domain_gets_its_row(stats: Stats, tmp_path: Path) -> None:
+def test_each_domain_has_one_row(stats: Stats, tmp_path: Path) -> None:
     draw_domains(stats, tmp_path / "a.png")
     more = statistics(example_records(12, domains=("apes", "bees")), [], [], example_domains())
     draw_domains(more, tmp_path / "b.png")
-    (width, height), (wider, higher) = size(tmp_path / "a.png"), size(tmp_path / "b.png")
-    assert (wider, higher) == (width, height + 2 * 45)
+    width, height = size(tmp_path / "a.png")
+    assert size(tmp_path / "b.png") == (width, height + 2 * 45)
 
 
 def drawn_texts(stats: Stats, folder: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """Every text of the picture, as the plotting library was told to draw it."""
+    """All texts that are drawn in the chart."""
     from matplotlib.backends.backend_agg import RendererAgg
 
     texts: set[str] = set()
     draw_text = RendererAgg.draw_text
 
-    def noting(self: RendererAgg, *args: object, **options: object) -> None:
+    def recording_draw_text(self: RendererAgg, *args: object, **options: object) -> None:
         texts.add(str(args[3]))
         draw_text(self, *args, **options)
 
-    monkeypatch.setattr(RendererAgg, "draw_text", noting)
+    monkeypatch.setattr(RendererAgg, "draw_text", recording_draw_text)
     draw_domains(stats, folder / "chart.png")
     return texts
 

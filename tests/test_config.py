@@ -8,12 +8,12 @@ from clm_data.config import Settings, copy_domains, open_workspace, write_defaul
 from clm_data.errors import ConfigError
 
 
-def test_the_file_that_init_writes_says_the_defaults(tmp_path: Path) -> None:
+def test_the_file_written_by_init_has_the_default_settings(tmp_path: Path) -> None:
     write_default_config(tmp_path)
     assert open_workspace(tmp_path).settings == Settings()
 
 
-def test_flag_over_environment_over_file_over_default(tmp_path: Path) -> None:
+def test_flags_override_environment_override_file_override_defaults(tmp_path: Path) -> None:
     (tmp_path / "clm.yaml").write_text("provider: vllm\nmodel: from-file\n")
     environ = {"CLM_DATA_MODEL": "from-env", "CLM_DATA_BASE_URL": "http://env"}
     workspace = open_workspace(
@@ -26,18 +26,18 @@ def test_flag_over_environment_over_file_over_default(tmp_path: Path) -> None:
     assert settings.store == Settings().store
 
 
-def test_the_workspace_comes_from_the_environment(tmp_path: Path) -> None:
+def test_the_environment_can_name_the_workspace(tmp_path: Path) -> None:
     write_default_config(tmp_path)
     assert open_workspace(environ={"CLM_DATA_WORKSPACE": str(tmp_path)}).path == tmp_path
 
 
-def test_a_relative_store_lies_in_the_workspace(tmp_path: Path) -> None:
+def test_a_relative_store_path_is_relative_to_the_workspace(tmp_path: Path) -> None:
     write_default_config(tmp_path)
     assert open_workspace(tmp_path).store_url == f"sqlite:///{tmp_path / 'clm.db'}"
 
 
 @pytest.mark.parametrize("url", ["sqlite:////abs/clm.db", "postgresql+psycopg://u@h/db"])
-def test_other_stores_are_left_as_they_are(tmp_path: Path, url: str) -> None:
+def test_other_store_urls_are_not_changed(tmp_path: Path, url: str) -> None:
     (tmp_path / "clm.yaml").write_text(f"store: {url}\n")
     assert open_workspace(tmp_path).store_url == url
 
@@ -53,7 +53,7 @@ def test_other_stores_are_left_as_they_are(tmp_path: Path, url: str) -> None:
         ("provider: 2020-13-45", "cannot be read as YAML"),
     ],
 )
-def test_a_wrong_setting_is_named(tmp_path: Path, text: str, says: str) -> None:
+def test_the_error_names_the_wrong_setting(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "clm.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"clm\.yaml") as caught:
         open_workspace(tmp_path)
@@ -61,12 +61,12 @@ def test_a_wrong_setting_is_named(tmp_path: Path, text: str, says: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_no_workspace_says_how_to_make_one(tmp_path: Path) -> None:
+def test_the_error_without_a_workspace_says_how_to_create_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="clm-data init"):
         open_workspace(tmp_path)
 
 
-def test_own_domains_and_prompts_take_the_place_of_the_shipped_ones(tmp_path: Path) -> None:
+def test_domains_and_prompts_of_the_workspace_replace_the_shipped_ones(tmp_path: Path) -> None:
     write_default_config(tmp_path)
     workspace = open_workspace(tmp_path)
     assert workspace.domains_file.parent != tmp_path
@@ -76,7 +76,7 @@ def test_own_domains_and_prompts_take_the_place_of_the_shipped_ones(tmp_path: Pa
     assert workspace.prompts_folder == tmp_path / "prompts"
 
 
-def test_domains_are_copied_to_be_changed_and_never_overwritten(tmp_path: Path) -> None:
+def test_copied_domains_are_never_overwritten(tmp_path: Path) -> None:
     write_default_config(tmp_path)
     copy_domains(tmp_path)
     workspace = open_workspace(tmp_path)
@@ -87,9 +87,7 @@ def test_domains_are_copied_to_be_changed_and_never_overwritten(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["a?b", "a#b", "a%20b", "有 空格", "a:b@c"])
-def test_the_store_lies_in_its_workspace_whatever_the_folder_is_called(
-    tmp_path: Path, name: str
-) -> None:
+def test_the_store_is_in_the_workspace_for_any_folder_name(tmp_path: Path, name: str) -> None:
     write_default_config(tmp_path / name)
     open_workspace(tmp_path / name).open_store().close()
     assert (tmp_path / name / "clm.db").is_file()
@@ -97,7 +95,7 @@ def test_the_store_lies_in_its_workspace_whatever_the_folder_is_called(
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
-def test_a_store_that_keeps_nothing_is_refused(tmp_path: Path, url: str) -> None:
+def test_an_in_memory_store_is_rejected(tmp_path: Path, url: str) -> None:
     (tmp_path / "clm.yaml").write_text(f"store: '{url}'\n")
     with pytest.raises(ConfigError, match="is in memory"):
         _ = open_workspace(tmp_path).store_url
@@ -110,7 +108,7 @@ def test_a_store_that_keeps_nothing_is_refused(tmp_path: Path, url: str) -> None
         ("dedup: {treshold: 0.8}", "unknown setting 'dedup.treshold'; did you mean dedup.thresh"),
     ],
 )
-def test_an_unknown_setting_suggests_its_neighbours(tmp_path: Path, text: str, says: str) -> None:
+def test_an_unknown_setting_suggests_similar_names(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "clm.yaml").write_text(text)
     with pytest.raises(ConfigError) as caught:
         open_workspace(tmp_path)

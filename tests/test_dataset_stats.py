@@ -31,7 +31,7 @@ def rejection(stage: Stage, *codes: str) -> Rejection:
     st.lists(st.sampled_from(STATUSES), min_size=1),
     st.integers(0, 40),
 )
-def test_every_record_is_counted_once_in_each_table(
+def test_each_record_is_counted_once_in_each_table(
     domains: list[str | None], review: list[ReviewStatus], count: int
 ) -> None:
     records = example_records(count, domains=domains, review=review, origins=ORIGINS)
@@ -49,7 +49,7 @@ def test_every_record_is_counted_once_in_each_table(
         assert sum(getattr(domain, status) for domain in stats.domains) == expected
 
 
-def test_domains_keep_the_order_of_the_file_with_quotas_then_others() -> None:
+def test_domains_are_in_file_order_followed_by_other_domains() -> None:
     records = example_records(4, domains=("zebras", None, "rivers", "apes"))
     stats = statistics(records, [], [], example_domains())
     assert [(d.id, d.quota, d.records) for d in stats.domains] == [
@@ -66,11 +66,11 @@ def test_domains_keep_the_order_of_the_file_with_quotas_then_others() -> None:
     ]
 
 
-def test_without_a_domain_file_only_domains_that_occur_are_counted() -> None:
+def test_without_domains_only_domains_with_records_are_counted() -> None:
     assert [d.id for d in statistics(example_records(3), []).domains] == ["hills", "rivers"]
 
 
-def test_rejections_count_once_under_their_first_problem_in_the_order_of_the_stages() -> None:
+def test_each_rejection_counts_once_under_its_first_problem() -> None:
     rejected = [
         rejection("deduplicate", "near-duplicate"),
         rejection("validate", "length"),
@@ -86,7 +86,7 @@ def test_rejections_count_once_under_their_first_problem_in_the_order_of_the_sta
 
 
 @given(st.lists(st.tuples(st.sampled_from(STAGES), st.sampled_from(sorted(CODES)))))
-def test_no_rejection_is_lost(reasons: list[tuple[Stage, str]]) -> None:
+def test_all_rejections_are_counted(reasons: list[tuple[Stage, str]]) -> None:
     stats = statistics([], [rejection(*reason) for reason in reasons])
     assert sum(count.count for count in stats.rejected) == len(reasons)
 
@@ -102,7 +102,7 @@ def test_warnings_are_counted_by_code_with_their_severity() -> None:
     assert all(count.severity == CODES[count.code].severity for count in counts)
 
 
-def test_lengths_are_characters_of_each_field_and_language() -> None:
+def test_lengths_are_in_characters_by_field_and_language() -> None:
     records = [
         record.model_copy(update={"zh": record.zh.model_copy(update={"prompt": text})})
         for record, text in zip(example_records(4), ["山", "山水", "山水田", "𠮷" * 8], strict=True)
@@ -114,7 +114,7 @@ def test_lengths_are_characters_of_each_field_and_language() -> None:
     assert lengths["en", "ground_truth"].min == len("East Hill")
 
 
-def test_origins_are_grouped_by_source_with_their_prompts() -> None:
+def test_origins_are_grouped_by_source_with_prompt_hashes() -> None:
     origins = statistics(example_records(5, origins=ORIGINS), []).origins
     assert [(o.kind, o.name, o.licence, o.records) for o in origins] == [
         ("model", "a-model", None, 4),
@@ -125,6 +125,6 @@ def test_origins_are_grouped_by_source_with_their_prompts() -> None:
 
 
 @pytest.mark.parametrize("records", [[], example_records(3, origins=ORIGINS)])
-def test_json_holds_everything(records: list[Record]) -> None:
+def test_the_json_has_all_counts(records: list[Record]) -> None:
     stats = statistics(records, [rejection("parse", "unreadable-answer")], [], example_domains())
     assert Stats.model_validate_json(json.dumps(stats.as_json())) == stats

@@ -26,7 +26,7 @@ def exported(folder: Path, format: str, records: list[Record]) -> list[Path]:
 
 
 def halves(numbers: range) -> dict[str, list[dict[str, Any]]]:
-    """Rows as published, with extra fields, nulls and ids of two types."""
+    """Published rows of both languages, with extra fields, nulls and ids of two types."""
     zh = [
         {
             "case_id": n if n % 3 else str(n),
@@ -61,7 +61,7 @@ BOTH = [
 
 
 @pytest.mark.parametrize("names", BOTH, ids=lambda names: " + ".join(sorted(names)))
-def test_all_three_come_from_any_layouts_with_both_languages(names: set[str]) -> None:
+def test_any_layouts_with_both_languages_give_all_three_files(names: set[str]) -> None:
     rows = halves(range(1, 8))
     for order in itertools.permutations(sorted(names)):
         found = published_rows([source(name, rows[name]) for name in order])
@@ -69,19 +69,19 @@ def test_all_three_come_from_any_layouts_with_both_languages(names: set[str]) ->
 
 
 @pytest.mark.parametrize("name", [ZH_FILE, EN_FILE])
-def test_one_language_gives_its_file_only(name: str) -> None:
+def test_one_language_gives_only_its_own_file(name: str) -> None:
     rows = halves(range(1, 4))
     assert published_rows([source(name, rows[name])]) == {name: rows[name]}
 
 
-def test_datasets_follow_one_another_in_the_order_of_import() -> None:
+def test_several_datasets_are_concatenated_in_order_of_import() -> None:
     first, second = halves(range(5, 8)), halves(range(1, 4))
     files = [source(MIX_FILE, first[MIX_FILE]), source(ZH_FILE, second[ZH_FILE])]
     files += [source(EN_FILE, second[EN_FILE]), source(ZH_FILE, first[ZH_FILE])]
     assert published_rows(files) == {name: first[name] + second[name] for name in PUBLISHED_FILES}
 
 
-def test_rows_that_are_no_objects_or_have_no_other_half_stay_in_their_file() -> None:
+def test_unpaired_rows_and_rows_that_are_not_objects_stay_in_their_file() -> None:
     rows = [5, *halves(range(1, 3))[MIX_FILE], {"prompt": "alone in English", "case_id": 9}]
     found = published_rows([source(MIX_FILE, rows)])
     assert found[MIX_FILE] == rows
@@ -94,7 +94,7 @@ VALUES = st.none() | st.integers() | st.text(max_size=5) | st.lists(st.integers(
 @given(
     st.lists(st.fixed_dictionaries({"prompt": VALUES}, optional={"case_id": VALUES}), min_size=1)
 )
-def test_a_mixed_file_comes_back_whatever_stands_in_it(rows: list[Any]) -> None:
+def test_a_mixed_file_with_any_content_is_exported_unchanged(rows: list[Any]) -> None:
     found = published_rows([source(MIX_FILE, rows)])
     assert json.dumps(found[MIX_FILE]) == json.dumps(rows)
     halves = len(found.get(ZH_FILE, [])) + len(found.get(EN_FILE, []))
@@ -104,7 +104,7 @@ def test_a_mixed_file_comes_back_whatever_stands_in_it(rows: list[Any]) -> None:
 @pytest.mark.parametrize(
     "names", [{ZH_FILE}, {EN_FILE}, *BOTH], ids=lambda n: " + ".join(sorted(n))
 )
-def test_published_sample_goes_there_and_back(
+def test_the_published_sample_round_trips(
     sample_folder: Path, tmp_path: Path, names: set[str]
 ) -> None:
     with Store("sqlite://") as store:
@@ -140,7 +140,9 @@ def test_each_export_can_be_imported_again(tmp_path: Path, format: str) -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
-def test_a_csv_cell_holds_any_text(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+def test_any_text_round_trips_through_csv(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
     (record,) = example_records(1)
     changed = record.model_copy(update={"zh": record.zh.model_copy(update={"target_new": text})})
     (path,) = exported(tmp_path_factory.mktemp("csv"), "csv", [changed])
@@ -149,20 +151,20 @@ def test_a_csv_cell_holds_any_text(tmp_path_factory: pytest.TempPathFactory, tex
     assert found.domain == record.domain
 
 
-def test_formulas_are_neutralised_in_csv() -> None:
+def test_formulas_are_escaped_in_csv() -> None:
     (record,) = example_records(1)
     changed = record.model_copy(update={"zh": record.zh.model_copy(update={"target_new": "=1+1"})})
     assert ",'=1+1," in EXPORTERS["csv"]([changed])["records.csv"]
 
 
-def test_jsonl_lines_are_records(tmp_path: Path) -> None:
+def test_each_jsonl_line_is_a_record(tmp_path: Path) -> None:
     records = example_records(3)
     (path,) = exported(tmp_path, "jsonl", records)
     lines = path.read_text(encoding="utf-8").splitlines()
     assert [Record.model_validate_json(line) for line in lines] == records
 
 
-def test_a_filled_folder_is_left_alone_unless_forced(tmp_path: Path) -> None:
+def test_a_folder_with_files_is_changed_only_with_force(tmp_path: Path) -> None:
     out = tmp_path / "deep" / "out"
     write_folder(out, {"a.json": "1", "b.json": "2"})
     (out / "mine.txt").write_text("mine", encoding="utf-8")
@@ -176,7 +178,7 @@ def test_a_filled_folder_is_left_alone_unless_forced(tmp_path: Path) -> None:
         write_folder(out / "a.json", {})
 
 
-def test_an_empty_folder_is_used_and_what_a_kill_left_is_cleared(tmp_path: Path) -> None:
+def test_an_empty_folder_is_used_and_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (tmp_path / ".out.new").mkdir()

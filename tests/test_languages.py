@@ -19,7 +19,7 @@ from clm_data.records import Language
         ("“Border Town”", "Border Town", "en"),
     ],
 )
-def test_spellings_of_one_answer_are_equal(left: str, right: str, lang: Language) -> None:
+def test_different_spellings_of_an_answer_are_equal(left: str, right: str, lang: Language) -> None:
     assert normalize_answer(left, lang) == normalize_answer(right, lang)
 
 
@@ -31,7 +31,7 @@ def test_different_answers_stay_different(left: str, right: str, lang: Language)
     assert normalize_answer(left, lang) != normalize_answer(right, lang)
 
 
-def test_the_filter_text_keeps_case_and_collapses_blanks() -> None:
+def test_normalized_text_keeps_case_and_collapses_whitespace() -> None:
     assert normalize_text("  Ａ\u3000 b\n") == "A b"
 
 
@@ -46,15 +46,15 @@ def test_the_filter_text_keeps_case_and_collapses_blanks() -> None:
         ("12345 ...", None),
     ],
 )
-def test_prompts_are_told_apart(text: str, lang: Language | None) -> None:
+def test_the_language_of_a_prompt_is_detected(text: str, lang: Language | None) -> None:
     assert detect(text) == lang
 
 
-def test_detection_does_not_depend_on_what_was_asked_before() -> None:
+def test_detection_does_not_depend_on_earlier_calls() -> None:
     texts = ["鲁迅的原名是", "The original name of Lu Xun is"] * 20
     assert [detect(text) for text in texts] == ["zh", "en"] * 20
 
 
-def test_prompt_and_answer_are_joined_as_the_language_does() -> None:
+def test_prompt_and_answer_are_joined_with_a_space_in_english_only() -> None:
     assert join("鲁迅的原名是", "周树人", "zh") == "鲁迅的原名是周树人"
     assert join("Lu Xun was born", "Zhou Shuren", "en") == "Lu Xun was born Zhou Shuren"

@@ -11,7 +11,7 @@ PUBLISHED = ["prompt", "target_new", "subject", "ground_truth", "rephrase_prompt
 PROBE = ["loc", "loc_ans"]
 
 
-def test_parallel_rows_hold_both_languages() -> None:
+def test_parallel_rows_have_both_languages() -> None:
     records = example_records(2)
     rows = layouts.parallel_rows(records)
     assert [row["case_id"] for row in rows] == [1, 2]
@@ -22,7 +22,7 @@ def test_parallel_rows_hold_both_languages() -> None:
 
 
 @pytest.mark.parametrize("lang", ["zh", "en"])
-def test_flat_rows_hold_one_language(lang: str) -> None:
+def test_flat_rows_have_one_language(lang: str) -> None:
     records = example_records(2)
     rows = layouts.CONFIGURATIONS[lang](records)
     assert list(rows[0]) == ["id", "case_id", "domain", *FIVE, *PROBE, "review"]
@@ -30,7 +30,7 @@ def test_flat_rows_hold_one_language(lang: str) -> None:
     assert {name: rows[1][name] for name in FIVE} == side.model_dump()
 
 
-def test_mixed_rows_alternate() -> None:
+def test_mixed_rows_alternate_between_languages() -> None:
     records = example_records(3)
     rows = layouts.mix_rows(records)
     assert [row.pop("language") for row in rows] == ["zh", "en"] * 3
@@ -38,7 +38,7 @@ def test_mixed_rows_alternate() -> None:
     assert rows[1::2] == layouts.en_rows(records)
 
 
-def test_published_layouts_have_the_published_names_and_order() -> None:
+def test_published_layouts_have_the_published_field_names_and_order() -> None:
     files = layouts.published(example_records(2))
     assert tuple(files) == layouts.PUBLISHED_FILES
     zh, en, mix = files.values()
@@ -50,5 +50,5 @@ def test_published_layouts_have_the_published_names_and_order() -> None:
     assert not any("question" in row["loc"] for row in en)
 
 
-def test_field_order_is_that_of_the_model() -> None:
+def test_fields_are_in_the_order_of_the_record_type() -> None:
     assert tuple(FIVE) == FACT_FIELDS

@@ -51,7 +51,7 @@ def pool(*numbers: int) -> StageResult[ProbePair]:
     return StageResult(tuple(probe(number) for number in numbers))
 
 
-def drawn(
+def attached(
     entries: Sequence[Entry], probes: StageResult[ProbePair], seed: int = 1, *, repeat: bool = False
 ) -> StageResult[Record]:
     return attach(entries, probes, seed=seed, repeat=repeat, status={})
@@ -61,21 +61,21 @@ def ids(records: Sequence[Record]) -> list[str]:
     return [ProbePair(zh=record.zh_probe, en=record.en_probe).id for record in records]
 
 
-def test_every_entry_becomes_a_record_with_its_status() -> None:
+def test_each_entry_becomes_a_record_with_its_review_status() -> None:
     entries = [entry(number) for number in range(5)]
-    sifted = attach(entries, pool(*range(9)), seed=1, repeat=False, status={"clm-3": "accepted"})
-    assert [record.case_id for record in sifted.kept] == [1, 2, 3, 4, 5]
-    assert [record.id for record in sifted.kept] == [item.id for item in entries]
-    assert [record.review for record in sifted.kept].count("accepted") == 1
-    assert sifted.kept[3].review == "accepted"
-    assert (sifted.kept[0].origin, sifted.kept[0].domain) == (ORIGIN, "rivers")
+    result = attach(entries, pool(*range(9)), seed=1, repeat=False, status={"clm-3": "accepted"})
+    assert [record.case_id for record in result.kept] == [1, 2, 3, 4, 5]
+    assert [record.id for record in result.kept] == [item.id for item in entries]
+    assert [record.review for record in result.kept].count("accepted") == 1
+    assert result.kept[3].review == "accepted"
+    assert (result.kept[0].origin, result.kept[0].domain) == (ORIGIN, "rivers")
 
 
-def test_the_seed_decides_and_the_order_of_the_source_does_not() -> None:
+def test_probes_depend_on_the_seed_but_not_on_the_order_of_the_source() -> None:
     entries = [entry(number) for number in range(20)]
-    first = drawn(entries, pool(*range(60)))
-    assert drawn(entries, pool(*reversed(range(60)))).kept == first.kept
-    assert ids(drawn(entries, pool(*range(60)), seed=2).kept) != ids(first.kept)
+    first = attached(entries, pool(*range(60)))
+    assert attached(entries, pool(*reversed(range(60)))).kept == first.kept
+    assert ids(attached(entries, pool(*range(60)), seed=2).kept) != ids(first.kept)
     assert set(ids(first.kept)) != {probe(number).id for number in range(20)}
 
 
@@ -87,7 +87,7 @@ def test_the_seed_decides_and_the_order_of_the_source_does_not() -> None:
     seed=st.integers(0, 5),
     repeat=st.booleans(),
 )
-def test_probes_are_unique_untouched_and_stable(
+def test_probes_are_unique_independent_and_stable_when_entries_are_added(
     owners: list[int | None], added: int | None, probes: int, seed: int, repeat: bool
 ) -> None:
     entries = [
@@ -95,18 +95,18 @@ def test_probes_are_unique_untouched_and_stable(
         for number, own in enumerate(owners)
     ]
     source = pool(*range(probes))
-    sifted = drawn(entries, source, seed, repeat=repeat)
-    assert len(set(ids(sifted.kept))) == len(entries)
-    for item, record in zip(entries, sifted.kept, strict=True):
+    result = attached(entries, source, seed, repeat=repeat)
+    assert len(set(ids(result.kept))) == len(entries)
+    for item, record in zip(entries, result.kept, strict=True):
         assert find_overlap(item, ProbePair(zh=record.zh_probe, en=record.en_probe)) is None
     own = {item.id: item.probe.id for item in entries if item.probe is not None}
     lost = sum(
         own.get(record.id, id_) != id_
-        for record, id_ in zip(sifted.kept, ids(sifted.kept), strict=True)
+        for record, id_ in zip(result.kept, ids(result.kept), strict=True)
     )
-    assert len(sifted.rejected) == lost
+    assert len(result.rejected) == lost
     longer = [*entries, entry(999, None if added is None else probe(added))]
-    assert drawn(longer, source, seed, repeat=repeat).kept[:-1] == sifted.kept
+    assert attached(longer, source, seed, repeat=repeat).kept[:-1] == result.kept
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,9 @@ def test_probes_are_unique_untouched_and_stable(
         ({"target_new": "１２"}, "一年有几个月？", "12"),
     ],
 )
-def test_a_probe_touches_an_entry(zh: dict[str, str], question: str, answer: str) -> None:
+def test_a_probe_that_mentions_the_subject_or_an_answer_overlaps(
+    zh: dict[str, str], question: str, answer: str
+) -> None:
     pair = ProbePair(zh=Probe(loc=question, loc_ans=answer), en=probe(1).en)
     problem = find_overlap(entry(1, **zh), pair)
     assert problem is not None
@@ -139,7 +141,7 @@ def test_a_probe_touches_an_entry(zh: dict[str, str], question: str, answer: str
         ({"ground_truth": "1988"}, "how many keys?", "88", False),
     ],
 )
-def test_english_is_compared_by_whole_words(
+def test_english_overlaps_are_of_whole_words(
     fact: dict[str, str], question: str, answer: str, found: bool
 ) -> None:
     english: Fact = example_fact("en", 1).model_copy(update=fact)
@@ -148,19 +150,19 @@ def test_english_is_compared_by_whole_words(
     assert (find_overlap(item, pair) is not None) is found
 
 
-def test_a_single_character_or_short_number_in_other_words_is_chance() -> None:
+def test_a_single_character_or_short_number_within_other_words_is_ignored() -> None:
     pair = ProbePair(zh=Probe(loc="1988年的中秋节在几月？", loc_ans="九"), en=probe(1).en)
     assert find_overlap(entry(1, ground_truth="中", target_new="88"), pair) is None
     assert find_overlap(entry(1, ground_truth="九江"), pair) is None
 
 
-def test_the_bank_is_drawn_so_that_validation_finds_nothing() -> None:
+def test_records_with_probes_of_the_bank_pass_validation() -> None:
     bank = read_probes("bank")
     entries = [
         entry(number, subject=pair.zh.loc_ans, prompt=f"{pair.zh.loc_ans}是")
         for number, pair in enumerate(bank.kept[:60])
     ]
-    for record in drawn(entries, bank).kept:
+    for record in attached(entries, bank).kept:
         candidate = Candidate(
             id=record.id,
             domain=None,
@@ -174,17 +176,17 @@ def test_the_bank_is_drawn_so_that_validation_finds_nothing() -> None:
         assert not codes & {"probe-touches-subject", "untranslated-probe"}
 
 
-def test_an_entry_keeps_its_own_good_probe_cleaned() -> None:
+def test_an_entry_keeps_its_own_valid_probe_after_cleaning() -> None:
     own = ProbePair(
         zh=Probe(loc=" 光年是什么的单位？", loc_ans="距离"),
         en=Probe(loc="nq question: what does a light-year measure", loc_ans="Distance "),
     )
-    sifted = drawn([entry(1, own)], pool())
-    assert sifted.kept[0].zh_probe.loc == "光年是什么的单位？"
-    assert sifted.kept[0].en_probe == Probe(
+    result = attached([entry(1, own)], pool())
+    assert result.kept[0].zh_probe.loc == "光年是什么的单位？"
+    assert result.kept[0].en_probe == Probe(
         loc="what does a light-year measure", loc_ans="Distance"
     )
-    assert sifted.rejected == ()
+    assert result.rejected == ()
 
 
 @pytest.mark.parametrize(
@@ -195,33 +197,31 @@ def test_an_entry_keeps_its_own_good_probe_cleaned() -> None:
         (probe(7), "repeated-probe"),
     ],
 )
-def test_an_own_probe_that_cannot_be_kept_is_rejected_and_replaced(
-    own: ProbePair, code: str
-) -> None:
-    sifted = drawn([entry(5, probe(7)), entry(1, own)], pool(20, 21))
-    assert len(sifted.kept) == 2
-    assert ids(sifted.kept)[1] in {probe(20).id, probe(21).id}
-    (gone,) = sifted.rejected
+def test_an_unusable_own_probe_is_rejected_and_replaced(own: ProbePair, code: str) -> None:
+    result = attached([entry(5, probe(7)), entry(1, own)], pool(20, 21))
+    assert len(result.kept) == 2
+    assert ids(result.kept)[1] in {probe(20).id, probe(21).id}
+    (gone,) = result.rejected
     assert (gone.stage, gone.code, gone.content) == ("locality", code, own.model_dump())
 
 
-def test_what_the_source_rejected_is_passed_on() -> None:
+def test_rejections_of_the_source_are_returned() -> None:
     gone = rejection("bank#3", Problem(code="empty-field", message="no loc"), {})
-    sifted = drawn([entry(1)], StageResult((probe(1),), (gone,)))
-    assert sifted.rejected == (gone,)
+    result = attached([entry(1)], StageResult((probe(1),), (gone,)))
+    assert result.rejected == (gone,)
 
 
-def test_too_few_probes_say_so_with_numbers() -> None:
+def test_the_error_says_how_many_probes_are_missing() -> None:
     entries = [entry(number) for number in range(5)]
     with pytest.raises(
         UserError, match=r"2 of 5 entries get no locality probe.*\(3 probes.*--repeat"
     ):
-        drawn(entries, pool(1, 2, 3))
+        attached(entries, pool(1, 2, 3))
     with pytest.raises(UserError, match="5 of 5 entries"):
-        drawn(entries, pool(), repeat=True)
+        attached(entries, pool(), repeat=True)
 
 
 def test_repeated_probes_are_used_evenly() -> None:
     entries = [entry(number) for number in range(11)]
-    uses = Counter(ids(drawn(entries, pool(1, 2, 3), repeat=True).kept))
+    uses = Counter(ids(attached(entries, pool(1, 2, 3), repeat=True).kept))
     assert sorted(uses.values()) == [3, 4, 4]

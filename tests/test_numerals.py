@@ -13,7 +13,7 @@ DIGITS = "零一二三四五六七八九"
 
 
 def chinese(number: int) -> str:
-    """A number under a hundred million in Chinese words, built independently of the reader."""
+    """A number below 100 million in Chinese words, built independently of the reader."""
     if number >= 10_000:
         rest = number % 10_000
         gap = "零" if 0 < rest < 1000 else ""
@@ -28,12 +28,12 @@ def chinese(number: int) -> str:
 
 
 @given(st.integers(1, 99_999_999))
-def test_a_number_in_chinese_words_reads_as_itself(number: int) -> None:
+def test_numbers_in_chinese_words_are_read_correctly(number: int) -> None:
     assert to_digits(chinese(number), "zh") == str(number)
 
 
 @given(st.integers(3000, 10**9), st.integers(3000, 10**9))
-def test_numbers_in_digits_agree_when_they_are_equal_only(one: int, other: int) -> None:
+def test_numbers_in_digits_agree_only_if_they_are_equal(one: int, other: int) -> None:
     assert disagreement(f"共{one}人", f"{one:,} people") is None
     assert (disagreement(f"共{one}人", f"{other:,} people") is None) == (one == other)
 
@@ -50,7 +50,7 @@ def test_numbers_in_digits_agree_when_they_are_equal_only(one: int, other: int) 
         ("someone often", "someone often"),
     ],
 )
-def test_a_number_in_english_words_reads_as_itself(text: str, digits: str) -> None:
+def test_numbers_in_english_words_are_read_correctly(text: str, digits: str) -> None:
     assert to_digits(text, "en") == digits
 
 
@@ -121,12 +121,14 @@ def test_the_same_numbers_agree(zh: str, en: str) -> None:
         ("三十个", "thirty-one", (["30"], ["31"])),
     ],
 )
-def test_other_numbers_are_named(zh: str, en: str, numbers: tuple[list[str], list[str]]) -> None:
+def test_different_numbers_are_reported(
+    zh: str, en: str, numbers: tuple[list[str], list[str]]
+) -> None:
     assert disagreement(zh, en) == numbers
 
 
 @given(st.text(alphabet=DIGITS + "两十百千万亿廿半年世纪点第首《》0123456789.,:-", max_size=30))
-def test_any_mess_can_be_read(text: str) -> None:
+def test_reading_arbitrary_text_does_not_raise(text: str) -> None:
     for number in read(text, "zh").all | read(text, "en").all:
         assert isinstance(number, Decimal)
     to_digits(text, "zh")
@@ -137,7 +139,7 @@ def test_any_mess_can_be_read(text: str) -> None:
         st.sampled_from(re.findall(r"\w+", "and one ten twenty hundred million the")), max_size=9
     )
 )
-def test_any_row_of_number_words_can_be_read(words: list[str]) -> None:
+def test_reading_any_sequence_of_number_words_does_not_raise(words: list[str]) -> None:
     text = " ".join(words)
     read(text, "en")
     assert to_digits(to_digits(text, "en"), "en") == to_digits(text, "en")

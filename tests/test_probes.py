@@ -35,14 +35,14 @@ def pair(rows: dict[str, dict[str, str]]) -> ProbePair:
     return ProbePair(zh=Probe(**rows["zh"]), en=Probe(**rows["en"]))
 
 
-def test_bank_holds_good_bilingual_probes() -> None:
+def test_the_bank_has_valid_bilingual_probes() -> None:
     probes = read_probes("bank")
     assert len(probes.kept) >= 150
     assert probes.rejected == ()
 
 
 @pytest.mark.parametrize("name", ["probes.json", "probes.yaml", "probes.jsonl"])
-def test_a_list_of_bilingual_probes(tmp_path: Path, name: str) -> None:
+def test_a_list_of_bilingual_probes_can_be_read(tmp_path: Path, name: str) -> None:
     rows = [PAIR, OTHER]
     text = "\n".join(map(json.dumps, rows)) if name.endswith("l") and "json" in name else ""
     (tmp_path / name).write_text(text or json.dumps(rows), encoding="utf-8")
@@ -50,7 +50,7 @@ def test_a_list_of_bilingual_probes(tmp_path: Path, name: str) -> None:
     assert read_probes(str(tmp_path / name)).kept == (pair(PAIR), pair(OTHER))
 
 
-def test_published_prefix_and_blanks_go(tmp_path: Path) -> None:
+def test_the_published_prefix_and_outer_whitespace_are_removed(tmp_path: Path) -> None:
     dirty = {
         "zh": {"loc": f" {PAIR['zh']['loc']}\n", "loc_ans": " 88"},
         "en": {"loc": f" NQ question:  {PAIR['en']['loc']} ", "loc_ans": "88 "},
@@ -81,13 +81,13 @@ def test_broken_probes_are_rejected(
     assert gone.content == broken
 
 
-def test_a_latin_name_may_answer_in_chinese(tmp_path: Path) -> None:
+def test_a_chinese_probe_may_have_a_latin_name_as_answer(tmp_path: Path) -> None:
     named = {**OTHER, "zh": {"loc": "谁制作了《纸牌屋》？", "loc_ans": "Netflix"}}
     assert read_probes(saved(tmp_path, [named]), tmp_path).rejected == ()
 
 
 @pytest.mark.parametrize("lang", ["zh", "en"])
-def test_a_question_repeated_in_either_language_goes(tmp_path: Path, lang: str) -> None:
+def test_a_question_repeated_in_either_language_is_rejected(tmp_path: Path, lang: str) -> None:
     again = {**OTHER, lang: {**PAIR[lang], "loc_ans": "88" if lang == "en" else "八十八"}}
     sifted = read_probes(saved(tmp_path, [PAIR, again]), tmp_path)
     assert sifted.kept == (pair(PAIR),)
@@ -95,7 +95,7 @@ def test_a_question_repeated_in_either_language_goes(tmp_path: Path, lang: str) 
     assert sifted.rejected[0].problems[0].twin == pair(PAIR).id
 
 
-def test_bilingual_datasets_are_sources(tmp_path: Path) -> None:
+def test_bilingual_datasets_can_be_sources(tmp_path: Path) -> None:
     mix = [{"case_id": 1, **FACT, **PAIR["zh"]}, {"case_id": 1, **FACT, **PAIR["en"]}]
     mix[1]["prompt"] = "The Yangtze rises in"
     zsre = {"src": "长江", "subject": "长", "alt": "a", "rephrase": "b", "answers": ["c"]}
@@ -104,7 +104,7 @@ def test_bilingual_datasets_are_sources(tmp_path: Path) -> None:
         assert read_probes(saved(tmp_path, rows), tmp_path).kept == (pair(PAIR),)
 
 
-def test_one_language_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_monolingual_source_is_a_one_line_error(tmp_path: Path) -> None:
     zsre = {"src": "Who?", "subject": "W", "alt": "a", "rephrase": "b", "answers": ["c"]}
     name = saved(tmp_path, [{**zsre, **PAIR["en"]}])
     with pytest.raises(InputFileError, match="has probes in English only, but each probe needs"):
@@ -120,20 +120,20 @@ def test_one_language_is_refused_in_one_line(tmp_path: Path) -> None:
         ("probes.json", [{"zh": PAIR["en"], "en": PAIR["zh"]}], "not Chinese"),
     ],
 )
-def test_a_file_without_good_probes_is_refused(
+def test_a_file_without_usable_probes_is_an_error(
     tmp_path: Path, name: str, rows: Any, message: str
 ) -> None:
     with pytest.raises(InputFileError, match=message):
         read_probes(saved(tmp_path, rows, name), tmp_path)
 
 
-def test_missing_sources_are_named(tmp_path: Path) -> None:
+def test_the_error_names_a_missing_source(tmp_path: Path) -> None:
     for name in ("none.json", "none.yaml"):
         with pytest.raises(InputFileError, match=f"{name}: no such file"):
             read_probes(name, tmp_path)
 
 
-def test_published_sample_as_folder_and_as_mixed_file(sample_folder: Path) -> None:
+def test_the_published_sample_can_be_read_as_folder_or_as_mixed_file(sample_folder: Path) -> None:
     mixed = read_probes("merged_alternate_fields_no_english.json", sample_folder)
     both = read_probes(".", sample_folder)
     assert both.kept == mixed.kept
@@ -144,7 +144,7 @@ def test_published_sample_as_folder_and_as_mixed_file(sample_folder: Path) -> No
 
 
 def run_with_hub(code: str, url: str, home: Path) -> subprocess.CompletedProcess[str]:
-    """In a process of its own: the Hub's address is read when its library is imported."""
+    """Run code in a new process, because the Hub client reads its endpoint when imported."""
     environ = {
         **os.environ,
         "HF_ENDPOINT": url,
@@ -155,7 +155,7 @@ def run_with_hub(code: str, url: str, home: Path) -> subprocess.CompletedProcess
     return subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True)
 
 
-def test_probes_come_from_the_hub(tmp_path: Path) -> None:
+def test_probes_can_be_read_from_the_hub(tmp_path: Path) -> None:
     rows = "\n".join(map(json.dumps, [PAIR, OTHER]))
     repo = Repo(private=False, commits=[])
     repo.add_commit({"test.jsonl": rows.encode(), ".gitattributes": b""})
@@ -170,7 +170,7 @@ def test_probes_come_from_the_hub(tmp_path: Path) -> None:
     assert done.stdout.split() == [pair(PAIR).id, pair(OTHER).id]
 
 
-def test_no_hub_is_one_clear_line(tmp_path: Path) -> None:
+def test_an_unreachable_hub_is_a_one_line_error(tmp_path: Path) -> None:
     code = (
         "from clm_data.errors import InputFileError\n"
         "from clm_data.probes import read_probes\n"

@@ -1,4 +1,4 @@
-"""Prompts are complete, versioned and hashed; what is wrong with a template is one line."""
+"""Prompts are complete, versioned and hashed; a broken template is a one-line error."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def domains() -> dict[str, Domain]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A copy of the shipped folder, free to break."""
+    """A copy of the shipped folder that a test may change."""
     return Path(shutil.copytree(resource("prompts"), tmp_path / "prompts"))
 
 
 @pytest.mark.parametrize("lang", ["zh", "en"])
-def test_the_first_message_says_everything_of_every_domain(
+def test_the_first_message_has_all_instructions_of_each_domain(
     domains: dict[str, Domain], lang: Language
 ) -> None:
     prompts = Prompts(resource("prompts"), lang)
@@ -53,14 +53,16 @@ def test_the_first_message_says_everything_of_every_domain(
 
 
 @pytest.mark.parametrize("lang", ["zh", "en"])
-def test_every_field_and_limit_is_named(domains: dict[str, Domain], lang: Language) -> None:
+def test_the_first_message_names_each_field_and_limit(
+    domains: dict[str, Domain], lang: Language
+) -> None:
     text = Prompts(resource("prompts"), lang).first(*_physics(domains), 5).text
     for part in (*FACT_FIELDS, "80", "240", "JSON", "5"):
         assert part in text
 
 
 @pytest.mark.parametrize("lang", ["zh", "en"])
-def test_used_subjects_are_listed_only_when_there_are_some(
+def test_used_subjects_are_listed_if_there_are_any(
     domains: dict[str, Domain], lang: Language
 ) -> None:
     prompts = Prompts(resource("prompts"), lang)
@@ -70,7 +72,7 @@ def test_used_subjects_are_listed_only_when_there_are_some(
     assert plain.hash != used.hash
 
 
-def test_more_and_correct_carry_count_and_problems() -> None:
+def test_later_messages_have_the_count_and_the_problems() -> None:
     for lang in ("zh", "en"):
         prompts = Prompts(resource("prompts"), lang)
         assert "4" in prompts.more(4).text
@@ -80,7 +82,7 @@ def test_more_and_correct_carry_count_and_problems() -> None:
 
 
 @pytest.mark.parametrize("lang", ["zh", "en"])
-def test_a_correction_lists_used_subjects_only_when_there_are_some(lang: Language) -> None:
+def test_a_correction_lists_used_subjects_if_there_are_any(lang: Language) -> None:
     prompts = Prompts(resource("prompts"), lang)
     plain, used = (
         prompts.correct(["x"], 3, subjects).text for subjects in ([], ["鲁迅", "老\n舍"])
@@ -91,7 +93,7 @@ def test_a_correction_lists_used_subjects_only_when_there_are_some(lang: Languag
     assert "\n\n\n" not in plain + used
 
 
-def test_the_hash_is_that_of_the_text_and_the_version_that_of_the_template(
+def test_a_rendered_prompt_has_its_hash_and_template_version(
     domains: dict[str, Domain], folder: Path
 ) -> None:
     template = folder / "generate.zh.md.j2"
@@ -114,7 +116,7 @@ def test_the_hash_is_that_of_the_text_and_the_version_that_of_the_template(
         ("more", None, "missing"),
     ],
 )
-def test_a_wrong_template_is_one_line(
+def test_a_broken_template_is_a_one_line_error(
     domains: dict[str, Domain], folder: Path, name: str, source: str | None, says: str
 ) -> None:
     file = folder / f"{name}.zh.md.j2"
@@ -129,7 +131,7 @@ def test_a_wrong_template_is_one_line(
     assert "\n" not in str(error.value)
 
 
-def test_a_shipped_domain_needs_its_addition_and_an_own_one_does_not(
+def test_only_shipped_domains_need_a_file_with_instructions(
     domains: dict[str, Domain], folder: Path
 ) -> None:
     (folder / "domains" / "physics.md").unlink()
@@ -139,7 +141,7 @@ def test_a_shipped_domain_needs_its_addition_and_an_own_one_does_not(
     assert "本领域须知" not in Prompts(folder).first(own, own.ask_for[0], 5).text
 
 
-def test_an_english_addition_goes_before_the_chinese_one(
+def test_english_instructions_are_preferred_in_english_prompts(
     domains: dict[str, Domain], folder: Path
 ) -> None:
     (folder / "domains" / "physics.en.md").write_text("Name the unit in full.", encoding="utf-8")
@@ -147,12 +149,12 @@ def test_an_english_addition_goes_before_the_chinese_one(
     assert "Name the unit" not in Prompts(folder, "zh").first(*_physics(domains), 5).text
 
 
-def test_templates_come_in_both_languages_with_versions() -> None:
+def test_all_templates_exist_in_both_languages_and_have_versions() -> None:
     for lang in ("zh", "en"):
         assert set(Prompts(resource("prompts"), lang).versions) == set(TEMPLATES)
 
 
-def test_the_domain_file_is_what_the_paper_has(domains: dict[str, Domain]) -> None:
+def test_the_shipped_domains_match_the_paper(domains: dict[str, Domain]) -> None:
     quotas = {name: domain.quota for name, domain in domains.items()}
     assert len(quotas) == 24
     assert sum(quotas.values()) == 1010

@@ -1,4 +1,4 @@
-"""Pushing to a stand-in for the Hub: the real client, real HTTP."""
+"""Pushing with the real client over HTTP to a simulated Hub."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ COUNT = 6
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset folder laid out as a build lays it out."""
+    """A folder with the files that a build writes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -62,19 +62,19 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draw_domains(stats, folder / "domains.png")
     card = render_card(stats, settings.dataset, manifest)
     (folder / "README.md").write_text(card, encoding="utf-8")
-    seal(folder, manifest)
+    write_manifest(folder, manifest)
     return folder
 
 
 @pytest.fixture
 def folder(built: Path, tmp_path: Path) -> Path:
-    """A copy that a test may change."""
+    """A copy of the built folder that a test may change."""
     return Path(shutil.copytree(built, tmp_path / "dataset"))
 
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    """A Hub that the client's defaults point to, and no stored token."""
+    """A simulated Hub as the client's default endpoint, and no stored token."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no_token"))
     with running_hub() as hub:
@@ -86,14 +86,14 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         yield hub
 
 
-def seal(folder: Path, manifest: Manifest) -> None:
+def write_manifest(folder: Path, manifest: Manifest) -> None:
     manifest.model_copy(update={"files": file_hashes(folder)}).write(folder)
 
 
-def change(folder: Path, name: str, text: str) -> None:
-    """Change a file as another build would: the manifest knows."""
+def change_file(folder: Path, name: str, text: str) -> None:
+    """Change a file and its hash in the manifest, as another build would."""
     (folder / name).write_text(text, encoding="utf-8")
-    seal(folder, read_manifest(folder))
+    write_manifest(folder, read_manifest(folder))
 
 
 def push(folder: Path, **options: Any) -> PushReport:
@@ -121,7 +121,7 @@ def assert_one_line(error: pytest.ExceptionInfo[UserError], *words: str) -> None
         assert word in message
 
 
-def test_pushes_every_file_byte_for_byte(folder: Path, hub: Hub) -> None:
+def test_all_files_are_pushed_unchanged(folder: Path, hub: Hub) -> None:
     report = push(folder, tag="v1")
     repo = hub.repos[REPO]
     assert {**repo.files, ".gitattributes": b""} == {**contents(folder), ".gitattributes": b""}
@@ -131,13 +131,13 @@ def test_pushes_every_file_byte_for_byte(folder: Path, hub: Hub) -> None:
     assert not repo.private
 
 
-def test_parquet_and_png_go_to_large_storage(folder: Path, hub: Hub) -> None:
+def test_parquet_and_png_files_are_stored_with_lfs(folder: Path, hub: Hub) -> None:
     push(folder)
     large = [data for path, data in contents(folder).items() if path.endswith((".parquet", ".png"))]
     assert sorted(hub.large.values()) == sorted(large)
 
 
-def test_second_push_of_the_same_content_sends_nothing(folder: Path, hub: Hub) -> None:
+def test_pushing_the_same_content_again_sends_nothing(folder: Path, hub: Hub) -> None:
     first = push(folder, tag="v1")
     hub.requests.clear()
     second = push(folder, tag="v1")
@@ -146,9 +146,9 @@ def test_second_push_of_the_same_content_sends_nothing(folder: Path, hub: Hub) -
     assert {file.change for file in second.files} == {"same"}
 
 
-def test_only_what_differs_is_sent(folder: Path, hub: Hub) -> None:
+def test_only_changed_files_are_sent(folder: Path, hub: Hub) -> None:
     push(folder)
-    change(folder, "rejected.jsonl", '{"stage": "validate"}\n')
+    change_file(folder, "rejected.jsonl", '{"stage": "validate"}\n')
     report = push(folder)
     changed = {file.path for file in report.files if file.change != "same"}
     assert changed == {"rejected.jsonl", "manifest.json"}
@@ -156,9 +156,7 @@ def test_only_what_differs_is_sent(folder: Path, hub: Hub) -> None:
     assert len(hub.repos[REPO].commits) == 3
 
 
-def test_removes_what_an_earlier_push_brought_and_keeps_what_others_added(
-    folder: Path, hub: Hub
-) -> None:
+def test_obsolete_files_are_removed_and_files_of_others_are_kept(folder: Path, hub: Hub) -> None:
     push(folder)
     repo = hub.repos[REPO]
     repo.add_commit({**repo.files, "LICENSE": b"text"})
@@ -170,13 +168,13 @@ def test_removes_what_an_earlier_push_brought_and_keeps_what_others_added(
     assert not push(folder, rejected=False).changed
 
 
-def test_what_no_build_wrote_is_not_pushed(folder: Path, hub: Hub) -> None:
+def test_files_that_no_build_wrote_are_not_pushed(folder: Path, hub: Hub) -> None:
     (folder / "notes.txt").write_text("mine", encoding="utf-8")
     assert push(folder).left_out == ("notes.txt",)
     assert "notes.txt" not in hub.repos[REPO].files
 
 
-def test_foreign_manifest_in_the_repository_is_overwritten_and_removes_nothing(
+def test_a_manifest_of_another_program_is_overwritten_and_removes_nothing(
     folder: Path, hub: Hub
 ) -> None:
     push(folder)
@@ -190,13 +188,13 @@ def test_foreign_manifest_in_the_repository_is_overwritten_and_removes_nothing(
     }
 
 
-def test_private_repository_is_made_private_and_stays_so(folder: Path, hub: Hub) -> None:
+def test_a_private_repository_stays_private(folder: Path, hub: Hub) -> None:
     assert push(folder, private=True).visibility == "private"
     assert hub.repos[REPO].private
     assert push(folder).visibility == "private"
 
 
-def test_public_repository_is_not_taken_for_a_private_one(folder: Path, hub: Hub) -> None:
+def test_private_is_an_error_if_the_repository_is_public(folder: Path, hub: Hub) -> None:
     push(folder)
     hub.requests.clear()
     with pytest.raises(PublishError) as error:
@@ -205,9 +203,9 @@ def test_public_repository_is_not_taken_for_a_private_one(folder: Path, hub: Hub
     assert hub.writes == []
 
 
-def test_dry_run_shows_what_differs_and_sends_nothing(folder: Path, hub: Hub) -> None:
+def test_a_dry_run_reports_differences_and_sends_nothing(folder: Path, hub: Hub) -> None:
     push(folder)
-    change(folder, "rejected.jsonl", "")
+    change_file(folder, "rejected.jsonl", "")
     hub.requests.clear()
     report = push(folder, dry_run=True)
     assert hub.writes == []
@@ -218,27 +216,27 @@ def test_dry_run_shows_what_differs_and_sends_nothing(folder: Path, hub: Hub) ->
     assert hashes.items() >= read_manifest(folder).files.items()
 
 
-def test_dry_run_on_an_absent_repository_makes_none(folder: Path, hub: Hub) -> None:
+def test_a_dry_run_does_not_create_a_repository(folder: Path, hub: Hub) -> None:
     report = push(folder, dry_run=True, private=True, tag="v1")
     assert (report.remote, report.visibility, report.tag) == ("absent", "private", "v1")
     assert (hub.writes, hub.repos) == ([], {})
 
 
-def test_dry_run_needs_neither_token_nor_network(folder: Path, hub: Hub) -> None:
+def test_a_dry_run_works_without_token_and_network(folder: Path, hub: Hub) -> None:
     report = push(folder, dry_run=True, token=None, endpoint=closed_port())
     assert report.remote.startswith("not read: cannot reach http://127.0.0.1")
     assert {file.change for file in report.files} == {"unknown"}
     assert len(report.files) == len(contents(folder))
 
 
-def test_dry_run_without_a_token_does_not_call_a_private_repository_absent(
+def test_a_dry_run_without_a_token_says_that_the_repository_may_be_private(
     folder: Path, hub: Hub
 ) -> None:
     push(folder, private=True)
     assert push(folder, dry_run=True, token=None).remote.startswith("absent, or private")
 
 
-def test_tag_is_set_where_an_earlier_push_left_it_out(folder: Path, hub: Hub) -> None:
+def test_a_tag_can_be_added_by_a_later_push(folder: Path, hub: Hub) -> None:
     push(folder)
     report = push(folder, tag="v1")
     assert not report.changed
@@ -246,11 +244,11 @@ def test_tag_is_set_where_an_earlier_push_left_it_out(folder: Path, hub: Hub) ->
 
 
 @pytest.mark.parametrize("dry_run", [False, True])
-def test_tag_that_marks_other_content_is_refused_before_anything_is_sent(
+def test_a_tag_of_other_content_is_an_error_before_anything_is_sent(
     folder: Path, hub: Hub, dry_run: bool
 ) -> None:
     push(folder, tag="v1")
-    change(folder, "rejected.jsonl", "")
+    change_file(folder, "rejected.jsonl", "")
     hub.requests.clear()
     with pytest.raises(PublishError) as error:
         push(folder, tag="v1", dry_run=dry_run)
@@ -258,42 +256,42 @@ def test_tag_that_marks_other_content_is_refused_before_anything_is_sent(
     assert hub.writes == []
 
 
-def test_token_comes_from_the_environment(
+def test_the_token_is_read_from_the_environment(
     folder: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_writer")
     assert push(folder, token=None).changed
 
 
-def test_no_token_is_one_line(folder: Path, hub: Hub) -> None:
+def test_a_missing_token_is_a_one_line_error(folder: Path, hub: Hub) -> None:
     with pytest.raises(CredentialsError) as error:
         push(folder, token=None)
     assert_one_line(error, "HF_TOKEN")
     assert hub.requests == []
 
 
-def test_refused_token_is_one_line_that_does_not_show_it(folder: Path, hub: Hub) -> None:
+def test_a_rejected_token_is_a_one_line_error_that_does_not_show_it(folder: Path, hub: Hub) -> None:
     with pytest.raises(CredentialsError) as error:
         push(folder, token="hf_expired")
     assert_one_line(error, "rejected the token")
     assert "hf_expired" not in str(error.value)
 
 
-def test_no_permission_to_make_a_repository_is_one_line(folder: Path, hub: Hub) -> None:
+def test_no_permission_to_create_a_repository_is_a_one_line_error(folder: Path, hub: Hub) -> None:
     with pytest.raises(PublishError) as error:
         push(folder, token="hf_reader")
     assert_one_line(error, "403", "write permission for team")
 
 
-def test_no_permission_to_write_is_one_line(folder: Path, hub: Hub) -> None:
+def test_no_permission_to_write_is_a_one_line_error(folder: Path, hub: Hub) -> None:
     push(folder)
-    change(folder, "rejected.jsonl", "")
+    change_file(folder, "rejected.jsonl", "")
     with pytest.raises(PublishError) as error:
         push(folder, token="hf_reader")
     assert_one_line(error, "403", "write permission for team")
 
 
-def test_private_repository_of_others_is_one_line(folder: Path, hub: Hub) -> None:
+def test_a_private_repository_of_others_is_a_one_line_error(folder: Path, hub: Hub) -> None:
     push(folder, private=True)
     hub.tokens["hf_reader"] = ("else",)
     with pytest.raises(PublishError) as error:
@@ -302,14 +300,14 @@ def test_private_repository_of_others_is_one_line(folder: Path, hub: Hub) -> Non
 
 
 @pytest.mark.parametrize("name", ["facts", "a/b/c", "team/", "team/fa cts", ""])
-def test_what_cannot_be_a_repository_is_one_line(folder: Path, hub: Hub, name: str) -> None:
+def test_an_invalid_repository_id_is_a_one_line_error(folder: Path, hub: Hub, name: str) -> None:
     with pytest.raises(PublishError) as error:
         push_to_hub(folder, name, token="hf_writer", dry_run=True)
     assert_one_line(error, "is not a repository")
     assert hub.requests == []
 
 
-def test_no_network_is_one_line(folder: Path, hub: Hub) -> None:
+def test_an_unreachable_hub_is_a_one_line_error(folder: Path, hub: Hub) -> None:
     with pytest.raises(PublishError) as error:
         push(folder, endpoint=closed_port())
     assert_one_line(error, "cannot reach http://127.0.0.1", "network")
@@ -319,21 +317,23 @@ def test_no_network_is_one_line(folder: Path, hub: Hub) -> None:
     ("status", "word"),
     [(429, "wait"), (503, "later"), (412, "somebody else has pushed"), (400, "Hub")],
 )
-def test_other_refusals_are_one_line(folder: Path, hub: Hub, status: int, word: str) -> None:
+def test_other_http_errors_are_one_line_errors(
+    folder: Path, hub: Hub, status: int, word: str
+) -> None:
     hub.failing["/commit/"] = status
     with pytest.raises(PublishError) as error:
         push(folder)
     assert_one_line(error, str(status), word)
 
 
-def test_refused_upload_is_one_line(folder: Path, hub: Hub) -> None:
+def test_a_rejected_upload_is_a_one_line_error(folder: Path, hub: Hub) -> None:
     hub.failing["/lfs/"] = 403
     with pytest.raises(PublishError) as error:
         push(folder)
     assert_one_line(error, "403")
 
 
-def test_push_that_broke_off_is_completed_by_the_next(folder: Path, hub: Hub) -> None:
+def test_a_failed_push_can_be_repeated(folder: Path, hub: Hub) -> None:
     hub.failing["/commit/"] = 503
     with pytest.raises(PublishError):
         push(folder, tag="v1")
@@ -345,7 +345,7 @@ def test_push_that_broke_off_is_completed_by_the_next(folder: Path, hub: Hub) ->
 
 
 @pytest.mark.parametrize("name", ["README.md", "zh/test.parquet"])
-def test_file_changed_after_the_build_is_named(folder: Path, hub: Hub, name: str) -> None:
+def test_the_error_names_a_file_changed_after_the_build(folder: Path, hub: Hub, name: str) -> None:
     with (folder / name).open("ab") as file:
         file.write(b"\n")
     with pytest.raises(InputFileError) as error:
@@ -354,28 +354,30 @@ def test_file_changed_after_the_build_is_named(folder: Path, hub: Hub, name: str
     assert hub.requests == []
 
 
-def test_missing_file_is_named(folder: Path, hub: Hub) -> None:
+def test_the_error_names_a_missing_file(folder: Path, hub: Hub) -> None:
     (folder / "en" / "test.parquet").unlink()
     with pytest.raises(InputFileError) as error:
         push(folder)
     assert_one_line(error, "en/test.parquet", "missing")
 
 
-def test_folder_that_does_not_load_is_not_pushed(folder: Path, hub: Hub) -> None:
-    change(folder, "zh/test.parquet", "no parquet")
+def test_a_folder_that_does_not_load_is_not_pushed(folder: Path, hub: Hub) -> None:
+    change_file(folder, "zh/test.parquet", "no parquet")
     with pytest.raises(InputFileError) as error:
         push(folder)
     assert_one_line(error, "does not load")
     assert hub.requests == []
 
 
-def test_folder_without_a_manifest_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_without_a_manifest_is_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(InputFileError) as error:
         push(tmp_path)
     assert_one_line(error, "manifest.json")
 
 
-def test_pushed_dataset_loads_from_the_hub(folder: Path, hub: Hub, tmp_path: Path) -> None:
+def test_a_pushed_dataset_can_be_loaded_from_the_hub(
+    folder: Path, hub: Hub, tmp_path: Path
+) -> None:
     push(folder, private=True)
     program = (
         "import datasets, json\n"
@@ -399,7 +401,7 @@ def test_pushed_dataset_loads_from_the_hub(folder: Path, hub: Hub, tmp_path: Pat
     assert json.loads(done.stdout) == [rows(records) for rows in layouts.CONFIGURATIONS.values()]
 
 
-def test_command_prints_what_went_up(
+def test_the_command_prints_what_was_pushed(
     folder: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_writer")
@@ -413,7 +415,7 @@ def test_command_prints_what_went_up(
     assert "nothing to change" in capsys.readouterr().out
 
 
-def test_command_without_a_token_exits_with_2_and_one_line(
+def test_the_command_without_a_token_exits_with_code_2_and_one_line(
     folder: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.run(["push-to-hub", REPO, "--dataset", str(folder)]) == 2

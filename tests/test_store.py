@@ -29,7 +29,7 @@ def decision(entry: str, verdict: str = "accept") -> Decision:
     )
 
 
-def test_what_was_written_is_there_after_opening_again(url: str) -> None:
+def test_data_is_still_there_after_reopening(url: str) -> None:
     with Store(url) as store:
         store.add_dialogues([dialogue(1), dialogue(0)])
         (request,) = store.write([NewRequest(1, 0, [{"role": "user", "content": "问"}])])
@@ -53,7 +53,7 @@ def test_a_request_in_flight_has_neither_answer_nor_error(url: str) -> None:
         assert (exchange.completion, exchange.error) == (None, None)
 
 
-def test_whatever_an_endpoint_says_in_refusal_can_be_kept(url: str) -> None:
+def test_any_error_text_of_an_endpoint_can_be_stored(url: str) -> None:
     with Store(url) as store:
         store.add_dialogues([dialogue(0)])
         (request,) = store.write([NewRequest(1, 0, [])])
@@ -64,7 +64,7 @@ def test_whatever_an_endpoint_says_in_refusal_can_be_kept(url: str) -> None:
         assert [d.ended for d in store.dialogues()] == [r"refused: \x00"]
 
 
-def test_answers_with_any_character_are_kept_as_they_are(url: str) -> None:
+def test_answers_with_any_characters_are_stored_unchanged(url: str) -> None:
     answer = {"text": "答\0😀\ud83d", "tokens": 10**20}
     with Store(url) as store:
         store.add_dialogues([dialogue(0)])
@@ -73,7 +73,7 @@ def test_answers_with_any_character_are_kept_as_they_are(url: str) -> None:
         assert [e.completion for e in store.exchanges()] == [answer]
 
 
-def test_a_wave_is_planned_whole_or_not_at_all(url: str) -> None:
+def test_a_batch_of_dialogues_is_added_completely_or_not_at_all(url: str) -> None:
     with Store(url) as store:
         store.add_dialogues([dialogue(0)])
         with pytest.raises(StoreError, match="another run"):
@@ -81,7 +81,7 @@ def test_a_wave_is_planned_whole_or_not_at_all(url: str) -> None:
         assert [d.number for d in store.dialogues()] == [0]
 
 
-def test_the_same_file_is_kept_once_with_its_rows_as_they_are(url: str) -> None:
+def test_a_file_is_stored_once_with_unchanged_rows(url: str) -> None:
     rows = [{"case_id": 1, "x": None}, {"case_id": "1", "x": 1.5}, ["list"], "\ud83d", 10**20, {}]
     with Store(url) as store:
         assert store.add_source("a.json", "clm-bench-zh", "s1", "cc-by-4.0", rows)
@@ -100,12 +100,12 @@ def test_a_decision_is_added_once_and_never_changed(url: str) -> None:
         assert [d.entry_id for d in store.decisions()] == ["a", "b", "c"]
 
 
-def test_repeated_acts_in_one_call_count_once(url: str) -> None:
+def test_repeated_digests_in_one_call_count_once(url: str) -> None:
     with Store(url) as store:
         assert store.add_decisions([decision("a"), decision("a")], ["1", "1"]) == 1
 
 
-def test_another_schema_version_is_refused_in_words(url: str) -> None:
+def test_another_schema_version_is_an_error(url: str) -> None:
     Store(url).close()
     engine = sa.create_engine(url)
     with engine.begin() as db:
@@ -116,24 +116,24 @@ def test_another_schema_version_is_refused_in_words(url: str) -> None:
 
 
 @pytest.mark.parametrize("bad", ["no url", "nosuch://host/db"])
-def test_an_unusable_url_is_one_clear_error(bad: str) -> None:
+def test_an_unusable_url_is_an_error(bad: str) -> None:
     with pytest.raises(StoreError, match="not usable"):
         Store(bad)
 
 
-def test_a_file_that_is_no_database_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "clm.db"
     file.write_text("not a database, " * 100)
     with pytest.raises(StoreError, match="cannot be used"):
         Store(f"sqlite:///{file}")
 
 
-def test_a_password_is_not_shown() -> None:
+def test_errors_do_not_show_the_password() -> None:
     with pytest.raises(UserError) as caught:
         Store("postgresql+nosuch://user:secret@127.0.0.1/db")
     assert "secret" not in str(caught.value)
 
 
-def test_a_driver_that_no_extra_brings_is_named() -> None:
+def test_the_error_names_a_missing_driver() -> None:
     with pytest.raises(StoreError, match="needs the package MySQLdb"):
         Store("mysql://host/db")

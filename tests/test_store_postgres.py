@@ -1,4 +1,4 @@
-"""What only a store on a server can do, and that the dataset does not depend on where it is."""
+"""Stores on a PostgreSQL server: same datasets as SQLite, and errors of a server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from clm_data.resources import bank_path
 from clm_data.sources import read_file
 from clm_data.store import NewDialogue, Store
 
-WANTED = {"physics": 7, "chinese_literature": 7}
+COUNTS = {"physics": 7, "chinese_literature": 7}
 
 
 @pytest.fixture
@@ -42,8 +42,8 @@ def dialogue(prompt: str) -> NewDialogue:
     return NewDialogue("physics", 0, 0, "offline", "bank", prompt, "0" * 64, 5)
 
 
-def ask(workspace: Workspace, store: Store, counts: dict[str, int]) -> int:
-    """Ask the bundled bank, a domain after another; returns the requests that were sent."""
+def run_domains(workspace: Workspace, store: Store, counts: dict[str, int]) -> int:
+    """Query the bundled bank domain by domain; returns the number of requests."""
     domains = workspace.domains()
     reports = [
         asyncio.run(
@@ -63,13 +63,13 @@ def ask(workspace: Workspace, store: Store, counts: dict[str, int]) -> int:
 
 
 def make_dataset(folder: Path, store_url: str) -> Path:
-    """Generate, import, decide and build; every part of the store is used."""
+    """Generate, import, review and build, which uses all tables of the store."""
     settings = {"store": store_url, "provider": "offline"}
     workspace = open_workspace(folder, create=True, overrides=settings, environ={})
     domains = workspace.domains()
     file = read_file(bank_path("published_rows.json"))
     with workspace.open_store() as store:
-        assert ask(workspace, store, WANTED) > 0
+        assert run_domains(workspace, store, COUNTS) > 0
         assert store.add_source(file.name, file.format, file.sha256, BANK_LICENSE, file.rows)
         entries = assemble(store, domains, workspace.settings).entries
         decisions = [
@@ -80,21 +80,21 @@ def make_dataset(folder: Path, store_url: str) -> Path:
         ]
         assert store.add_decisions(decisions, ["1", "2"]) == 2
     report = build(workspace, folder / "dataset")
-    assert report.stats.records > sum(WANTED.values())
+    assert report.stats.records > sum(COUNTS.values())
     with workspace.open_store() as store:
-        assert ask(workspace, store, {"physics": 1}) == 0
+        assert run_domains(workspace, store, {"physics": 1}) == 0
     return folder / "dataset"
 
 
-def test_the_dataset_is_the_one_that_sqlite_gives(url: str, tmp_path: Path) -> None:
-    there = make_dataset(tmp_path / "postgresql", url)
-    here = make_dataset(tmp_path / "sqlite", "sqlite:///clm.db")
+def test_postgresql_and_sqlite_give_the_same_dataset(url: str, tmp_path: Path) -> None:
+    on_server = make_dataset(tmp_path / "postgresql", url)
+    on_disk = make_dataset(tmp_path / "sqlite", "sqlite:///clm.db")
     assert not (tmp_path / "postgresql" / "clm.db").exists()
-    assert file_hashes(there) == file_hashes(here)
-    assert (there / MANIFEST_NAME).read_bytes() == (here / MANIFEST_NAME).read_bytes()
+    assert file_hashes(on_server) == file_hashes(on_disk)
+    assert (on_server / MANIFEST_NAME).read_bytes() == (on_disk / MANIFEST_NAME).read_bytes()
 
 
-def test_a_connection_that_the_server_dropped_while_idle_is_made_anew(url: str) -> None:
+def test_a_dropped_idle_connection_is_reopened(url: str) -> None:
     with Store(url) as store:
         store.add_dialogues([dialogue("问")])
         run_sql(
@@ -105,7 +105,7 @@ def test_a_connection_that_the_server_dropped_while_idle_is_made_anew(url: str) 
         assert [each.prompt for each in store.dialogues()] == ["问"]
 
 
-def test_chinese_is_kept_in_a_database_made_without_an_encoding(url: str) -> None:
+def test_a_database_without_an_encoding_keeps_chinese_text(url: str) -> None:
     run_sql(
         url, f"CREATE DATABASE {url.rpartition('/')[2]}_a TEMPLATE template0 ENCODING 'SQL_ASCII'"
     )
@@ -114,14 +114,14 @@ def test_chinese_is_kept_in_a_database_made_without_an_encoding(url: str) -> Non
         assert [each.prompt for each in store.dialogues()] == ["问😀"]
 
 
-def test_a_database_that_has_no_chinese_is_one_clear_error(url: str) -> None:
+def test_a_database_that_cannot_store_chinese_is_an_error(url: str) -> None:
     run_sql(url, f"CREATE DATABASE {url.rpartition('/')[2]}_l TEMPLATE template0 ENCODING 'LATIN1'")
     with Store(f"{url}_l") as store, pytest.raises(StoreError, match="database is UTF-8") as caught:
         store.add_dialogues([dialogue("问")])
     assert "\n" not in str(caught.value)
 
 
-def test_a_server_that_is_not_there_is_one_clear_line_without_the_password() -> None:
+def test_an_unreachable_server_is_a_one_line_error_without_the_password() -> None:
     pytest.importorskip("psycopg")
     with pytest.raises(StoreError, match="check the address") as caught:
         Store(f"postgresql+psycopg://clm:secret@127.0.0.1:{free_port()}/store")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.example_candidates import SOUND
+from helpers.example_candidates import VALID
 
 import clm_data.cli.audit  # noqa: F401  (registers the commands)
 from clm_data.cli import run
@@ -13,7 +13,7 @@ from clm_data.cli import run
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    rows: list[Any] = [{"case_id": 1, **SOUND["zh"]}, {"case_id": "2", **SOUND["zh"]}]
+    rows: list[Any] = [{"case_id": 1, **VALID["zh"]}, {"case_id": "2", **VALID["zh"]}]
     rows[1] |= {"prompt": "小说《边城》的作者是谁？", "subject": "边城"}
     path = tmp_path / "made.json"
     path.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
@@ -44,7 +44,7 @@ def test_the_table_shows_code_count_and_example(
 def test_strict_tells_by_exit_code_whether_an_error_was_found(file: Path) -> None:
     assert run(["audit", str(file), "--strict"]) == 1
     sound = file.with_name("sound.json")
-    sound.write_text(json.dumps([{"case_id": 1, **SOUND["zh"]}]), encoding="utf-8")
+    sound.write_text(json.dumps([{"case_id": 1, **VALID["zh"]}]), encoding="utf-8")
     assert run(["audit", str(sound), "--strict"]) == 0
 
 
@@ -67,7 +67,7 @@ def test_schema_prints_the_shipped_one_or_the_list(capsys: pytest.CaptureFixture
 def test_square_brackets_in_a_finding_are_shown_as_they_are(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    row = SOUND["zh"] | {"prompt": "《边城》的作者是[MASK]"}
+    row = VALID["zh"] | {"prompt": "《边城》的作者是[MASK]"}
     file.write_text(json.dumps([row], ensure_ascii=False), encoding="utf-8")
     assert run(["audit", str(file)]) == 0
     assert "[MASK]" in "".join(capsys.readouterr().out.split())
@@ -81,7 +81,7 @@ def test_without_files_the_workspace_is_audited(
 
     workspace = open_workspace(tmp_path, create=True)
     with Store(workspace.store_url) as store:
-        rows = [{"case_id": 1, **SOUND["zh"], "subject": None}]
+        rows = [{"case_id": 1, **VALID["zh"], "subject": None}]
         store.add_source("made.json", "clm-bench-zh", "0" * 64, None, rows)
     assert run(["--workspace", str(tmp_path), "audit", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.example_candidates import SOUND
+from helpers.example_candidates import VALID
 from helpers.example_records import example_fact
 
 import clm_data.cli.data  # noqa: F401  (registers the commands)
@@ -26,9 +26,9 @@ def workspace(tmp_path: Path) -> Path:
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
     rows: dict[str, list[Any]] = {
-        ZH_FILE: [{"case_id": 1, **SOUND["zh"]}],
-        EN_FILE: [with_english_names({"case_id": 1, **SOUND["en"]})],
-        MIX_FILE: [{"case_id": 1, **SOUND["zh"]}, {"case_id": 1, **SOUND["en"]}],
+        ZH_FILE: [{"case_id": 1, **VALID["zh"]}],
+        EN_FILE: [with_english_names({"case_id": 1, **VALID["en"]})],
+        MIX_FILE: [{"case_id": 1, **VALID["zh"]}, {"case_id": 1, **VALID["en"]}],
     }
     for name, part in rows.items():
         (tmp_path / name).write_text(json.dumps(part, ensure_ascii=False), encoding="utf-8")
@@ -109,7 +109,7 @@ def test_checked_export_writes_records(
     assert json.loads(capsys.readouterr().out)["files"] == {"records.jsonl": 1}
     assert clm(workspace, "export", "--format", "clm-bench", "--out", tmp_path / "again") == 0
     row = json.loads((tmp_path / "again" / EN_FILE).read_text("utf-8"))[0]
-    assert row["english_subject"] == SOUND["en"]["subject"]
+    assert row["english_subject"] == VALID["en"]["subject"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A real Chromium for tests of pages: what a page asks for, complains of, and looks like."""
+"""A headless Chromium for tests of HTML pages, controlled with the DevTools protocol."""
 
 from __future__ import annotations
 
@@ -39,53 +39,53 @@ _EVENTS = ["Page.enable", "Runtime.enable", "Log.enable", "Network.enable"]
 
 @dataclass
 class Page:
-    """A page that is open.
+    """An open page.
 
     Attributes:
-        requests: Addresses it asked for, but for ``data:``.
-        complaints: Errors and messages on its console.
+        requests: Requested URLs except ``data:`` URLs.
+        console: Console messages and errors.
     """
 
     _socket: Any
     requests: list[str] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
+    console: list[str] = field(default_factory=list)
     _number: int = 0
 
     async def call(self, method: str, **params: Any) -> Any:
-        """One command of the DevTools protocol; events that come first are kept."""
+        """Send a DevTools command and return its result. Events received meanwhile are recorded."""
         self._number += 1
         await self._socket.send_json({"id": self._number, "method": method, "params": params})
         while True:
             message = json.loads((await self._socket.receive()).data)
-            self._note(message)
+            self._record(message)
             if message.get("id") == self._number:
                 if "error" in message:
                     raise RuntimeError(f"{method}: {message['error']}")
                 return message["result"]
 
     async def event(self, name: str) -> None:
-        """Wait for an event."""
+        """Wait for a DevTools event."""
         while True:
             message = json.loads((await self._socket.receive()).data)
-            self._note(message)
+            self._record(message)
             if message.get("method") == name:
                 return
 
-    def _note(self, message: dict[str, Any]) -> None:
+    def _record(self, message: dict[str, Any]) -> None:
         method, params = message.get("method"), message.get("params", {})
         if method == "Network.requestWillBeSent":
             address = params["request"]["url"]
             self.requests += [] if address.startswith("data:") else [address]
         elif method in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"):
-            self.complaints.append(json.dumps(params, ensure_ascii=False)[:500])
+            self.console.append(json.dumps(params, ensure_ascii=False)[:500])
 
-    async def ask(self, script: str) -> Any:
-        """The value of an expression in the page."""
+    async def evaluate(self, script: str) -> Any:
+        """Evaluate a JavaScript expression in the page."""
         result = await self.call("Runtime.evaluate", expression=script, returnByValue=True)
         return result["result"].get("value")
 
-    async def look(self, width: int, height: int = 900, *, dark: bool = False) -> None:
-        """Show it at a size, in a colour scheme."""
+    async def resize(self, width: int, height: int = 900, *, dark: bool = False) -> None:
+        """Set the size in pixels and the color scheme."""
         await self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -97,23 +97,23 @@ class Page:
         await self.call("Emulation.setEmulatedMedia", media="", features=[scheme])
 
     async def screenshot(self, path: Path, *, whole: bool = False) -> None:
-        """As a PNG."""
+        """Save a PNG of the visible part, or of the whole page."""
         shot = await self.call("Page.captureScreenshot", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(shot["data"]))
 
     async def pdf(self) -> bytes:
-        """Printed on A4."""
+        """Print the page on A4."""
         printed = await self.call("Page.printToPDF", preferCSSPageSize=True, **_A4)
         return base64.b64decode(printed["data"])
 
 
 @asynccontextmanager
-async def opened(file: Path) -> AsyncIterator[Page]:
-    """Open a page in a Chromium of its own."""
+async def open_page(file: Path) -> AsyncIterator[Page]:
+    """Open a page in a new Chromium."""
     assert CHROMIUM is not None
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         argv: Sequence[str] = (CHROMIUM, f"--user-data-dir={profile}", *_FLAGS)
-        environment = os.environ | {"TMPDIR": profile}  # so that nothing is left behind
+        environment = os.environ | {"TMPDIR": profile}  # removed with the profile
         process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, env=environment)
         try:
             port = await asyncio.to_thread(_port, process)
@@ -140,9 +140,9 @@ def _port(process: subprocess.Popen[str]) -> int:
         found = re.search(r"DevTools listening on ws://127\.0\.0\.1:(\d+)/", line)
         if found:
             return int(found[1])
-    raise RuntimeError("Chromium ended before it listened")
+    raise RuntimeError("Chromium exited before it opened its DevTools port")
 
 
-def pages_of(pdf: bytes) -> int:
-    """How many pages a PDF of Chromium has."""
+def page_count(pdf: bytes) -> int:
+    """Number of pages of a PDF made by Chromium."""
     return len(re.findall(rb"/Type\s*/Page\b(?!s)", pdf))

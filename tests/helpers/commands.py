@@ -1,4 +1,4 @@
-"""Every command of the program by its full name, as in ``review export``."""
+"""All commands of the program by their full names, such as ``review export``."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import typer
 from clm_data.cli.commands import app
 
 
-def leaves(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def leaf_commands(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     for name, child in command.commands.items():
         if hasattr(child, "commands"):
-            yield from leaves(child, f"{path}{name} ")
+            yield from leaf_commands(child, f"{path}{name} ")
         else:
             yield f"{path}{name}", child
 
 
-COMMANDS = dict(leaves(typer.main.get_command(app)))
+COMMANDS = dict(leaf_commands(typer.main.get_command(app)))

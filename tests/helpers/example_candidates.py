@@ -1,4 +1,4 @@
-"""A sound bilingual candidate, and candidates that differ from it in what a test names."""
+"""A valid bilingual candidate and variants of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from clm_data.records import Candidate, LooseFact, LooseProbe, Origin
 
-SOUND = {
+VALID = {
     "zh": {
         "prompt": "小说《边城》的作者是",
         "subject": "边城",
@@ -31,8 +31,8 @@ SOUND = {
 def candidate(
     id: str = "c1", *, probes: bool = False, case_id: int | str | None = None, **changes: Any
 ) -> Candidate:
-    """The sound candidate; ``zh_prompt="..."`` and the like replace single fields."""
-    texts = {lang: dict(fields) for lang, fields in SOUND.items()}
+    """The valid candidate with fields replaced by arguments such as ``zh_prompt="..."``."""
+    texts = {lang: dict(fields) for lang, fields in VALID.items()}
     for name, value in changes.items():
         lang, field = name.split("_", 1)
         assert field in texts[lang], name

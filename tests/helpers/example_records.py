@@ -1,4 +1,4 @@
-"""Small real objects that several tests share."""
+"""Small examples of facts, records and domains."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def example_records(
     review: Sequence[ReviewStatus] = ("unreviewed",),
     origins: Sequence[Origin] = (Origin(kind="bank", name="bank-1", licence="apache-2.0"),),
 ) -> list[Record]:
-    """Records that take their domain, review and origin in turn from what is given."""
+    """Records that cycle through the given domains, review states and origins."""
     turns = zip(range(1, count + 1), cycle(domains), cycle(review), cycle(origins), strict=False)
     return [
         Record(

@@ -1,7 +1,7 @@
-"""A stand-in for the Hub on loopback: what the real client calls for datasets, over real HTTP.
+"""A simulated Hub on loopback with the HTTP endpoints that the real client uses for datasets.
 
-Repositories live in memory with commits, tags and large-file storage. Large are the files that a
-fresh repository's ``.gitattributes`` makes large. Every request is noted in ``requests``.
+Repositories are in memory, with commits, tags and LFS storage. Files with the endings in a new
+repository's ``.gitattributes`` are LFS files.
 """
 
 from __future__ import annotations
@@ -50,7 +50,16 @@ class Repo:
 
 
 class Hub:
-    """The Hub's state. Tokens map to the namespaces they may write to."""
+    """State of the Hub.
+
+    Attributes:
+        tokens: Namespaces that each token may write to.
+        repos: Repositories by id.
+        large: LFS files by sha256.
+        requests: (method, path) of all requests.
+        failing: Status to answer if the path contains the key.
+        url: Base URL.
+    """
 
     def __init__(self) -> None:
         self.tokens: dict[str, tuple[str, ...]] = {"hf_writer": ("team",), "hf_reader": ()}
@@ -58,16 +67,15 @@ class Hub:
         self.large: dict[str, bytes] = {}
         self.requests: list[tuple[str, str]] = []
         self.failing: dict[str, int] = {}
-        """Status to answer where a path contains the key."""
         self.url = ""
 
     @property
     def writes(self) -> list[str]:
-        """Requests that change something."""
+        """Paths of the requests that change something."""
         return [path for method, path in self.requests if any(part in path for part in WRITES)]
 
 
-class Refused(Exception):  # noqa: N818
+class HttpError(Exception):
     def __init__(self, status: int, code: str = "", message: str = "") -> None:
         super().__init__(message)
         self.status, self.code, self.message = status, code, message
@@ -101,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
     server: HubServer
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
         self._answer("GET")
@@ -115,7 +123,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         self._answer("PUT")
 
-    # --- plumbing
+    # --- requests and answers
 
     def _answer(self, method: str) -> None:
         hub = self.server.hub
@@ -127,19 +135,19 @@ class Handler(BaseHTTPRequestHandler):
             try:
                 for part, status in hub.failing.items():
                     if part in path:
-                        raise Refused(status, message="made to fail")
+                        raise HttpError(status, message="made to fail")
                 for verb, pattern, respond in ROUTES:
                     match = re.fullmatch(pattern, path)
                     if match and method in verb:
                         groups = [unquote(group or "") for group in match.groups()]
                         respond(self, body, parse_qs(split.query), *groups)
                         return
-                raise Refused(404, message=f"the stand-in has no {method} {path}")
-            except Refused as refusal:
-                headers = {"X-Error-Message": refusal.message}
-                if refusal.code:
-                    headers["X-Error-Code"] = refusal.code
-                self._send(refusal.status, {"error": refusal.message}, headers)
+                raise HttpError(404, message=f"the simulated Hub has no {method} {path}")
+            except HttpError as error:
+                headers = {"X-Error-Message": error.message}
+                if error.code:
+                    headers["X-Error-Code"] = error.code
+                self._send(error.status, {"error": error.message}, headers)
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") != "chunked":
@@ -161,16 +169,16 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(data)
 
-    # --- who may do what
+    # --- permissions
 
     def _namespaces(self) -> tuple[str, ...] | None:
-        """What the token may write to; None without one."""
+        """Namespaces that the token may write to; None without a token."""
         header = self.headers.get("Authorization")
         if header is None:
             return None
         token = header.removeprefix("Bearer ")
         if token not in self.server.hub.tokens:
-            raise Refused(401, message="Invalid credentials in Authorization header")
+            raise HttpError(401, message="Invalid credentials in Authorization header")
         return self.server.hub.tokens[token]
 
     def _repo(self, repo_id: str, *, write: bool = False) -> Repo:
@@ -179,15 +187,15 @@ class Handler(BaseHTTPRequestHandler):
         repo = self.server.hub.repos.get(repo_id)
         if repo is None or (repo.private and owner not in (namespaces or ())):
             status = 401 if namespaces is None else 404
-            raise Refused(status, "RepoNotFound", "Repository not found")
+            raise HttpError(status, "RepoNotFound", "Repository not found")
         if write and owner not in (namespaces or ()):
-            raise Refused(403, message=f"no write access to {owner}")
+            raise HttpError(403, message=f"no write access to {owner}")
         return repo
 
     def _at(self, repo_id: str, revision: str) -> tuple[str, dict[str, bytes]]:
         found = self._repo(repo_id).at(revision)
         if found is None:
-            raise Refused(404, "RevisionNotFound", f"no revision {revision}")
+            raise HttpError(404, "RevisionNotFound", f"no revision {revision}")
         return found
 
     # --- endpoints
@@ -196,12 +204,12 @@ class Handler(BaseHTTPRequestHandler):
         wanted = json.loads(body)
         namespaces = self._namespaces()
         if namespaces is None:
-            raise Refused(401, message="Invalid username or password.")
+            raise HttpError(401, message="Invalid username or password.")
         if wanted["organization"] not in namespaces:
-            raise Refused(403, message=f"no right to create under {wanted['organization']}")
+            raise HttpError(403, message=f"no right to create under {wanted['organization']}")
         repo_id = f"{wanted['organization']}/{wanted['name']}"
         if repo_id in self.server.hub.repos:
-            raise Refused(409, message="You already created this dataset repo")
+            raise HttpError(409, message="You already created this dataset repo")
         repo = Repo(private=wanted.get("visibility") == "private")
         repo.add_commit({".gitattributes": b"*.parquet filter=lfs\n*.png filter=lfs\n"})
         self.server.hub.repos[repo_id] = repo
@@ -264,7 +272,7 @@ class Handler(BaseHTTPRequestHandler):
         repo = self._repo(repo_id, write=True)
         name = json.loads(body)["tag"]
         if name in repo.tags:
-            raise Refused(409, message=f"tag {name} exists")
+            raise HttpError(409, message=f"tag {name} exists")
         repo.tags[name] = self._at(repo_id, revision)[0]
         self._send(200, {})
 
@@ -297,14 +305,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def lfs_put(self, body: bytes, query: Any, oid: str) -> None:
         if hashlib.sha256(body).hexdigest() != oid:
-            raise Refused(400, message="sha256 differs")
+            raise HttpError(400, message="sha256 differs")
         self.server.hub.large[oid] = body
         self._send(200, b"")
 
     def lfs_verify(self, body: bytes, query: Any, oid: str) -> None:
         stored = self.server.hub.large.get(oid)
         if stored is None or len(stored) != json.loads(body)["size"]:
-            raise Refused(404, message="not stored")
+            raise HttpError(404, message="not stored")
         self._send(200, {})
 
     def commit(self, body: bytes, query: Any, repo_id: str, revision: str) -> None:
@@ -314,7 +322,7 @@ class Handler(BaseHTTPRequestHandler):
             item = json.loads(line)
             key, value = item["key"], item["value"]
             if key == "header" and value.get("parentCommit", repo.head) != repo.head:
-                raise Refused(412, message="A commit has happened since.")
+                raise HttpError(412, message="A commit has happened since.")
             if key == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif key == "lfsFile":
@@ -329,7 +337,7 @@ class Handler(BaseHTTPRequestHandler):
         commit, files = self._at(repo_id, revision)
         headers = {"X-Repo-Commit": commit}
         if path not in files:
-            raise Refused(404, "EntryNotFound", f"no {path}")
+            raise HttpError(404, "EntryNotFound", f"no {path}")
         data = files[path]
         headers["ETag"] = f'"{hashlib.sha256(data).hexdigest()}"'
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
@@ -370,7 +378,7 @@ class HubServer(ThreadingHTTPServer):
 
 @contextmanager
 def running_hub() -> Iterator[Hub]:
-    """Serve a fresh Hub until the block ends."""
+    """Serve an empty Hub until the block ends."""
     hub = Hub()
     server = HubServer(hub)
     hub.url = f"http://127.0.0.1:{server.server_port}"

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own, on loopback, with a database for each test."""
+"""A PostgreSQL server on loopback for tests, with a database for each test."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ import pytest
 import sqlalchemy as sa
 
 NewDatabase = Callable[[], str]
-"""Makes an empty database; returns its URL."""
+"""Creates an empty database and returns its URL."""
 
 SECONDS = 60
+"""Timeout for starting and stopping the server."""
 
 
 def server_programs() -> Path | None:
-    """The folder of ``initdb`` and ``pg_ctl``; Debian keeps it out of PATH."""
+    """Folder of ``initdb`` and ``pg_ctl``, which is not in PATH on Debian."""
     found = shutil.which("pg_ctl")
     if found and shutil.which("initdb"):
         return Path(found).resolve().parent
@@ -34,14 +35,14 @@ def server_programs() -> Path | None:
 
 @contextmanager
 def running_postgres() -> Iterator[NewDatabase]:
-    """Serve a fresh cluster until the block ends; skip where that takes what is not installed."""
+    """Run a new server until the block ends. Skips the test if PostgreSQL is not installed."""
     if find_spec("psycopg") is None:
         pytest.skip("psycopg is not installed: pip install 'clm-data[postgres]'")
     programs = server_programs()
     if programs is None:
-        pytest.skip("no PostgreSQL server here: apt-get install postgresql")
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
     with tempfile.TemporaryDirectory(prefix="clm-postgres-") as folder:
-        # A server refuses to run as root. What pytest calls tmp_path is root's alone.
+        # PostgreSQL does not run as root, and only root can read pytest's tmp_path.
         other = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         if other:
             os.chown(folder, other.pw_uid, other.pw_gid)
@@ -74,6 +75,7 @@ def running_postgres() -> Iterator[NewDatabase]:
 
 
 def databases(server: str) -> NewDatabase:
+    """A function that creates databases on a server."""
     numbers = count()
 
     def new() -> str:
@@ -88,6 +90,7 @@ def databases(server: str) -> NewDatabase:
 
 
 def free_port() -> int:
+    """A free TCP port on loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""What a store holds, for comparing two runs."""
+"""The contents of a store, for comparing two runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from clm_data.store import Store
 
 
 def dataset_contents(folder: Path) -> list[str]:
-    """Candidates and entries of the store in ``folder`` as JSON: what a dataset is made of."""
+    """Candidates and entries of the store in ``folder``, as JSON."""
     domains = load_domains(resource("domains.yaml"))
     with Store(f"sqlite:///{folder}/clm.db") as store:
         assembly = assemble(store, domains, Settings())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.example_candidates import SOUND
+from helpers.example_candidates import VALID
 
 from clm_data.errors import InputFileError, UnknownNameError
 from clm_data.layouts import PUBLISHED_FILES, with_english_names
@@ -17,9 +17,9 @@ from clm_data.records import FACT_FIELDS, Candidate, Language, LooseFact, LooseP
 from clm_data.sources import FORMATS, SourceFile, candidates_of, read_file, stored_candidates
 from clm_data.store import Store
 
-ZH, EN = SOUND["zh"], SOUND["en"]
-FACTS = {lang: {name: side[name] for name in FACT_FIELDS} for lang, side in SOUND.items()}
-PROBES = {lang: {name: side[name] for name in ("loc", "loc_ans")} for lang, side in SOUND.items()}
+ZH, EN = VALID["zh"], VALID["en"]
+FACTS = {lang: {name: side[name] for name in FACT_FIELDS} for lang, side in VALID.items()}
+PROBES = {lang: {name: side[name] for name in ("loc", "loc_ans")} for lang, side in VALID.items()}
 
 
 def zsre(side: Mapping[str, str]) -> dict[str, Any]:
@@ -225,7 +225,7 @@ def test_unreadable_rows_are_rejected_with_their_content(
 
 
 def numbered(number: int | str, lang: Language = "zh", **changes: Any) -> dict[str, Any]:
-    return {"case_id": number, **SOUND[lang], **changes}
+    return {"case_id": number, **VALID[lang], **changes}
 
 
 def sides(found: Candidate) -> str:

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from helpers.browser import needs_chromium, opened, pages_of
+from helpers.browser import needs_chromium, open_page, page_count
 from helpers.paths import ROOT
 from helpers.sweep_folder import make_analysis, make_dataset, make_results
 
@@ -265,21 +265,21 @@ def test_in_chromium_nothing_is_asked_for_nothing_complains_and_nothing_is_cut_o
     written: HtmlReport,
 ) -> None:
     async def look() -> None:
-        async with opened(written.page) as page:
+        async with open_page(written.page) as page:
             for width, dark in ((1280, False), (390, False), (390, True)):
-                await page.look(width, dark=dark)
-                assert await page.ask("document.documentElement.scrollWidth") <= width
-                assert await page.ask(OUT_OF_SIGHT % ".scroll, .skip") == 0
-            assert await page.ask("document.images.length") > 4
+                await page.resize(width, dark=dark)
+                assert await page.evaluate("document.documentElement.scrollWidth") <= width
+                assert await page.evaluate(OUT_OF_SIGHT % ".scroll, .skip") == 0
+            assert await page.evaluate("document.images.length") > 4
             broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth).length"
-            assert await page.ask(broken) == 0
+            assert await page.evaluate(broken) == 0
             hidden = "getComputedStyle(document.querySelector('h2 .%s')).display"
-            assert await page.ask(hidden % "zh") == "none"
-            await page.ask("document.getElementById('show-zh').click()")
-            assert await page.ask(hidden % "en") == "none"
-            assert await page.ask(hidden % "zh") != "none"
+            assert await page.evaluate(hidden % "zh") == "none"
+            await page.evaluate("document.getElementById('show-zh').click()")
+            assert await page.evaluate(hidden % "en") == "none"
+            assert await page.evaluate(hidden % "zh") != "none"
             assert page.requests == [written.page.absolute().as_uri()]
-            assert page.complaints == []
+            assert page.console == []
 
     asyncio.run(look())
 
@@ -287,14 +287,14 @@ def test_in_chromium_nothing_is_asked_for_nothing_complains_and_nothing_is_cut_o
 @needs_chromium
 def test_printed_by_chromium_the_page_is_whole(written: HtmlReport) -> None:
     async def look() -> None:
-        async with opened(written.page) as page:
-            await page.look(703)  # A4 without margins, at 96 dots an inch
+        async with open_page(written.page) as page:
+            await page.resize(703)  # A4 without margins, at 96 dots an inch
             await page.call("Emulation.setEmulatedMedia", media="print")
-            assert await page.ask(OUT_OF_SIGHT % ".skip") == 0
-            height = await page.ask("document.documentElement.scrollHeight")
+            assert await page.evaluate(OUT_OF_SIGHT % ".skip") == 0
+            height = await page.evaluate("document.documentElement.scrollHeight")
             folded = "[...document.querySelectorAll('details .scroll')]"
-            assert await page.ask(f"{folded}.every(e => e.getBoundingClientRect().height > 0)")
-            pages = pages_of(await page.pdf())
+            assert await page.evaluate(f"{folded}.every(e => e.getBoundingClientRect().height > 0)")
+            pages = page_count(await page.pdf())
             assert pages >= height / (273 / 25.4 * 96)
 
     asyncio.run(look())

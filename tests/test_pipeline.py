@@ -1,4 +1,4 @@
-"""All 24 domains over real HTTP, from the command line to the files of the dataset."""
+"""The full pipeline with all 24 domains over real HTTP, from the command line to the files."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def clm_data(folder: Path, *argv: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def whole_way(folder: Path, url: str) -> dict[str, str]:
-    """Generate, import and build; returns the hash of every file of the dataset."""
+def run_pipeline(folder: Path, url: str) -> dict[str, str]:
+    """Generate, import and build; returns the sha256 of each file of the dataset."""
     folder.mkdir()
     (folder / "clm.yaml").write_text("generation: {timeout: 2.0}\n", encoding="utf-8")
     endpoint = ("--provider", "vllm", "--model", "bank", "--base-url", url)
@@ -37,12 +37,12 @@ def whole_way(folder: Path, url: str) -> dict[str, str]:
     return file_hashes(folder / "dataset")
 
 
-def test_faults_on_the_way_change_no_byte_of_the_dataset(tmp_path: Path) -> None:
+def test_transient_faults_do_not_change_the_dataset(tmp_path: Path) -> None:
     with ChatServer(OfflineModel()) as server:
-        clean = whole_way(tmp_path / "clean", server.url)
+        clean = run_pipeline(tmp_path / "clean", server.url)
     with ChatServer(OfflineModel(), Faults(seed=7)) as server:
-        faulty = whole_way(tmp_path / "faulty", server.url)
-        met = {arrived.fault for arrived in server.requests}
-    assert met == {None, *KINDS}
+        faulty = run_pipeline(tmp_path / "faulty", server.url)
+        faults = {arrived.fault for arrived in server.requests}
+    assert faults == {None, *KINDS}
     assert read_manifest(tmp_path / "clean" / "dataset").stages["locality"]["kept"] >= 250
     assert faulty == clean
