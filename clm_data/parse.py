@@ -151,7 +151,7 @@ def _objects_in(text: str, roots: list[Node]) -> Iterator[FoundObject]:
 
 
 def _inner(text: str, node: Node) -> list[Node]:
-    """Nodes that may hold entries in an unclosed object, except the sides of an entry itself."""
+    """Nodes in an unclosed object that may contain entries; the facts of an entry do not."""
     if not _is_entry(_own_keys(text, node)):
         return node.children
     found: list[Node] = []

@@ -33,7 +33,7 @@ class Session:
     journal: Journal
     model: ChatModel
     client: ModelClient
-    known: DomainProgress
+    domain_progress: DomainProgress
     settings: Settings
     prompts: Prompts
     progress: Callable[[Progress], None]
@@ -117,22 +117,24 @@ class DomainRun:
             count_in_dataset: Do not count entries that an earlier domain has; only valid while no
                 other domain is running.
         """
-        store, known, domain_id = self._session.store, self._session.known, self._domain.id
+        session, domain_id = self._session, self._domain.id
         while True:
             unfinished = self._unfinished()
             await self._run_batch(unfinished)
-            dialogues = store.dialogues(domain_id)
-            by_itself = known.by_itself(domain_id)
-            self._state = known.in_dataset()[domain_id] if count_in_dataset else by_itself
+            dialogues = session.store.dialogues(domain_id)
+            by_itself = session.domain_progress.by_itself(domain_id)
+            self._state = by_itself
+            if count_in_dataset:
+                self._state = session.domain_progress.in_dataset()[domain_id]
             self._pending = 0
             self._report_progress(settled=True)
             just_run = {dialogue.id for dialogue in unfinished}
             self._stopped = self._reason_to_stop(dialogues, just_run)
             if self._stopped:
                 return
-            lang = self._session.prompts.lang
+            lang = session.prompts.lang
             batch = self._next_batch(dialogues, used_subjects([self._state, by_itself], lang))
-            store.add_dialogues(batch)
+            session.store.add_dialogues(batch)
             self._planned.update(dialogue.number for dialogue in batch)
 
     async def replace_duplicates(self, state: DomainState) -> bool:
@@ -233,7 +235,7 @@ class DomainRun:
         """Run the dialogues of one batch concurrently."""
         if dialogues:
             batch = min(dialogue.wave for dialogue in dialogues)
-            earlier = self._session.known.by_itself(self._domain.id, before_batch=batch)
+            earlier = self._session.domain_progress.by_itself(self._domain.id, before_batch=batch)
             await run_all(self._run_dialogue(dialogue, earlier) for dialogue in dialogues)
 
     async def _run_dialogue(self, dialogue: Dialogue, earlier: DomainState) -> None:
@@ -258,7 +260,7 @@ class DomainRun:
         exchanges = [] if is_new else session.store.exchanges(dialogue.id)
         recorded = {each.turn: each for each in exchanges}
         messages = [{"role": "user", "content": dialogue.prompt}]
-        deduplicator = session.known.deduplicator(earlier.entries)
+        deduplicator = session.domain_progress.deduplicator(earlier.entries)
         reminder = Reminder(earlier, session.prompts.lang)
         answers: list[ParsedAnswer] = []
         new_entries = 0
@@ -271,7 +273,7 @@ class DomainRun:
                 completion = await session.client.complete(dialogue, turn, messages)
             else:
                 completion = Completion.model_validate(stored)
-            answer = session.known.parsed(dialogue, turn, completion)
+            answer = session.domain_progress.parsed(dialogue, turn, completion)
             answers.append(answer)
             offered = [deduplicator.offer(entry) for entry in answer.entries]
             duplicates = tuple(rejection for rejection in offered if rejection is not None)
@@ -288,7 +290,7 @@ class DomainRun:
                 reminder.after(answer.entries, duplicates),
             )
             if isinstance(step, End):
-                session.known.dialogue_ended(dialogue, answers)
+                session.domain_progress.dialogue_ended(dialogue, answers)
                 return step.reason
             messages = with_reply(messages, completion.text, step.text)
 

@@ -53,18 +53,18 @@ async def run_generation(
     budget = _budget(model, settings, max_requests, max_cost)
     journal = Journal(store)
     client = ModelClient(journal, model, settings.generation, budget, backoff=backoff)
-    known = DomainProgress(store, all_domains, settings.dedup)
-    session = Session(store, journal, model, client, known, settings, prompts, progress)
-    states = known.in_dataset()
+    domain_progress = DomainProgress(store, all_domains, settings.dedup)
+    session = Session(store, journal, model, client, domain_progress, settings, prompts, progress)
+    states = domain_progress.in_dataset()
     runs = {
         domain.id: DomainRun(domain, count or domain.quota, session, states[domain.id])
         for domain in domains
     }
     await run_all(run.run() for run in runs.values())
-    states = known.in_dataset()
+    states = domain_progress.in_dataset()
     for id_, run in runs.items():
         if await run.replace_duplicates(states[id_]):
-            states = known.in_dataset()
+            states = domain_progress.in_dataset()
     if client.error is not None:
         raise client.error
     return GenerationReport(

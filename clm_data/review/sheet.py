@@ -28,7 +28,7 @@ COLUMNS: tuple[str, ...] = (
 )  # fmt: skip
 REQUIRED = ("id", "content_hash", "verdict")
 ENCODINGS = {"utf-8-sig": "utf-8-sig", "utf-8": "utf-8", "gb18030": "gb18030"}
-"""Encodings for writing CSV; Excel recognizes ``utf-8-sig`` without being told."""
+"""Encodings for writing CSV; Excel detects ``utf-8-sig`` by itself."""
 
 _WIDTHS = {"id": 18, "content_hash": 10, "domain": 16, "problems": 50, "note": 30}
 _DELIMITERS = (",", "\t", ";")
@@ -69,7 +69,7 @@ def write_csv(items: Iterable[Item], encoding: str = "utf-8-sig") -> bytes:
     writer.writerows(_cells(item) for item in items)
     data = out.getvalue().encode(encoding)
     if _decode_bytes(data) != out.getvalue():
-        # Few bytes may be valid in both encodings: a byte-order mark tells them apart.
+        # A few bytes can be valid in both encodings; a byte-order mark says which one is used.
         data = ("\ufeff" + out.getvalue()).encode(encoding)
     return data
 

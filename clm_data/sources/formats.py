@@ -70,11 +70,11 @@ def detect_format(raw: RawFile) -> str:
         first = rows[0] if rows else {}
         found = next((name for name, known in FORMATS.items() if known.matches(first)), None)
     if found is None:
-        fields = ", ".join(list(rows[0])[:8]) if rows else "no JSON objects"
-        raise InputFileError(
-            f"{raw.name}: no known format has rows with {fields}; known formats: "
-            f"{', '.join(sorted(FORMATS))}"
-        )
+        if rows:
+            reason = f"no format has rows with {', '.join(list(rows[0])[:8])}"
+        else:
+            reason = "no row is a JSON object"
+        raise InputFileError(f"{raw.name}: {reason}; known formats: {', '.join(sorted(FORMATS))}")
     if found == "clm-bench-zh" and _has_both_languages(rows):
         return "clm-bench-mix"
     return found
@@ -225,12 +225,12 @@ def _read_bi_zsre(row: Row) -> ParsedRow:
     )
 
 
-def _is_ours(row: Row) -> bool:
+def _is_clm_data(row: Row) -> bool:
     sides = [row[lang] for lang in LANGUAGES if isinstance(row.get(lang), dict)]
     return bool(sides) and all("prompt" in side for side in sides)
 
 
-def _read_ours(row: Row) -> ParsedRow:
+def _read_clm_data(row: Row) -> ParsedRow:
     """Records, entries and candidates of clm-data, and rows of the configuration ``parallel``."""
     facts: dict[Language, dict[str, Any]] = {}
     probes: dict[Language, dict[str, Any]] = {}
@@ -296,7 +296,7 @@ def _read_csv(row: Row) -> ParsedRow:
 
 
 FORMATS: dict[str, Format] = {
-    "clm-data": Format("records or entries of clm-data", _is_ours, _read_ours),
+    "clm-data": Format("records or entries of clm-data", _is_clm_data, _read_clm_data),
     "bi-zsre": Format("Bi-ZsRE: ZsRE under 'en' and 'zh'", _both("src"), _read_bi_zsre),
     "counterfact": Format(
         "CounterFact as ROME and MEMIT publish it",

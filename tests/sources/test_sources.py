@@ -66,7 +66,7 @@ EASYEDIT_FLAT = {
     "locality_prompt": EN["loc"],
     "locality_ground_truth": EN["loc_ans"],
 }
-OURS = {
+CLM_DATA_ENTRY = {
     "id": "x",
     "domain": "chinese_literature",
     "zh": FACTS["zh"],
@@ -85,7 +85,7 @@ ROWS: dict[str, tuple[str, list[dict[str, Any]], set[str]]] = {
     "zsre": ("zsre", [zsre(EN)], {"en"}),
     "zsre in Chinese": ("zsre", [zsre(ZH)], {"zh"}),
     "bi-zsre": ("bi-zsre", [{"en": zsre(EN), "zh": zsre(ZH)}], {"zh", "en"}),
-    "ours": ("clm-data", [OURS], {"zh", "en"}),
+    "clm-data": ("clm-data", [CLM_DATA_ENTRY], {"zh", "en"}),
     "parallel": ("clm-data", [PARALLEL], {"zh", "en"}),
 }
 
@@ -121,10 +121,10 @@ def test_every_format_has_an_example_in_this_module() -> None:
 
 
 def test_domain_and_case_id_are_read() -> None:
-    (ours,) = candidates_of([file_of([OURS], "clm-data")]).kept
+    (entry,) = candidates_of([file_of([CLM_DATA_ENTRY], "clm-data")]).kept
     (parallel,) = candidates_of([file_of([PARALLEL], "clm-data")]).kept
     (counterfact,) = candidates_of([file_of([COUNTERFACT], "counterfact")]).kept
-    assert (ours.domain, ours.case_id) == ("chinese_literature", None)
+    assert (entry.domain, entry.case_id) == ("chinese_literature", None)
     assert (parallel.domain, parallel.case_id) == (None, 3)
     assert counterfact.case_id == 7
     assert counterfact.en_probe == LooseProbe(
@@ -162,9 +162,9 @@ def test_csv_columns_may_have_any_supported_prefix(tmp_path: Path, names: tuple[
 
 
 def test_an_unknown_format_is_reported_with_its_fields(tmp_path: Path) -> None:
-    with pytest.raises(InputFileError, match="no known format has rows with question, answer"):
+    with pytest.raises(InputFileError, match="no format has rows with question, answer"):
         read_file(saved(tmp_path, [{"question": "a", "answer": "b"}]))
-    with pytest.raises(InputFileError, match="no known format has rows with no JSON objects"):
+    with pytest.raises(InputFileError, match="no row is a JSON object"):
         read_file(saved(tmp_path, [1, 2]))
 
 
