@@ -152,4 +152,4 @@ def _show_next(folder: Path, log: Log, program: str) -> None:
     command = f"{program} --workspace {shlex.quote(str(folder))}"
     log(f"  {command} audit --html audit.html")
     log(f"  {command} push-to-hub me/demo --dry-run")
-    log(f"  {program} init my-dataset   and a real model: docs/how-to/real-model.md")
+    log(f"  {program} init my-dataset   (with a real model: docs/how-to/real-model.md)")

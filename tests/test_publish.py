@@ -13,56 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.example_records import example_domains, example_records
+from helpers.example_dataset import COUNT, change_file, write_dataset
+from helpers.example_records import example_records
 from helpers.hub_server import Hub, running_hub
 
 from clm_data import cli, layouts
-from clm_data.card import render_card
-from clm_data.chart import draw_domains
-from clm_data.config import Settings
-from clm_data.dataset_stats import statistics
 from clm_data.errors import CredentialsError, InputFileError, PublishError, UserError
-from clm_data.manifest import Manifest, content_settings, file_hashes, read_manifest
+from clm_data.manifest import read_manifest
 from clm_data.publish import PushReport, push_to_hub
 
 REPO = "team/facts"
-COUNT = 6
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that a build writes."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     folder = tmp_path_factory.mktemp("built")
-    records = example_records(COUNT)
-    for name, rows in layouts.CONFIGURATIONS.items():
-        (folder / name).mkdir()
-        pq.write_table(pa.Table.from_pylist(rows(records)), folder / name / "test.parquet")
-    for name, content in layouts.published(records).items():
-        text = json.dumps(content, ensure_ascii=False, indent=2)
-        (folder / name).write_text(text, encoding="utf-8")
-    (folder / "rejected.jsonl").write_text('{"stage": "parse"}\n', encoding="utf-8")
-    settings = Settings()
-    manifest = Manifest(
-        clm_data="0.0.0",
-        packages={},
-        settings=content_settings(settings),
-        domains_sha256="0" * 64,
-        prompt_versions={"generate": "1"},
-        prompt_hashes={},
-        sources=[],
-        stages={},
-        reviewed={"unreviewed": COUNT},
-        reviewed_only=False,
-        files={},
-    )
-    stats = statistics(records, [], [], example_domains())
-    draw_domains(stats, folder / "domains.png")
-    card = render_card(stats, settings.dataset, manifest)
-    (folder / "README.md").write_text(card, encoding="utf-8")
-    write_manifest(folder, manifest)
+    write_dataset(folder)
     return folder
 
 
@@ -84,16 +51,6 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
             hub.url + "/{repo_id}/resolve/{revision}/{filename}",
         )
         yield hub
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    manifest.model_copy(update={"files": file_hashes(folder)}).write(folder)
-
-
-def change_file(folder: Path, name: str, text: str) -> None:
-    """Change a file and its hash in the manifest, as another build would."""
-    (folder / name).write_text(text, encoding="utf-8")
-    write_manifest(folder, read_manifest(folder))
 
 
 def push(folder: Path, **options: Any) -> PushReport:
