@@ -31,7 +31,7 @@ def draw_domains(stats: Stats, path: Path) -> None:
         return
     fonts = shipped_font()
     english = [count.en if fonts.covers(count.en) else count.id or "-" for count in counts]
-    title = f"Entries by domain ({stats.records} in all)"
+    title = f"Entries by domain ({stats.records} in total)"
     _draw(path, fonts, counts, names=english, title=title, label="entries")
 
 

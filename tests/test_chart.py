@@ -107,7 +107,7 @@ def test_names_are_english_if_no_font_has_the_chinese_characters(
     texts = drawn_texts(stats, tmp_path, monkeypatch)
     counts = {str(domain.records) for domain in stats.domains}
     assert (
-        texts == {"Hills", "Rivers", "Lakes", "Entries by domain (12 in all)", "entries"} | counts
+        texts == {"Hills", "Rivers", "Lakes", "Entries by domain (12 in total)", "entries"} | counts
     )
 
 
