@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from clm_data.dedup.files.open_table import open_table
 from clm_data.dedup.files.options import DedupOptions
 from clm_data.dedup.files.policies import BY_SUBJECT, NO_ID, select_rows
-from clm_data.dedup.files.report import DedupReport
+from clm_data.dedup.files.report import DedupReport, report_format
 from clm_data.dedup.files.semantic import Embed, find_semantic_duplicates, open_embedder
 from clm_data.dedup.files.tables import ENDINGS, Table
 from clm_data.dedup.files.texts import RowTexts, read_texts
@@ -21,8 +21,6 @@ from clm_data.files import atomic_file
 
 if TYPE_CHECKING:
     from datasets.arrow_dataset import Dataset
-
-REPORT_FORMATS = {".json": "json", ".html": "html", ".htm": "html"}
 
 StepProgress = Callable[[str, int, int], None]
 """Called with the step (reading, comparing, embedding, writing), the amount done and the total."""
@@ -171,8 +169,7 @@ def _deduplicate(
                 table.write(selection.keep, rows_file, _step(progress, "writing"))
         if outputs.report and report_file:
             with _writing(outputs.report):
-                ending = outputs.report.suffix.lower()
-                report.write(report_file, REPORT_FORMATS.get(ending, "table"))
+                report.write(report_file, report_format(outputs.report))
     return report
 
 

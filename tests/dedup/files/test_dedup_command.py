@@ -317,6 +317,7 @@ def test_control_c_is_one_line_and_leaves_no_file(tmp_path: Path) -> None:
     while not (tmp_path / ".out.jsonl.new").exists():
         assert process.poll() is None
         time.sleep(0.005)
+    time.sleep(0.2)  # into the reading of the rows, which takes seconds
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
     assert process.returncode == 130

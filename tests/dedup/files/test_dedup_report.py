@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clm_data.dedup.files.options import DedupOptions
+from clm_data.dedup.files.page import MAX_SHOWN, differences
 from clm_data.dedup.files.policies import TextColumn, select_rows
-from clm_data.dedup.files.render import MAX_SHOWN, differences
 from clm_data.dedup.files.report import DedupReport
 from clm_data.dedup.files.row_table import RowTable
 from clm_data.dedup.files.semantic import SemanticDuplicate

@@ -167,6 +167,16 @@ def test_the_example_of_the_guide_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names["report"].removed[0].reason in example
 
 
+def test_a_report_is_written_in_the_format_of_the_file_name(tmp_path: Path) -> None:
+    report = deduplicate(ROWS, "prompt", threshold=0.85)
+    report.write(str(tmp_path / "report.json"))
+    assert json.loads((tmp_path / "report.json").read_text("utf-8"))["removed"] == 2
+    report.write(tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text("utf-8").startswith("<!doctype html>")
+    report.write(tmp_path / "report.txt")
+    assert "kept row" in (tmp_path / "report.txt").read_text("utf-8")
+
+
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     deduplicate(ROWS, "prompt")
     assert capfd.readouterr() == ("", "")

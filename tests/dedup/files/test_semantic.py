@@ -45,7 +45,7 @@ def test_only_rows_with_the_same_subject_are_compared() -> None:
     embed = LetterCounts("ab")
     rows = [(0, 7, "ab"), (2, 8, "ab"), (3, 7, "aabb"), (5, 7, "a"), (9, 4, "b")]
     found, left_out = find_semantic_duplicates(rows, embed, 0.9)
-    assert [(twin.left, twin.right) for twin in found] == [(0, 3)]
+    assert [(pair.left, pair.right) for pair in found] == [(0, 3)]
     assert found[0].cosine == pytest.approx(1)
     assert left_out == 0
     assert embed.batches == [["ab", "aabb", "a"]]
