@@ -66,10 +66,11 @@ test-slow: $(VENV)/.dev   ## the tests that take minutes
 test-eval: $(VENV)/.eval   ## the tests of the evaluation with torch, slow ones and parity included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/eval -n auto -m 'not gpu'
 
-lint: $(VENV)/.dev    ## style and types
+lint: $(VENV)/.dev    ## style, types, and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench-dedup: $(VENV)/.core   ## the similarity join against plain cdist; SIZES="--full" takes minutes
 	$(BIN)/python benchmarks/dedup_join.py $(SIZES)

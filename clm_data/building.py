@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from clm_data import __version__, json_schema, layouts
+from clm_data import json_schema, layouts
 from clm_data.assemble import Assembly, assemble
 from clm_data.card import render_card
 from clm_data.chart import draw_domains
@@ -36,6 +36,7 @@ from clm_data.prompts import Prompts
 from clm_data.records import Record, Rejection, StageResult
 from clm_data.store import Source
 from clm_data.tabular import Tabular
+from clm_data.version import __version__
 
 REJECTED_NAME = "rejected.jsonl"
 CHART_NAME = "domains.png"

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from clm_data import __version__
 from clm_data.building import REJECTED_NAME
 from clm_data.errors import CredentialsError, InputFileError, PublishError
 from clm_data.files import sha256_file
@@ -22,6 +21,7 @@ from clm_data.hub import TOKENS_PAGE, Repository, Snapshot
 from clm_data.manifest import MANIFEST_NAME, read_manifest
 from clm_data.records import Frozen
 from clm_data.tabular import Tabular
+from clm_data.version import __version__
 
 Change = Literal["new", "changed", "same", "unknown"]
 

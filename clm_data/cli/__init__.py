@@ -1,8 +1,8 @@
-"""The command line: parse, call one function, summarise, set the exit code.
+"""The command line: parse arguments, call one function of `clm_data`, print, set the exit code.
 
-Each module here holds the commands of one topic and imports what it needs inside the command, so
-that ``clm-data --help`` loads nothing heavy. Exit codes: 0 done, 1 done with losses under
-``--strict``, 2 the user can fix it, 130 interrupted (state kept).
+Each module has the commands of one help panel and imports what it needs inside the command, so
+that `clm-data --help` loads nothing heavy. Exit codes: 0 done, 1 done with losses under
+`--strict`, 2 an error the user can fix, 130 interrupted (state kept).
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from clm_data.errors import StoppedError, UserError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of ``clm-data``: run a command and exit with its code."""
+    """Entry point of `clm-data`: run a command and exit with its code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # not every terminal takes every letter
+            stream.reconfigure(errors="backslashreplace")  # not every terminal can encode it
     sys.exit(run(argv))
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit code. What a user can mend prints as one line."""
+    """Run a command; return its exit code. An error that the user can fix prints as one line."""
     try:
         from clm_data.cli.commands import app
 
@@ -34,22 +34,21 @@ def run(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
-        print("interrupted; what was done is kept, run the command again", file=sys.stderr)
+        print("interrupted; finished work is kept, run the command again", file=sys.stderr)
         return 130
     except OSError as error:
-        return _fail(_of_the_system(error))
+        return _fail(_system_error(error))
     except Exception as error:
-        # A usage error. The CLI library's exception class is private to it in some versions and
-        # click's own in others, so it is known by what it offers.
+        # A usage error. Its class is private to typer in some versions and click's in others, so
+        # it is recognized by its method.
         if not hasattr(error, "format_message"):
             raise
         message = error.format_message()
-        if message.startswith("Usage: "):  # no command was named, so the help comes instead
-            print(message)
+        if not message:  # no command was given, and the help has been printed
             return 2
         return _fail(f"{message} Try: clm-data {_command_of(error)}--help")
     if code == 130:
-        print("interrupted; what was done is kept, run the command again", file=sys.stderr)
+        print("interrupted; finished work is kept, run the command again", file=sys.stderr)
     return code if isinstance(code, int) else 0
 
 
@@ -58,8 +57,8 @@ def _fail(message: str) -> int:
     return 2
 
 
-def _of_the_system(error: OSError) -> str:
-    """What the system refused and on what; commands say it better where they foresee it."""
+def _system_error(error: OSError) -> str:
+    """The reason and the path of an error that no command expected."""
     place = f"{error.filename}: " if error.filename else ""
     reason = error.strerror or str(error) or type(error).__name__
     return f"{place}{reason}; check the path, its permissions and the free space"

@@ -1,221 +1,406 @@
-"""Commands of the evaluation: eval-baselines, report."""
+"""Commands that evaluate models: eval-baselines, analyze, report."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clm_data.cli.app import app
-from clm_data.cli.common import JsonFlag, State, StrictFlag, note, print_json, say
+import clm_data
+from clm_data.cli.app import EVALUATE
+from clm_data.cli.output import (
+    JsonFlag,
+    State,
+    StrictFlag,
+    counted,
+    log,
+    print_json,
+    print_table,
+    say,
+)
 
 if TYPE_CHECKING:
-    from clm_data.eval.recipe import Recipe
+    from collections.abc import Sequence
+
+    from clm_data.eval.report import HtmlReport, ReportResult
     from clm_data.eval.results import Results
     from clm_data.eval.tables import TableRow
 
+_RESULTS = Path("eval_results")
+_GRID, _MODEL, _FILES = "What to evaluate", "Model and machine", "Files"
 
-@app.command("eval-baselines")
+app = typer.Typer()
+
+
+@app.command("eval-baselines", rich_help_panel=EVALUATE)
 def eval_baselines(
     ctx: typer.Context,
     *,
     dataset: Annotated[
         str | None,
-        typer.Option(help="Folder, file, or OWNER/NAME on the Hub; default: WORKSPACE/dataset."),
+        typer.Option(
+            help="Folder, file, or OWNER/NAME on the Hub. Default: dataset in the workspace.",
+            rich_help_panel=_GRID,
+        ),
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="A bundled recipe (`table1`) or a YAML file; flags below override it."),
+        typer.Option(
+            help="A bundled recipe, such as table1, or a YAML file; the options below override it.",
+            rich_help_panel=_GRID,
+        ),
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="Hub id, folder, `gguf:FILE`, or `tiny`; may be repeated."),
+        typer.Option(help="Hub id, folder, gguf:FILE, or tiny; repeatable.", rich_help_panel=_GRID),
     ] = None,
     methods: Annotated[
-        str | None, typer.Option(help="Of memit, alphaedit, pmet, rome, ft; with commas.")
+        str | None,
+        typer.Option(
+            help="Comma-separated: memit, alphaedit, pmet, rome, ft. Default: memit.",
+            rich_help_panel=_GRID,
+        ),
     ] = None,
-    languages: Annotated[str | None, typer.Option(help="Of zh, en, mix; with commas.")] = None,
+    languages: Annotated[
+        str | None,
+        typer.Option(
+            help="Editing languages, comma-separated: zh, en, mix. Default: all three.",
+            rich_help_panel=_GRID,
+        ),
+    ] = None,
     batch_sizes: Annotated[
-        str | None, typer.Option(help="Facts edited at once: numbers or `all`; with commas.")
+        str | None,
+        typer.Option(
+            help="Facts edited at once, comma-separated: numbers or all. Default: all.",
+            rich_help_panel=_GRID,
+        ),
     ] = None,
     layers: Annotated[
         list[str] | None,
-        typer.Option(help="Edited layers, as 4,5,6; may be repeated. Default: the method's own."),
+        typer.Option(
+            help="Edited layers, such as 4,5,6; repeatable. Default: the method's own.",
+            rich_help_panel=_GRID,
+        ),
     ] = None,
     mode: Annotated[
-        list[str] | None, typer.Option(help="batch, sequential or single; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            help="batch, sequential or single; repeatable. Default: batch.", rich_help_panel=_GRID
+        ),
     ] = None,
     protocol: Annotated[
-        list[str] | None, typer.Option(help="native or easyedit; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            help="native or easyedit; repeatable. Default: native.", rich_help_panel=_GRID
+        ),
     ] = None,
-    facts: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    facts: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Use only the first N facts. Default: all.", rich_help_panel=_GRID
+        ),
+    ] = None,
     params: Annotated[
-        str | None, typer.Option(help="Whose hyperparameters, as `llama-3-8b`.")
-    ] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Folder or Hub id, where not the model's own.")
-    ] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16, float16.")] = None,
-    device: Annotated[str | None, typer.Option(help="As cpu or cuda:0.")] = None,
-    device_map: Annotated[
-        str | None, typer.Option(help="`auto` spreads the layers over several GPUs.")
-    ] = None,
-    tokens_per_batch: Annotated[
-        int | None, typer.Option(min=64, help="Bounds memory: tokens run at once.")
+        str | None,
+        typer.Option(
+            help="Hyperparameters of another model, such as llama-3-8b. Default: by model name.",
+            rich_help_panel=_GRID,
+        ),
     ] = None,
     corpus: Annotated[
         str | None,
-        typer.Option(help="Text for second moments: bank, dataset, a file, or `hub:ID`."),
+        typer.Option(
+            help="Text for second moments: bank, dataset, a file, or hub:ID.",
+            rich_help_panel=_GRID,
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of contexts and intervals.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of results; a stopped run goes on.")] = Path(
-        "eval_results"
-    ),
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Random seed for contexts and bootstrap. Default: 42.", rich_help_panel=_GRID
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(help="Folder or Hub id. Default: the model's own.", rich_help_panel=_MODEL),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="auto, float32, bfloat16 or float16. Default: auto, the checkpoint's.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Device, e.g. cuda:0. Default: the first GPU, or the CPU.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
+    device_map: Annotated[
+        str | None,
+        typer.Option(help="auto spreads layers over several GPUs.", rich_help_panel=_MODEL),
+    ] = None,
+    tokens_per_batch: Annotated[
+        int | None,
+        typer.Option(
+            min=64, help="Maximum tokens per forward pass. Default: 4096.", rich_help_panel=_MODEL
+        ),
+    ] = None,
+    out: Annotated[
+        Path,
+        typer.Option(help="Results; an interrupted run resumes there.", rich_help_panel=_FILES),
+    ] = _RESULTS,
     cache: Annotated[
-        Path | None, typer.Option(help="Folder of tiny models and second moments.")
+        Path | None,
+        typer.Option(
+            help="Tiny models and second moments. Default: CLM_DATA_CACHE or ~/.cache/clm-data.",
+            rich_help_panel=_FILES,
+        ),
     ] = None,
     save_deltas: Annotated[
-        bool, typer.Option("--save-deltas", help="Keep the weight changes (safetensors).")
+        bool,
+        typer.Option(
+            "--save-deltas",
+            help="Keep the weight changes, for analyze.",
+            rich_help_panel=_FILES,
+        ),
     ] = False,
     json: JsonFlag = False,
     strict: StrictFlag = False,
 ) -> None:
-    """Edit a model with a dataset's facts and measure both languages, before and after.
+    """Edit a model with a dataset's facts; measure both languages.
 
-    Every cell of model x method x language x batch size x layers is written as it ends: run the
-    command again and only unfinished cells are computed. A cell that fails is recorded with its
-    reason.
+    Every cell of model, method, editing language, batch size and layers is written when it is
+    done: run the command again and only unfinished cells are computed. A failed cell is recorded
+    with its reason.
 
     Example: `clm-data eval-baselines --dataset clm_demo/dataset --model tiny --methods memit,pmet`
     """
-    from clm_data.errors import EvaluationError, MissingExtraError
+    from clm_data.errors import EvaluationError
 
     state: State = ctx.obj
-    try:
-        import torch  # noqa: F401
-        import transformers
-    except ImportError as error:
-        raise MissingExtraError("torch", "eval") from error
-    from clm_data.eval.dataset import load_dataset
-    from clm_data.eval.sweep.runner import run_sweep
-
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()  # what matters is an error of ours
-    given = {
-        "methods": _words(methods),
-        "languages": _words(languages),
-        "batch_sizes": _sizes(batch_sizes),
-        "layers": None if layers is None else [_numbers(one) for one in layers],
-        "modes": mode,
-        "protocols": protocol,
-        "facts": facts,
-        "corpus": corpus,
-        "seed": seed,
-    }
-    machine = {
-        "params": params,
-        "tokenizer": tokenizer,
-        "dtype": dtype,
-        "device": device,
-        "device_map": device_map,
-        "tokens_per_batch": tokens_per_batch,
-    }
-    chosen = _recipe(recipe, model, given, machine)
-    read = load_dataset(dataset or str(state.workspace().path / "dataset"))
-    if read.left_out:
-        note(f"{read.left_out} rows without all texts in both languages are left out")
-    results = run_sweep(chosen, read, out=out, cache=cache, save_deltas=save_deltas, log=note)
+    results = clm_data.evaluate(
+        dataset or _dataset_in(state.workspace),
+        recipe=recipe,
+        model=model,
+        methods=_names(methods),
+        languages=_names(languages),
+        batch_sizes=_sizes(batch_sizes),
+        layers=None if layers is None else [_sizes(one) or [] for one in layers],
+        mode=mode,
+        protocol=protocol,
+        facts=facts,
+        params=params,
+        corpus=corpus,
+        seed=seed,
+        tokenizer=tokenizer,
+        dtype=dtype,
+        device=device,
+        device_map=device_map,
+        tokens_per_batch=tokens_per_batch,
+        out=out,
+        cache=cache,
+        save_deltas=save_deltas,
+        log=log,
+    )
     if json:
         print_json(results.model_dump(mode="json", exclude={"cells": {"__all__": {"items"}}}))
     else:
-        _show(results)
-        note(f"wrote {out / 'table.md'}, table.csv, table.tex and results.json beside it")
+        _show_results(results)
+        log(f"wrote {out / 'table.md'}, table.csv, table.tex and results.json")
     if len(results.failed) == len(results.cells):
         first = results.failed[0]
-        raise EvaluationError(f"no cell could be computed: {first.setting.label}: {first.error}")
-    if strict and (read.left_out or any(c.error or c.refused for c in results.cells)):
+        raise EvaluationError(f"all cells failed: {first.setting.label}: {first.error}")
+    if strict and (results.skipped_rows or any(c.error or c.refused for c in results.cells)):
         raise typer.Exit(1)
 
 
-@app.command()
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _sizes(text: str | None) -> list[int | str] | None:
+    names = _names(text)
+    return None if names is None else [int(name) if name.isdigit() else name for name in names]
+
+
+def _show_results(results: Results) -> None:
+    from clm_data.eval import tables
+
+    _show_rows(tables.rows_of(results), "markdown")
+    if 0 < len(results.failed) < len(results.cells):
+        log(
+            f"{len(results.failed)} of {len(results.cells)} cells failed; see the table for reasons"
+        )
+
+
+def _show_rows(rows: Sequence[TableRow], format: str) -> None:
+    """Draw rows on a terminal; print them in a format elsewhere."""
+    from clm_data.eval import tables
+
+    if format != "markdown" or not sys.stdout.isatty():
+        say(tables.as_text(rows, format).rstrip("\n"))
+        return
+    notes = any(row.note for row in rows)
+    print_table(
+        "",
+        [*tables.HEADINGS, *(["note"] if notes else [])],
+        [
+            [
+                *(row.model, row.method, row.language, row.batch_size),
+                *(tables.format_value(row.values.get(name)) for name in tables.NUMBERS),
+                *([row.note] if notes else []),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _dataset_in(workspace: Path | None) -> str:
+    """The dataset that `clm-data build` writes by default."""
+    from clm_data.api.inputs import as_workspace
+
+    return str(as_workspace(workspace).path / "dataset")
+
+
+@app.command(rich_help_panel=EVALUATE)
+def analyze(
+    ctx: typer.Context,
+    folder: Annotated[
+        Path, typer.Argument(help="Results of eval-baselines --save-deltas.")
+    ] = _RESULTS,
+    *,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="The dataset that was edited. Default: dataset in the workspace, if it exists."
+        ),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Label of a model whose states to read; repeatable. Default: all."),
+    ] = None,
+    states: Annotated[
+        bool, typer.Option("--states/--no-states", help="Load the models and read their states.")
+    ] = True,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder of tiny models. Default: CLM_DATA_CACHE or ~/.cache/clm-data."),
+    ] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Explain why edits do or don't cross languages.
+
+    Compares the weight changes of edits in zh, en and mix with null distributions, and reads
+    language vectors from hidden states. Tables go to FOLDER/analysis and FOLDER/tables, figures to
+    FOLDER/figures; `clm-data report FOLDER --html FOLDER/report.html` puts them on one page.
+
+    Example: `clm-data analyze eval_results --dataset clm_demo/dataset`
+    """
+    state: State = ctx.obj
+    source = (dataset or _existing_dataset(state.workspace)) if states else None
+    found = clm_data.analyze(
+        folder, dataset=source, models=model or (), states=states, cache=cache, log=log
+    )
+    if json:
+        print_json(
+            {
+                "tables": [str(file) for file in found.tables],
+                "figures": [str(file) for file in found.figures],
+                "left_out": list(found.left_out),
+            }
+        )
+        return
+    for reason in found.left_out:
+        log(f"left out: {reason}")
+    say(f"{counted(len(found.tables), 'table')} in {folder / 'analysis'}")
+    say(f"{counted(len(found.figures), 'figure file')} in {folder / 'figures'}")
+
+
+def _existing_dataset(workspace: Path | None) -> str | None:
+    from clm_data.errors import ConfigError
+
+    try:
+        folder = _dataset_in(workspace)
+    except ConfigError:
+        return None
+    return folder if Path(folder).is_dir() else None
+
+
+@app.command(rich_help_panel=EVALUATE)
 def report(
     folders: Annotated[
-        list[Path] | None, typer.Argument(help="Folders that eval-baselines wrote.")
+        list[Path] | None, typer.Argument(help="Results of eval-baselines. [eval_results]")
     ] = None,
     *,
     format: Annotated[str, typer.Option("--format", help="markdown, csv or latex.")] = "markdown",
     compare_paper: Annotated[
-        bool, typer.Option("--compare-paper", help="Set the paper's figures beside the results.")
+        bool, typer.Option("--compare-paper", help="Compare with the paper's reported values.")
     ] = False,
     html: Annotated[
-        Path | None, typer.Option("--html", help="Write one run's whole story as a web page.")
+        Path | None, typer.Option("--html", help="Write an HTML report of one run.")
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="For the page: the dataset that was edited.")
+        str | None, typer.Option(help="For the HTML report: the dataset that was edited.")
     ] = None,
     language: Annotated[
-        str, typer.Option(help="Of the page at first, zh or en; it holds both.")
+        str, typer.Option(help="Language the HTML report opens in, zh or en; it contains both.")
     ] = "en",
     json: JsonFlag = False,
 ) -> None:
-    """Print the table of one or more runs, set it beside the paper's, or write a web page.
+    """Print result tables, or write an HTML report.
 
-    With `--compare-paper` rows are matched by model, method, edit language and batch size. With
-    `--html` the page shows what is there: the dataset, the evaluation, and what `clm-data analyze`
-    found; its figures (PNG, SVG) and tables (CSV, LaTeX) are written beside it.
+    With `--compare-paper` rows are matched by model, method, editing language and batch size. The
+    HTML report shows the dataset, the evaluation and what `clm-data analyze` found; its figures
+    (PNG, SVG) and tables (CSV, LaTeX) are written next to it.
 
     Example: `clm-data report results --html results/report.html --dataset clm_demo/dataset`
     """
-    if html is not None:
-        _page(folders or [Path("eval_results")], html, dataset, language, json)
-        return
-    from clm_data.eval import tables
-    from clm_data.eval.results import read_results
-
-    found = [read_results(folder) for folder in folders or [Path("eval_results")]]
-    rows = [row for results in found for row in tables.rows_of(results)]
-    if compare_paper:
-        _compare(rows, json)
+    found = clm_data.report(
+        folders or [_RESULTS],
+        html=html,
+        dataset=dataset,
+        lang=language,
+        compare_paper=compare_paper,
+        log=log,
+    )
+    if found.html is not None:
+        _show_page(found.html, as_json=json)
+    elif compare_paper:
+        _show_comparison(found, as_json=json)
     elif json:
-        print_json([vars(row) for row in rows])
+        print_json([vars(row) for row in found.rows])
     else:
-        say(tables.as_text(rows, format).rstrip("\n"))
+        _show_rows(found.rows, format)
 
 
-def _page(folders: list[Path], html: Path, dataset: str | None, language: str, json: bool) -> None:
-    from clm_data.errors import ConfigError
-    from clm_data.eval.report import write_report
-    from clm_data.records import LANGUAGES
-
-    if len(folders) != 1:
-        raise ConfigError(f"a page is of one run, {len(folders)} folders are named; name one")
-    lang = next((one for one in LANGUAGES if one == language), None)
-    if lang is None:
-        raise ConfigError(f"--language {language}: the page is in zh or en")
-    written = write_report(folders[0], html, dataset=dataset, lang=lang, log=note)
-    if json:
-        missing = [{"what": one.what.en, "command": one.command} for one in written.missing]
-        places = {"tables": str(written.tables), "figures": str(written.figures)}
-        print_json({"page": str(written.page), **places, "missing": missing})
+def _show_page(page: HtmlReport, *, as_json: bool) -> None:
+    if as_json:
+        missing = [{"what": one.what.en, "command": one.command} for one in page.missing]
+        places = {"tables": str(page.tables), "figures": str(page.figures)}
+        print_json({"page": str(page.page), **places, "missing": missing})
         return
-    for one in written.missing:
-        note(f"missing: {one.what.en} {one.command}".rstrip())
-    say(f"{written.page}; tables in {written.tables}, figures in {written.figures}")
+    for one in page.missing:
+        log(f"missing: {one.what.en} {one.command}".rstrip())
+    say(f"{page.page}; tables in {page.tables}, figures in {page.figures}")
 
 
-def _compare(rows: list[TableRow], json: bool) -> None:
+def _show_comparison(found: ReportResult, *, as_json: bool) -> None:
     from clm_data.eval import paper, tables
 
-    pairs = paper.compare(rows)
-    if json:
+    pairs = found.comparisons
+    if as_json:
         print_json(
             [
                 {
                     "table": pair.table,
                     "ours": vars(pair.ours),
                     "paper": vars(pair.paper),
-                    "difference": {n: pair.difference(n) for n in tables.NUMBERS},
+                    "difference": {name: pair.difference(name) for name in tables.NUMBERS},
                 }
                 for pair in pairs
             ]
@@ -223,53 +408,11 @@ def _compare(rows: list[TableRow], json: bool) -> None:
         return
     if pairs:
         say(paper.comparison(pairs).rstrip("\n"))
-        note(f"paper: {paper.paper_source()}")
+        log(f"paper: {paper.paper_source()}")
         return
-    say(tables.markdown(rows).rstrip("\n"))
+    _show_rows(found.rows, "markdown")
     models = sorted({row.model for table in paper.paper_rows().values() for row in table})
-    note(
+    log(
         "no row of these results has a counterpart in the paper (same model, method, language and "
-        f"batch size); the paper has {', '.join(models)}"
+        f"batch size); the paper reports {', '.join(models)}"
     )
-
-
-def _show(results: Results) -> None:
-    from clm_data.eval import tables
-
-    say(tables.markdown(tables.rows_of(results)).rstrip("\n"))
-    if 0 < len(results.failed) < len(results.cells):
-        note(f"{len(results.failed)} of {len(results.cells)} cells failed; the table says why")
-
-
-def _recipe(
-    name: str | None,
-    models: list[str] | None,
-    given: dict[str, Any],
-    machine: dict[str, Any],
-) -> Recipe:
-    """The recipe that a file and the flags make; a flag wins."""
-    from clm_data.errors import ConfigError
-    from clm_data.eval.recipe import parse_recipe, read_recipe
-
-    if name is None and not models:
-        raise ConfigError("name a model with --model (`tiny` needs no download) or a --recipe")
-    base = {} if name is None else read_recipe(name).model_dump()
-    base |= {field: value for field, value in given.items() if value is not None}
-    if models:
-        base["models"] = [{"name": model} for model in models]
-    changes = {field: value for field, value in machine.items() if value is not None}
-    base["models"] = [{**model, **changes} for model in base["models"]]
-    return parse_recipe(base, name or "eval-baselines")
-
-
-def _words(text: str | None) -> list[str] | None:
-    return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _sizes(text: str | None) -> list[int | str] | None:
-    words = _words(text)
-    return None if words is None else [int(w) if w.isdigit() else w for w in words]
-
-
-def _numbers(text: str) -> list[int | str]:
-    return _sizes(text) or []

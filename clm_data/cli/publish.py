@@ -1,4 +1,4 @@
-"""Commands on the dataset as others see it: stats, push-to-hub."""
+"""Commands that publish a dataset: export, push-to-hub."""
 
 from __future__ import annotations
 
@@ -8,129 +8,116 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clm_data.cli.app import app
-from clm_data.cli.common import JsonFlag, State, note, print_json, print_table, say
+import clm_data
+from clm_data.cli.app import PUBLISH
+from clm_data.cli.output import JsonFlag, State, counted, log, print_json, say
 
 if TYPE_CHECKING:
-    from clm_data.dataset_stats import Stats
     from clm_data.publish import PushReport
 
+app = typer.Typer()
 
-@app.command()
-def stats(ctx: typer.Context, json: JsonFlag = False) -> None:
-    """Count what a build would hold now: by domain, review, source and reason of rejection.
 
-    Example: `clm-data stats`
+@app.command(rich_help_panel=PUBLISH)
+def export(
+    ctx: typer.Context,
+    *,
+    out: Annotated[Path, typer.Option("--out", help="New or empty folder to write.")],
+    format: Annotated[
+        str, typer.Option("--format", help="clm-bench, jsonl, csv or easyedit.")
+    ] = "clm-bench",
+    unchecked: Annotated[
+        bool, typer.Option("--unchecked", help="All imported CLM-Bench rows, unchanged.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files of equal names in a folder with files.")
+    ] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Write the dataset in another format.
+
+    Exports the records that `build` would write: the three CLM-Bench layouts, JSON Lines, CSV, or
+    EasyEdit's KnowEdit layout.
+
+    Example: `clm-data export --format easyedit --out easyedit`
     """
-    from clm_data.building import collect_records
-    from clm_data.dataset_stats import statistics
-    from clm_data.domain import load_domains
-
     state: State = ctx.obj
-    workspace = state.workspace()
-    sifted = collect_records(workspace)
-    domains = load_domains(workspace.domains_file)
-    counted = statistics(sifted.kept, sifted.rejected, sifted.warnings, domains)
-    if json:
-        print_json(counted.as_json())
-    else:
-        _print_stats(counted)
-
-
-def _print_stats(stats: Stats) -> None:
-    print_table(
-        f"{stats.records} records; people accepted {stats.accepted}, fixed {stats.fixed}; "
-        f"{stats.unreviewed} unreviewed",
-        ["domain", "领域", "records", "wanted", "reviewed"],
-        [
-            [d.id or d.en, d.zh, d.records, d.quota, d.accepted + d.fixed]
-            for d in stats.domains
-            if d.records or d.quota
-        ],
+    report = clm_data.export(
+        out, format=format, unchecked=unchecked, force=force, workspace=state.workspace
     )
-    if stats.origins:
-        print_table(
-            "sources",
-            ["kind", "name", "licence", "records"],
-            [[o.kind, o.name, o.licence or "not known", o.records] for o in stats.origins],
-        )
-    if stats.rejected:
-        print_table(
-            f"{sum(reason.count for reason in stats.rejected)} rejected",
-            ["stage", "code", "times"],
-            [[reason.stage, reason.code, reason.count] for reason in stats.rejected],
-        )
-    if stats.warnings:
-        print_table(
-            "warnings on records that were kept",
-            ["code", "times"],
-            [[warning.code, warning.count] for warning in stats.warnings],
-        )
+    for reason in report.left_out:
+        log(reason)
+    if json:
+        print_json(report.as_json())
+        return
+    for name, count in report.files.items():
+        say(f"{out / name}: {counted(count, 'row' if unchecked else 'record')}")
 
 
-@app.command("push-to-hub")
+@app.command("push-to-hub", rich_help_panel=PUBLISH)
 def push_to_hub(
     ctx: typer.Context,
     repo: Annotated[str, typer.Argument(help="NAMESPACE/NAME on the Hub.")],
     *,
     dataset: Annotated[
         Path | None,
-        typer.Option(help="Folder made by `clm-data build`; default: WORKSPACE/dataset."),
+        typer.Option(help="Folder written by clm-data build. Default: dataset in the workspace."),
     ] = None,
     private: Annotated[
-        bool, typer.Option("--private", help="Make the repository private.")
+        bool, typer.Option("--private", help="Create the repository as private.")
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would go up; needs no token, no network.")
-    ] = False,
-    tag: Annotated[str | None, typer.Option(help="Tag for the commit, as `v1.0`.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Tag for the commit, such as v1.0.")] = None,
     rejected: Annotated[
-        bool, typer.Option("--rejected/--no-rejected", help="Push `rejected.jsonl` too.")
+        bool, typer.Option("--rejected/--no-rejected", help="Push rejected.jsonl as well.")
     ] = True,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show what would be sent; needs no token and no network."),
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Push the built dataset to the Hub: all configurations, card, manifest, tag.
+    """Push a built dataset to the Hugging Face Hub.
 
-    Sends only what differs; a second push of the same content changes nothing. The token is read
-    from `HF_TOKEN` or from where `hf auth login` stored it.
+    Pushes all configurations, card, manifest and tag. Only what differs is sent; pushing the same
+    content again changes nothing. The token is read from `HF_TOKEN` or from where `hf auth login`
+    stored it.
 
     Example: `clm-data push-to-hub your-name/clm-counterfactuals --private --dry-run`
     """
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    from clm_data import publish
-
     state: State = ctx.obj
     if not sys.stderr.isatty():
         disable_progress_bars()
-    report = publish.push_to_hub(
-        dataset or state.workspace().path / "dataset",
+    report = clm_data.push_to_hub(
         repo,
+        dataset=dataset,
         private=private,
         tag=tag,
         dry_run=dry_run,
         rejected=rejected,
+        workspace=state.workspace,
     )
     if json:
         print_json(report.as_json())
     else:
-        _print_push(report)
+        _show_push(report)
 
 
-def _print_push(report: PushReport) -> None:
+def _show_push(report: PushReport) -> None:
     say(f"{report.url} ({report.visibility}{f', tag {report.tag}' if report.tag else ''})")
     for file in report.files:
         say(f"{file.change:8} {file.size:>10} bytes  sha256 {file.sha256}  {file.path}")
     for path in report.removed:
         say(f"{'remove' if report.dry_run else 'removed':8} {path}")
     if report.left_out:
-        note(f"not pushed: {', '.join(report.left_out)}")
+        log(f"not pushed: {', '.join(report.left_out)}")
     if report.dry_run:
         say(f"repository: {report.remote}")
         say(
-            "dry run: this would go up; nothing was sent"
+            "dry run: this would be sent; nothing was sent"
             if report.changed
-            else "dry run: the repository holds this content already"
+            else "dry run: the repository already has this content"
         )
     else:
         done = "pushed as" if report.changed else "nothing to change; the dataset is in"

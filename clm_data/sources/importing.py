@@ -9,8 +9,10 @@ from typing import Any
 
 from clm_data.config import Workspace
 from clm_data.errors import InputFileError
-from clm_data.sources import read_file, stored_candidates
+from clm_data.sources import named_format, read_file, stored_candidates
+from clm_data.sources.files import RawFile
 from clm_data.store import Store
+from clm_data.tabular import Tabular
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class FileImport:
 
 
 @dataclass(frozen=True)
-class ImportResult:
+class ImportResult(Tabular):
     """What became of a call of :func:`import_files`."""
 
     files: tuple[FileImport, ...]
@@ -52,6 +54,14 @@ class ImportResult:
         """The files that could not be read."""
         return tuple(file for file in self.files if file.error is not None)
 
+    def table_title(self) -> str:
+        """Files and candidates."""
+        return f"{len(self.files)} files, {self.candidates} candidates in the workspace"
+
+    def table_rows(self) -> list[dict[str, Any]]:
+        """A row for each file."""
+        return [{**vars(file), "file": str(file.file)} for file in self.files]
+
     def as_json(self) -> dict[str, Any]:
         """The result as JSON values."""
         return {"files": [file.as_json() for file in self.files], "candidates": self.candidates}
@@ -59,7 +69,7 @@ class ImportResult:
 
 def import_files(
     workspace: Workspace,
-    files: Sequence[Path],
+    files: Sequence[Path | RawFile],
     *,
     format: str | None = None,
     licence: str | None = None,
@@ -70,7 +80,7 @@ def import_files(
 
     Args:
         workspace: Owner of the store.
-        files: JSON lists, JSON Lines or CSV files.
+        files: JSON lists, JSON Lines or CSV files; or rows that are in memory already.
         format: A name in :data:`clm_data.sources.FORMATS`; default: detected from the fields.
         licence: License of the content, if known.
 
@@ -82,9 +92,15 @@ def import_files(
         return ImportResult(results, len(stored_candidates(store).kept))
 
 
-def _import_file(store: Store, file: Path, format: str | None, licence: str | None) -> FileImport:
+def _import_file(
+    store: Store, given: Path | RawFile, format: str | None, licence: str | None
+) -> FileImport:
+    file = given if isinstance(given, Path) else Path(given.name)
     try:
-        source = read_file(file, format, licence)
+        if isinstance(given, Path):
+            source = read_file(given, format, licence)
+        else:
+            source = named_format(given, format, licence)
     except InputFileError as error:
         return FileImport(file, error=str(error))
     is_new = store.add_source(source.name, source.format, source.sha256, licence, source.rows)

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from helpers.example_candidates import VALID
 
-import clm_data.cli.audit  # noqa: F401  (registers the commands)
 from clm_data.cli import run
 
 

@@ -8,7 +8,6 @@ import pytest
 from helpers.example_candidates import VALID
 from helpers.example_records import example_fact
 
-import clm_data.cli.data  # noqa: F401  (registers the commands)
 from clm_data.cli import run
 from clm_data.config import LocalitySettings, open_workspace, save_locality
 from clm_data.errors import ConfigError
@@ -42,7 +41,7 @@ def clm(workspace: Path, *arguments: str | Path) -> int:
 def test_import_makes_the_workspace_and_adds_each_file_once(
     workspace: Path, files: dict[str, Path], capsys: Printed
 ) -> None:
-    assert clm(workspace, "import", *files.values(), "--licence", "MIT", "--json") == 0
+    assert clm(workspace, "import", *files.values(), "--license", "MIT", "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert [(file["rows"], file["state"]) for file in report["files"]] == [
         (1, "new"),
@@ -52,7 +51,7 @@ def test_import_makes_the_workspace_and_adds_each_file_once(
     assert report["candidates"] == 1
     assert clm(workspace, "import", files[MIX_FILE], files[ZH_FILE]) == 0
     out = capsys.readouterr().out
-    assert out.count("already there") == 2
+    assert out.count("already stored") == 2
     with Store(open_workspace(workspace).store_url) as store:
         assert [source.licence for source in store.sources()] == ["MIT"] * 3
 
@@ -65,7 +64,7 @@ def test_a_bad_file_is_reported_and_the_others_are_taken(
     assert clm(workspace, "import", files[ZH_FILE], bad, files[EN_FILE]) == 2
     shown = capsys.readouterr()
     assert f"error: {bad}:2: not valid JSON" in shown.err
-    assert "imported files hold 1 candidates" in shown.out
+    assert "1 candidate in imported files" in shown.out
     with Store(open_workspace(workspace).store_url) as store:
         assert [source.name for source in store.sources()] == [ZH_FILE, EN_FILE]
 
@@ -116,7 +115,7 @@ def test_checked_export_writes_records(
     ("arguments", "message"),
     [
         (["--format", "jsonnl"], "did you mean jsonl"),
-        (["--format", "csv", "--unchecked"], "--unchecked goes with --format clm-bench only"),
+        (["--format", "csv", "--unchecked"], "--unchecked needs --format clm-bench"),
         (["--unchecked"], "no CLM-Bench file was imported"),
         ([], "no records to export"),
     ],

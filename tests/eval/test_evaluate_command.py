@@ -93,13 +93,13 @@ def test_eval_baselines_prints_the_table_and_report_prints_it_again(
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "name a model with --model"),
+        ([], "no model given"),
         (["--recipe", "tabel1"], "did you mean table1"),
         (["--recipe", "nowhere.yaml"], "no such file"),
         (["--model", "small", "--dataset", "./nowhere"], "no such file or folder"),
         (["--model", "small", "--dataset", "small"], "no dataset found"),
         (["--model", "small", "--dataset", "small/config.json"], "known formats: "),
-        (["--model", "small", "--dataset", "empty.json"], "no rows"),
+        (["--model", "small", "--dataset", "empty.json"], "contains no rows"),
         (["--model", "small", "--dataset", "broken"], "not the parallel rows"),
         (["--model", "small", "--dataset", "set/chinese_fields_with_loc.json"], "no record with"),
         (["--model", "small", "--facts", "9"], "lower --facts"),
@@ -212,7 +212,7 @@ def test_nan_in_the_solve_fails_only_its_cell(command: Command, tmp_path: Path) 
     code, _, _ = command("--recipe", str(file), "--strict")
     assert code == 1
     assert errors_by_cell(tmp_path / "out") == {
-        "small memit native": "the solve came out as NaN or infinite",
+        "small memit native": "the least-squares update contains NaN or infinity",
         "small ft native": None,
     }
 
@@ -223,7 +223,7 @@ def test_if_all_cells_fail_the_results_say_so_and_the_exit_code_is_2(
     code, out, err = command("--model", "small", *GOOD, "--methods", "fit", "--json")
     assert code == 2
     assert err.splitlines()[-1] == (
-        "error: no cell could be computed: small fit zh batch 4: unknown method 'fit'; "
+        "error: all cells failed: small fit zh batch 4: unknown method 'fit'; "
         "did you mean ft, memit?"
     )
     assert json.loads(out)["cells"][0]["status"] == "failed"
@@ -242,7 +242,7 @@ def test_rows_that_lack_a_text_are_counted_and_fail_under_strict(
     argv = ["--model", "small", *GOOD, "--dataset", "part"]
     code, _, err = command(*argv)
     assert code == 0
-    assert "1 rows without all texts in both languages are left out" in err
+    assert "skipped 1 rows that lack a text in one of the languages" in err
     assert command(*argv, "--strict")[0] == 1
 
 

@@ -46,7 +46,7 @@ def test_strict_fails_if_entries_are_missing(tmp_path: Path, capsys: Capture) ->
     arguments = ["-w", str(tmp_path), "generate", "-d", "physics", "--provider", "offline"]
     assert run([*arguments, "--count", "500", "--strict"]) == 1
     err = capsys.readouterr().err
-    assert "short of entries: physics" in err
+    assert "below quota: physics" in err
 
 
 @pytest.mark.parametrize(

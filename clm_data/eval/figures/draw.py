@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clm_data import __version__
 from clm_data.eval.csv_tables import Row, read_rows
 from clm_data.eval.figures.evaluation import EVALUATION_FIGURES
 from clm_data.eval.figures.factors import FACTOR_FIGURES
@@ -22,6 +21,7 @@ from clm_data.eval.figures.style import FigureSpec, plot_settings
 from clm_data.eval.results import write_json
 from clm_data.files import sha256_file
 from clm_data.records import LANGUAGES, Language, digest
+from clm_data.version import __version__
 
 FIGURES: tuple[FigureSpec, ...] = (
     *EVALUATION_FIGURES,

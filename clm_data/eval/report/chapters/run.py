@@ -8,7 +8,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from clm_data import __version__
 from clm_data.eval import paper
 from clm_data.eval.report.chapters.evaluation import CELL, NUMBER_COLUMNS, lead
 from clm_data.eval.report.parts import (
@@ -24,6 +23,7 @@ from clm_data.eval.report.parts import (
 from clm_data.eval.results import CellResult, Results
 from clm_data.eval.tables import NUMBERS, rows_of
 from clm_data.files import sha256_file
+from clm_data.version import __version__
 
 RECIPE_NAME = "recipe.yaml"
 _PACKAGES = ("numpy", "scikit-learn", "torch", "transformers", "safetensors", "matplotlib")

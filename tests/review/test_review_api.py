@@ -1,3 +1,5 @@
+"""Review through the Python API."""
+
 from __future__ import annotations
 
 import csv
@@ -6,10 +8,9 @@ from pathlib import Path
 import pytest
 from helpers.review_sheets import Row, csv_bytes
 
-from clm_data import bank
+from clm_data import bank, export_review, import_review, review_status
 from clm_data.config import Workspace, open_workspace
 from clm_data.errors import UnknownNameError, UserError
-from clm_data.review.workspace import export_sheet, import_sheets, review_status
 
 COUNTS = {domain: len(bank.load_domain(domain)) for domain in ("chinese_literature", "physics")}
 
@@ -26,22 +27,22 @@ def read_rows(path: Path) -> list[Row]:
 
 def test_export_writes_one_row_per_entry(workspace: Workspace, tmp_path: Path) -> None:
     out = tmp_path / "sheet.csv"
-    report = export_sheet(workspace, out)
+    report = export_review(out, workspace=workspace)
     assert report.as_json() == {"file": str(out), "entries": sum(COUNTS.values()), "too_long": []}
     assert len(read_rows(out)) == report.entries
 
 
 def test_export_selects_by_domain_and_limit(workspace: Workspace, tmp_path: Path) -> None:
     out = tmp_path / "sheet.csv"
-    assert export_sheet(workspace, out, domains=["physics"]).entries == COUNTS["physics"]
-    assert export_sheet(workspace, out, limit=2, force=True).entries == 2
+    assert export_review(out, domains=["physics"], workspace=workspace).entries == COUNTS["physics"]
+    assert export_review(out, limit=2, force=True, workspace=workspace).entries == 2
     with pytest.raises(UnknownNameError, match="did you mean physics"):
-        export_sheet(workspace, out, domains=["phisics"], force=True)
+        export_review(out, domains=["phisics"], force=True, workspace=workspace)
 
 
 def test_export_includes_rejected_entries_on_request(workspace: Workspace, tmp_path: Path) -> None:
     out = tmp_path / "sheet.csv"
-    report = export_sheet(workspace, out, domains=["physics"], include_rejected=True)
+    report = export_review(out, domains=["physics"], include_rejected=True, workspace=workspace)
     assert report.entries == COUNTS["physics"] + 1
     assert "subject-not-in-prompt" in read_rows(out)[-1]["problems"]
 
@@ -52,16 +53,16 @@ def test_export_does_not_overwrite_a_sheet_unless_forced(
     out = tmp_path / "sheet.csv"
     out.write_text("verdicts", encoding="utf-8")
     with pytest.raises(UserError, match="may contain verdicts"):
-        export_sheet(workspace, out)
+        export_review(out, workspace=workspace)
     assert out.read_text(encoding="utf-8") == "verdicts"
-    assert export_sheet(workspace, out, force=True).entries == len(read_rows(out))
+    assert export_review(out, force=True, workspace=workspace).entries == len(read_rows(out))
 
 
 def test_imported_verdicts_show_in_status_and_shorten_the_next_export(
     workspace: Workspace, tmp_path: Path
 ) -> None:
     out = tmp_path / "sheet.csv"
-    export_sheet(workspace, out, domains=["physics"])
+    export_review(out, domains=["physics"], workspace=workspace)
     rows = read_rows(out)
     rows[0]["verdict"], rows[1] = "accept", rows[1] | {"verdict": "reject", "note": "假"}
     out.write_bytes(csv_bytes(rows))
@@ -69,10 +70,13 @@ def test_imported_verdicts_show_in_status_and_shorten_the_next_export(
     assert (status["physics"].accepted, status["physics"].rejected) == (0, 0)
 
     calls = []
-    planned = import_sheets(workspace, [out], reviewer="Li", dry_run=True)
+    planned = import_review([out], reviewer="Li", dry_run=True, workspace=workspace)
     assert status == {row.domain: row for row in review_status(workspace)}
-    reports = import_sheets(
-        workspace, [out], reviewer="Li", progress=lambda file, report: calls.append((file, report))
+    reports = import_review(
+        [out],
+        reviewer="Li",
+        progress=lambda file, report: calls.append((file, report)),
+        workspace=workspace,
     )
     assert calls == list(reports.items())
     assert reports == planned
@@ -81,18 +85,18 @@ def test_imported_verdicts_show_in_status_and_shorten_the_next_export(
     status = {row.domain: row for row in review_status(workspace)}
     assert (status["physics"].accepted, status["physics"].rejected) == (1, 1)
     assert status["physics"].entries == COUNTS["physics"] - 1
-    left = export_sheet(workspace, out, domains=["physics"], force=True)
+    left = export_review(out, domains=["physics"], force=True, workspace=workspace)
     assert left.entries == COUNTS["physics"] - 2
-    assert import_sheets(workspace, [out])[out].undecided == left.entries
+    assert import_review(out, workspace=workspace)[out].undecided == left.entries
 
 
 def test_a_sheet_that_cannot_be_read_leaves_earlier_sheets_imported(
     workspace: Workspace, tmp_path: Path
 ) -> None:
     out, broken = tmp_path / "sheet.csv", tmp_path / "broken.csv"
-    export_sheet(workspace, out, limit=1)
+    export_review(out, limit=1, workspace=workspace)
     out.write_bytes(csv_bytes([read_rows(out)[0] | {"verdict": "accept"}]))
     broken.write_text("id,verdict\nclm-1,accept\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"broken\.csv.*content_hash"):
-        import_sheets(workspace, [out, broken], reviewer="Li")
+        import_review([out, broken], reviewer="Li", workspace=workspace)
     assert sum(row.accepted for row in review_status(workspace)) == 1

@@ -1,0 +1,317 @@
+"""Building a dataset: generate or import entries, audit them, attach probes, build."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clm_data import building, generation
+from clm_data.api.inputs import (
+    Source,
+    WorkspaceLike,
+    as_workspace,
+    inputs,
+    source_files,
+)
+from clm_data.assemble import assemble, read_candidates
+from clm_data.auditing import AuditReport
+from clm_data.auditing import audit as audit_candidates
+from clm_data.building import BuildReport
+from clm_data.config import LocalitySettings, Workspace, save_locality
+from clm_data.dataset_stats import Stats, statistics
+from clm_data.dedup import deduplicate_entries
+from clm_data.errors import InputFileError
+from clm_data.generation import CostEstimate, GenerationReport, Progress
+from clm_data.locality import attach, read_probes
+from clm_data.probes import BANK, HUB_PREFIX
+from clm_data.records import Candidate, Entry, Rejection, StageResult
+from clm_data.sources import candidates_of
+from clm_data.sources.importing import ImportResult
+from clm_data.sources.importing import import_files as import_into
+from clm_data.tabular import Tabular
+from clm_data.validate import validate
+
+__all__ = ["attach_probes", "audit", "build", "estimate_cost", "generate", "import_files", "stats"]
+
+
+def generate(
+    domains: str | Sequence[str] = (),
+    *,
+    count: int | None = None,
+    provider: str | None = None,
+    model: str | None = None,
+    base_url: str | None = None,
+    concurrency: int | None = None,
+    max_requests: int | None = None,
+    max_cost: float | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+    workspace: WorkspaceLike = None,
+) -> GenerationReport:
+    """Ask a model for entries until each domain has its quota or must stop.
+
+    Answers are stored as they arrive: calling the function again resumes an interrupted run.
+
+    Args:
+        domains: Domain ids; `"all"` for every domain.
+        count: Entries wanted in each domain; default: the domain's quota.
+        provider: A name in :data:`clm_data.llm.PROVIDERS`; `offline` answers from the bundled
+            bank. Default: the workspace's setting. So for `model` and `base_url`.
+        model: Model name.
+        base_url: Address of an OpenAI-compatible endpoint.
+        concurrency: Maximum requests in flight.
+        max_requests: Maximum requests sent by this call.
+        max_cost: Maximum cost of this call, in the currency of the model's price.
+        progress: Called after each answer and each batch of dialogues.
+        workspace: Created if missing.
+
+    Raises:
+        ConfigError: No domain is named, or a limit cannot be checked.
+        UnknownNameError: There is no such domain or provider.
+        CredentialsError: The key is missing or was refused; stored answers are kept.
+    """
+    opened = as_workspace(workspace, create=True, provider=provider, model=model, base_url=base_url)
+    return generation.generate(
+        opened,
+        **_scope(domains),
+        count=count,
+        concurrency=concurrency,
+        max_requests=max_requests,
+        max_cost=max_cost,
+        progress=progress,
+    )
+
+
+def estimate_cost(
+    domains: str | Sequence[str] = (),
+    *,
+    count: int | None = None,
+    provider: str | None = None,
+    model: str | None = None,
+    base_url: str | None = None,
+    workspace: WorkspaceLike = None,
+) -> CostEstimate:
+    """Render the first prompt of :func:`generate` and estimate its cost; sends and stores nothing.
+
+    The arguments are those of :func:`generate`. Needs no key.
+    """
+    opened = as_workspace(workspace, create=True, provider=provider, model=model, base_url=base_url)
+    return generation.estimate_cost(opened, **_scope(domains), count=count)
+
+
+def _scope(domains: str | Sequence[str]) -> dict[str, Any]:
+    ids = [domains] if isinstance(domains, str) else list(domains)
+    return {"all_domains": True} if ids == ["all"] else {"domains": ids}
+
+
+def import_files(
+    source: Source,
+    *,
+    format: str | None = None,
+    license: str | None = None,
+    workspace: WorkspaceLike = None,
+) -> ImportResult:
+    """Store files, or rows in memory, unchanged; what the store already holds is not stored twice.
+
+    A file that cannot be read is listed in `ImportResult.failed`, and the others are imported.
+
+    Args:
+        source: Files in JSON, JSON Lines or CSV; a list of dicts; or a `datasets.Dataset`.
+        format: A name in :data:`clm_data.sources.FORMATS`; default: detected from the fields.
+        license: License of the content, if known.
+        workspace: Created if missing.
+
+    Raises:
+        UnknownNameError: There is no such format.
+        InputFileError: There are no rows, or the layout of rows in memory is not known.
+    """
+    opened = as_workspace(workspace, create=True)
+    return import_into(opened, inputs(source), format=format, licence=license)
+
+
+@dataclass(frozen=True)
+class Audit(Tabular):
+    """Every problem of a set of entries, and what would be kept of it.
+
+    Attributes:
+        report: The problems by code, language and field.
+        candidates: Everything that could be read.
+        unreadable: Everything else.
+        threshold: Similarity above which two prompts are near-duplicates.
+    """
+
+    report: AuditReport
+    candidates: tuple[Candidate, ...]
+    unreadable: tuple[Rejection, ...]
+    threshold: float
+
+    @property
+    def by_code(self) -> dict[str, int]:
+        """Findings by code, over languages and fields."""
+        counts: Counter[str] = Counter()
+        for problem in self.report.problems:
+            counts[problem.code] += problem.count
+        return dict(counts)
+
+    def entries(self) -> StageResult[Entry]:
+        """Validate and deduplicate: `kept` are valid entries, `rejected` says what others lack."""
+        valid = validate(self.candidates)
+        unique = deduplicate_entries(valid.kept, threshold=self.threshold)
+        rejected = (*self.unreadable, *valid.rejected, *unique.rejected)
+        return StageResult(unique.kept, rejected, (*valid.warnings, *unique.warnings))
+
+    def table_title(self) -> str:
+        """Entries and kinds of problem."""
+        return f"Audit: {self.report.entries} entries, {len(self.report.problems)} kinds of problem"
+
+    def table_rows(self) -> list[dict[str, Any]]:
+        """A row for each code, language and field."""
+        return [
+            {
+                "code": found.code,
+                "severity": found.severity,
+                "lang": found.lang,
+                "field": found.field,
+                "count": found.count,
+                "example": found.examples[0].message,
+            }
+            for found in self.report.problems
+        ]
+
+
+def audit(
+    source: Source | None = None,
+    *,
+    format: str | None = None,
+    threshold: float = 0.9,
+    workspace: WorkspaceLike = None,
+) -> Audit:
+    """List every problem of files, of rows in memory, or of a workspace; changes nothing.
+
+    Files given together are read together: the Chinese and the English file of a dataset make
+    bilingual entries.
+
+    Args:
+        source: Files, a list of dicts, or a `datasets.Dataset`; None: everything in the workspace.
+        format: A name in :data:`clm_data.sources.FORMATS`; default: detected from the fields.
+        threshold: Prompts more similar than this are near-duplicates.
+        workspace: Audited if there is no source.
+
+    Raises:
+        InputFileError: A file is unreadable, or a layout is not known.
+    """
+    if source is not None:
+        found = candidates_of(source_files(source, format))
+    else:
+        opened = as_workspace(workspace)
+        with opened.open_store() as store:
+            found = read_candidates(store, opened.domains())
+    report = audit_candidates(found.kept, threshold, found.rejected)
+    return Audit(report, found.kept, found.rejected, threshold)
+
+
+@dataclass(frozen=True)
+class ProbeReport:
+    """What :func:`attach_probes` found.
+
+    Attributes:
+        settings: Section `locality` of `clm.yaml`, as saved.
+        usable: Probes of the source that can be used.
+        entries: Entries of the workspace, each with a probe.
+        rejected: Unusable probes, by code.
+    """
+
+    settings: LocalitySettings
+    usable: int
+    entries: int
+    rejected: Mapping[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return {
+            **self.settings.model_dump(),
+            "usable": self.usable,
+            "entries": self.entries,
+            "rejected": dict(self.rejected),
+        }
+
+
+def attach_probes(
+    source: str | Path = BANK,
+    *,
+    seed: int | None = None,
+    repeat: bool | None = None,
+    workspace: WorkspaceLike = None,
+) -> ProbeReport:
+    """Choose where locality probes come from, after trying the source on the entries.
+
+    The choice is saved in `clm.yaml`; `build` draws the probes.
+
+    Args:
+        source: `bank`, a file or folder (CLM-Bench, Bi-ZsRE, or a list of bilingual probes in YAML
+            or JSON), or `hub:ID`.
+        seed: Another seed draws other probes; default: the workspace's setting.
+        repeat: Use probes more than once if there are too few; default: the workspace's setting.
+        workspace: See :data:`clm_data.api.inputs.WorkspaceLike`.
+
+    Raises:
+        InputFileError: The source does not exist or cannot be read.
+        UserError: There are too few probes for the entries.
+    """
+    opened = as_workspace(workspace)
+    given = {"source": _probe_source(str(source), opened), "seed": seed, "repeat": repeat}
+    chosen = opened.settings.locality.model_copy(
+        update={name: value for name, value in given.items() if value is not None}
+    )
+    probes = read_probes(chosen.source, opened.path)
+    with opened.open_store() as store:
+        assembly = assemble(store, opened.domains(), opened.settings)
+    located = attach(
+        assembly.entries, probes, seed=chosen.seed, repeat=chosen.repeat, status=assembly.status
+    )
+    save_locality(opened.path, chosen)
+    codes = Counter(rejection.code for rejection in located.rejected)
+    return ProbeReport(chosen, len(probes.kept), len(located.kept), dict(sorted(codes.items())))
+
+
+def _probe_source(source: str, workspace: Workspace) -> str:
+    """The source as `clm.yaml` names it: paths inside the workspace are relative."""
+    if source == BANK or source.startswith(HUB_PREFIX):
+        return source
+    path = Path(source).expanduser().absolute()
+    if not path.exists():
+        raise InputFileError(f"{source}: no such file; a dataset on the Hub is hub:{source}")
+    root = workspace.path.absolute()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def stats(workspace: WorkspaceLike = None) -> Stats:
+    """Count what a build would contain now: by domain, review status, source and rejection."""
+    opened = as_workspace(workspace)
+    found = building.collect_records(opened)
+    return statistics(found.kept, found.rejected, found.warnings, opened.domains())
+
+
+def build(
+    out: str | Path | None = None,
+    *,
+    reviewed_only: bool = False,
+    workspace: WorkspaceLike = None,
+) -> BuildReport:
+    """Build the dataset from everything in the store: Parquet, JSON, card, chart, manifest.
+
+    A pure function of the store and the settings: a second build writes the same bytes.
+
+    Args:
+        out: Folder to write; default: `dataset` in the workspace. An earlier build is replaced.
+        reviewed_only: Include only what people accepted or fixed.
+        workspace: See :data:`clm_data.api.inputs.WorkspaceLike`.
+
+    Raises:
+        UserError: There is nothing to build, or `out` contains other files.
+    """
+    opened = as_workspace(workspace)
+    folder = Path(out) if out is not None else opened.path / "dataset"
+    return building.build(opened, folder, reviewed_only=reviewed_only)

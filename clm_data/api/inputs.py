@@ -1,0 +1,80 @@
+"""What the public functions accept: workspaces, files, and rows in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from clm_data.config import Workspace, open_workspace
+from clm_data.errors import InputFileError
+from clm_data.records import digest
+from clm_data.sources import SourceFile, named_format, read_file
+from clm_data.sources.files import RawFile
+
+if TYPE_CHECKING:
+    from datasets.arrow_dataset import Dataset
+
+WorkspaceLike: TypeAlias = Workspace | str | Path | None
+"""A workspace, its folder, or None: `CLM_DATA_WORKSPACE`, else the current folder."""
+
+Rows: TypeAlias = "Iterable[Mapping[str, Any]] | Dataset"
+"""Rows in memory: dicts in any layout that :data:`clm_data.sources.FORMATS` knows."""
+
+Source: TypeAlias = "str | Path | Sequence[str | Path] | Rows"
+"""One file, several files that belong together, or rows in memory."""
+
+IN_MEMORY = "rows"
+"""Name of rows that came from no file."""
+
+
+def as_workspace(workspace: WorkspaceLike, *, create: bool = False, **overrides: Any) -> Workspace:
+    """Open a workspace.
+
+    Args:
+        workspace: See :data:`WorkspaceLike`. A workspace that is open already keeps its settings.
+        create: Write a default `clm.yaml` if the folder has none.
+        overrides: Top-level settings that win over `clm.yaml`; None leaves a setting alone.
+
+    Raises:
+        ConfigError: The folder is not a workspace, or a setting is wrong.
+    """
+    if isinstance(workspace, Workspace):
+        given = {name: value for name, value in overrides.items() if value is not None}
+        return workspace.with_settings(**given) if given else workspace
+    folder = Path(workspace) if workspace is not None else None
+    return open_workspace(folder, create=create, overrides=overrides)
+
+
+def source_files(
+    source: Source, format: str | None = None, license: str | None = None
+) -> list[SourceFile]:
+    """Read a source; alters and drops nothing.
+
+    Raises:
+        InputFileError: A file is unreadable or of no known format, or there are no rows.
+        UnknownNameError: There is no format of that name.
+    """
+    return [
+        read_file(item, format, license)
+        if isinstance(item, Path)
+        else named_format(item, format, license)
+        for item in inputs(source)
+    ]
+
+
+def inputs(source: Source) -> list[Path | RawFile]:
+    """The files of a source, or its rows as one file in memory; `sha256` is that of their JSON.
+
+    Raises:
+        InputFileError: The source is empty.
+    """
+    if isinstance(source, str | Path):
+        return [Path(source)]
+    items = list(source)
+    if not items:
+        raise InputFileError("the source is empty; give at least one file or one row")
+    if all(isinstance(item, str | Path) for item in items):
+        return [Path(str(item)) for item in items]
+    rows = [dict(item) if isinstance(item, Mapping) else item for item in items]
+    return [RawFile(IN_MEMORY, digest(rows), rows, is_csv=False)]

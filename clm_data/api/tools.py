@@ -1,0 +1,97 @@
+"""Tools around a dataset: workspaces, domains, schemas, the demo, near-duplicates in any file."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from pathlib import Path
+from typing import Any
+
+from clm_data import json_schema
+from clm_data.api.inputs import WorkspaceLike, as_workspace
+from clm_data.building import BuildReport
+from clm_data.config import CONFIG_NAME, Workspace, copy_domains, open_workspace
+from clm_data.demo_run import run_demo
+from clm_data.diagnosis import Finding, examine
+from clm_data.domain import Domain, load_domains
+from clm_data.log import Log, silent
+from clm_data.resources import resource
+from clm_data.store import Store
+from clm_data.tabular import Listing
+
+__all__ = ["demo", "doctor", "domains", "init", "schema"]
+
+
+def init(folder: str | Path | None = None, *, own_domains: bool = False) -> Workspace:
+    """Create a workspace: a folder with `clm.yaml` (settings) and `clm.db` (the store).
+
+    Args:
+        folder: Created if missing; an existing workspace is opened. None creates a temporary
+            workspace, which is deleted when nothing refers to it any longer.
+        own_domains: Copy `domains.yaml` and `prompts/` into it, to be changed there.
+
+    Raises:
+        ConfigError: A setting is wrong, or the workspace already has its own domains.
+    """
+    if folder is None:
+        place = Path(tempfile.mkdtemp(prefix="clm-data-"))
+        workspace = open_workspace(place, create=True)
+        weakref.finalize(workspace, shutil.rmtree, place, ignore_errors=True)
+    else:
+        place = Path(folder)
+        workspace = open_workspace(place, create=True)
+    Store(workspace.store_url).close()
+    if own_domains:
+        copy_domains(place)
+    return workspace
+
+
+def domains(workspace: WorkspaceLike = None) -> Listing[Domain]:
+    """The domains with their quotas and topics.
+
+    Args:
+        workspace: Its own `domains.yaml` is read if it has one. None, outside a workspace: the
+            domains that ship with clm-data.
+
+    Raises:
+        ConfigError: The domain file is broken.
+    """
+    shipped = workspace is None and not Path(CONFIG_NAME).is_file()
+    file = resource("domains.yaml") if shipped else as_workspace(workspace).domains_file
+    found = load_domains(file)
+    wanted = sum(domain.quota for domain in found.values())
+    return Listing(found.values(), f"{len(found)} domains, {wanted} entries wanted")
+
+
+def doctor(workspace: str | Path | None = None) -> Listing[Finding]:
+    """Check what this machine and a workspace have and lack; shows no secrets."""
+    folder = Path(workspace) if workspace is not None else None
+    return Listing(examine(folder), "doctor")
+
+
+def schema(name: str | None = None) -> dict[str, Any]:
+    """The JSON Schema of `entry`, `record` or `decision`; None: all of them, by name.
+
+    Raises:
+        UnknownNameError: There is no schema of that name.
+    """
+    if name is not None:
+        return json_schema.load(name)
+    return {kind: json_schema.load(kind) for kind in json_schema.KINDS}
+
+
+def demo(
+    folder: str | Path = "clm_demo", *, log: Log = silent, program: str = "clm-data"
+) -> BuildReport:
+    """Run the full pipeline offline on bundled data: generate, import, review, build.
+
+    Args:
+        folder: Workspace to create; an earlier demo is continued.
+        log: Called with progress messages.
+        program: How the command line is called, for the commands suggested at the end.
+
+    Raises:
+        ConfigError: The folder is another workspace.
+    """
+    return run_demo(Path(folder), log, program)

@@ -1,0 +1,107 @@
+"""Working without a workspace folder: rows in memory and temporary workspaces."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.example_candidates import VALID
+
+import clm_data
+from clm_data.errors import ConfigError, InputFileError
+
+SUBJECTS = ("边城", "长河", "湘行散记")
+ENGLISH = ("Border Town", "Long River", "Random Sketches")
+
+
+def published_rows() -> list[dict[str, Any]]:
+    """Three facts in CLM-Bench's mixed layout: Chinese and English rows alternate."""
+    rows = []
+    for number, (zh, en) in enumerate(zip(SUBJECTS, ENGLISH, strict=True), 1):
+        for lang, name, subject in (("zh", "边城", zh), ("en", "Border Town", en)):
+            texts = {key: text.replace(name, subject) for key, text in VALID[lang].items()}
+            rows.append({"case_id": number, **texts})
+    return rows
+
+
+def test_rows_are_audited_like_files() -> None:
+    audit = clm_data.audit(published_rows())
+    assert audit.report.entries == 3
+    assert audit.by_code["repeated-probe"] > 0
+    assert list(audit.to_pandas()["code"]) == [row["code"] for row in audit.table_rows()]
+    assert "3 entries" in audit._repr_html_()
+
+
+def test_an_audit_says_what_would_be_kept_and_why_not_the_rest() -> None:
+    rows = published_rows()
+    rows[2]["subject"] = "别的书"
+    audit = clm_data.audit(rows)
+    entries = audit.entries()
+    assert [entry.zh.subject for entry in entries.kept] == ["边城", "湘行散记"]
+    assert entries.by_code == {"subject-not-in-prompt": 1, "repeated-probe": 1}
+
+
+def test_a_dataset_object_is_read_like_a_list() -> None:
+    from datasets import Dataset
+
+    rows = published_rows()
+    assert clm_data.audit(Dataset.from_list(rows)).report == clm_data.audit(rows).report
+
+
+def test_a_temporary_workspace_builds_rows_and_is_deleted(tmp_path: Path) -> None:
+    workspace = clm_data.init()
+    folder = workspace.path
+    result = clm_data.import_files(published_rows(), license="MIT", workspace=workspace)
+    assert (result.files[0].rows, result.candidates) == (6, 3)
+    assert not clm_data.import_files(published_rows(), workspace=workspace).files[0].is_new
+    report = clm_data.build(tmp_path / "dataset", workspace=workspace)
+    assert report.stats.records == 3
+    assert {origin.licence for origin in report.stats.origins} == {"MIT"}
+    assert "3 records" in report._repr_html_()
+    assert folder.is_dir()
+    del workspace
+    gc.collect()
+    assert not folder.exists()
+
+
+def test_a_built_dataset_is_loaded_as_records(tmp_path: Path) -> None:
+    workspace = clm_data.init()
+    clm_data.import_files(published_rows(), workspace=workspace)
+    clm_data.build(tmp_path / "dataset", workspace=workspace)
+    loaded = clm_data.load(tmp_path / "dataset")
+    assert [record.zh.subject for record in loaded.records] == list(SUBJECTS)
+    assert [record.zh for record in clm_data.load(published_rows()).records] == [
+        record.zh for record in loaded.records
+    ]
+
+
+def test_the_settings_of_a_call_win_and_leave_the_workspace_as_it_is() -> None:
+    workspace = clm_data.init()
+    report = clm_data.generate("physics", count=2, provider="offline", workspace=workspace)
+    assert report.domains[0].entries >= 2
+    assert workspace.settings.provider == "deepseek"
+
+
+def test_a_dry_run_renders_the_prompt_and_stores_nothing() -> None:
+    workspace = clm_data.init()
+    estimate = clm_data.estimate_cost("physics", provider="offline", workspace=workspace)
+    assert estimate.prompt
+    assert clm_data.stats(workspace).records == 0
+
+
+@pytest.mark.parametrize("source", [[], ()])
+def test_an_empty_source_is_refused(source: Any) -> None:
+    with pytest.raises(InputFileError, match="source is empty"):
+        clm_data.audit(source)
+
+
+def test_rows_of_an_unknown_layout_are_refused() -> None:
+    with pytest.raises(InputFileError, match="rows"):
+        clm_data.audit([{"question": "?"}])
+
+
+def test_a_folder_without_settings_is_no_workspace(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="clm-data init"):
+        clm_data.stats(tmp_path)
