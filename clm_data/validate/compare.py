@@ -44,7 +44,7 @@ def same_question(one: str, other: str, subject: str, lang: Language) -> float |
 
 
 def nearness(truth: str, target: str, lang: Language) -> str | None:
-    """Describe why a target is too close to the truth; None if it is not.
+    """Describe why a target is too close to the true answer; None if it is not.
 
     A negation on one side (对称, 不对称) or different numbers make the two clearly different.
     Single characters are too short to be compared.

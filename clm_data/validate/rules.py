@@ -62,25 +62,25 @@ def subject_not_in_rephrase(candidate: Candidate) -> Iterator[Problem]:
 
 
 def answer_in_prompt(candidate: Candidate) -> Iterator[Problem]:
-    """The prompt contains the truth or the new target (:func:`compare.gives_away`)."""
+    """The prompt contains the true answer or the target (:func:`compare.gives_away`)."""
     return _leaks(candidate, "prompt", "answer-in-prompt")
 
 
 def answer_in_rephrase(candidate: Candidate) -> Iterator[Problem]:
-    """The rephrasing contains the truth or the new target (:func:`compare.gives_away`)."""
+    """The rephrasing contains the true answer or the target (:func:`compare.gives_away`)."""
     return _leaks(candidate, "rephrase_prompt", "answer-in-rephrase")
 
 
 def target_equals_truth(candidate: Candidate) -> Iterator[Problem]:
-    """The new target equals the truth, possibly in another spelling."""
+    """The target equals the true answer, possibly in another spelling."""
     for lang, truth, target in _pairs(candidate, "ground_truth", "target_new"):
         if same(truth, target, lang):
-            message = f"{quote(target)} is the same as the truth {quote(truth)}"
+            message = f"{quote(target)} is the same as the true answer {quote(truth)}"
             yield _problem("target-equals-truth", message, lang, "target_new")
 
 
 def target_near_truth(candidate: Candidate) -> Iterator[Problem]:
-    """The truth and the new target contain each other or differ by a few characters.
+    """The true answer and the target contain each other or differ by a few characters.
 
     A negation (对称, 不对称) or different numbers make the two clearly different. Single characters
     are too short to be compared.
@@ -88,7 +88,7 @@ def target_near_truth(candidate: Candidate) -> Iterator[Problem]:
     for lang, truth, target in _pairs(candidate, "ground_truth", "target_new"):
         relation = None if same(truth, target, lang) else nearness(truth, target, lang)
         if relation:
-            message = f"{quote(target)} {relation} the truth {quote(truth)}"
+            message = f"{quote(target)} {relation} the true answer {quote(truth)}"
             yield _problem("target-near-truth", message, lang, "target_new")
 
 

@@ -15,7 +15,7 @@ Finding = tuple[str, Problem]
 
 
 def set_problems(candidates: Sequence[Candidate]) -> list[Finding]:
-    """Find duplicate ids and conflicting truths, which are warnings."""
+    """Find duplicate ids and conflicting true answers, which are warnings."""
     return [*duplicate_ids(candidates), *conflicting_truths(candidates)]
 
 
@@ -129,7 +129,7 @@ def duplicate_facts(candidates: Iterable[Candidate]) -> Iterator[Finding]:
 
 
 def near_duplicates(candidates: Sequence[Candidate], threshold: float) -> Iterator[Finding]:
-    """Find later entries whose prompt is more similar to an earlier one than the threshold."""
+    """Find later entries with a prompt more similar to an earlier one than the threshold."""
     for lang in LANGUAGES:
         members = [
             (candidate, normalize_text(fact.prompt))
@@ -172,7 +172,7 @@ def _conflict_problem(one: Candidate, other: Candidate, ratio: float, lang: Lang
     question = (a and a.prompt) or ""
     return Problem(
         code="conflicting-truth",
-        message=f"{quote(question)} has the truth {quote(mine)}, but {quote(theirs)} in {other.id}",
+        message=f"{quote(question)} has the answer {quote(mine)}, but {quote(theirs)} in {other.id}",
         lang=lang,
         field="ground_truth",
         twin=other.id,
