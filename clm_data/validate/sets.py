@@ -172,7 +172,7 @@ def _conflict_problem(one: Candidate, other: Candidate, ratio: float, lang: Lang
     question = (a and a.prompt) or ""
     return Problem(
         code="conflicting-truth",
-        message=f"{quote(question)} has the answer {quote(mine)}, but {quote(theirs)} in {other.id}",
+        message=f"{quote(question)}: {quote(mine)} here, but {quote(theirs)} in {other.id}",
         lang=lang,
         field="ground_truth",
         twin=other.id,
