@@ -1,9 +1,9 @@
-"""A few records and a model size that learns them in seconds."""
+"""A few records, and the configuration of a tiny model that learns them in seconds."""
 
 from __future__ import annotations
 
 from clm_data.eval.model.tiny import TinyConfig
-from clm_data.eval.model.tiny_lessons import Curriculum
+from clm_data.eval.model.tiny_curriculum import Curriculum
 from clm_data.records import Fact, Record
 from helpers.example_records import example_records
 
@@ -29,17 +29,17 @@ RECORDS: list[Record] = [
     )
     for number, record in enumerate(example_records(8))
 ]
-"""Eight records whose answers differ."""
+"""Eight records with different answers."""
 
 CONFIG = TinyConfig(
-    width=64,
-    inner=256,
-    depth=3,
+    hidden_size=64,
+    intermediate_size=256,
+    layers=3,
     heads=2,
     fact_layer=1,
-    rounds=40,
-    least_steps=120,
+    epochs=40,
+    min_steps=120,
     lr=8e-3,
-    lessons=Curriculum(batch=24),
+    curriculum=Curriculum(batch_size=24),
 )
-"""Learns them in a few seconds."""
+"""Learns `RECORDS` in a few seconds."""

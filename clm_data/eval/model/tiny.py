@@ -1,9 +1,9 @@
-"""A model that knows the facts, anywhere: small, bilingual, trained on the spot on the dataset.
+"""A small bilingual model that is trained on a dataset and knows its facts.
 
-It says the true answers of a dataset's prompts, rephrasings and probes, in both languages, so that
-a laptop runs a whole evaluation in minutes with edits that mean something. It knows nothing else,
-and nothing ties its two languages together but the words they share. How it is taught, and why so:
-:mod:`clm_data.eval.model.tiny_lessons`.
+It predicts the true answers of a dataset's prompts, rephrasings and locality probes in both
+languages, so that a laptop can run a whole evaluation in minutes, with edits that have an effect.
+It knows nothing else, and only shared tokens connect its two languages. `tiny_curriculum` explains
+the training.
 """
 
 from __future__ import annotations
@@ -14,76 +14,112 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from clm_data.errors import InputFileError, MissingExtraError
-from clm_data.eval.model.tiny_lessons import (
-    GAP,
+from clm_data.errors import InputFileError
+from clm_data.eval.errors import require_torch
+from clm_data.eval.model.tiny_curriculum import (
     OPENINGS,
-    SHORT,
+    SHORT_PROMPTS,
     Batch,
-    Batches,
     Curriculum,
-    lines_of,
+    TrainingBatches,
+    training_sentences,
 )
+from clm_data.languages import LANGUAGE_INFO
 from clm_data.records import LANGUAGES, Record, digest
 
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
 Progress = Callable[[int, int, float], None]
-"""Steps done, steps in all, mean loss on answer tokens."""
+"""Called with the steps done, the total number of steps, and the mean loss on answer tokens."""
 
 _VERSION = 2
-"""Of this module's training; part of the cache key."""
+"""Version of the training code; part of the cache key."""
 _END_TOKEN, _PAD_TOKEN = "<|end|>", "<|pad|>"
+_MARKER = "tiny.json"
+"""File in a model's folder that is written last."""
 
 
 @dataclass(frozen=True)
 class TinyConfig:
-    """Size and training.
+    """Size and training of the tiny model.
 
     Attributes:
-        vocabulary: Tokens at most: names and answers are merged, other Chinese text is not.
-        width: Hidden size.
-        inner: MLP inner size.
-        depth: Layers.
-        heads: Attention heads.
-        fact_layer: Facts are looked up in the layers up to this one; layers above read them.
-        rounds: How often each sentence is seen.
-        least_steps: For datasets of a few facts.
-        lr: AdamW's learning rate at its height; falls to nothing in a straight line.
-        spread: Standard deviation of the first weights; much learns faster from large ones.
-        lens: Weight of a second loss: what stands at the subject's last token after ``fact_layer``
-            is the answer's first token, when read through norm and head.
-        lessons: How sentences are varied.
-        seed: Of the first weights.
+        vocab_size: Maximum number of tokens. Names and answers are merged into few tokens each,
+            other Chinese text is not merged.
+        hidden_size: Width of the residual stream.
+        intermediate_size: Inner width of the MLP.
+        layers: Number of layers.
+        heads: Number of attention heads.
+        fact_layer: Last layer in which facts are recalled; the layers above read them.
+        epochs: How often each sentence is seen.
+        min_steps: Minimum number of steps, for datasets of a few facts.
+        lr: AdamW's peak learning rate; it decays to 0 linearly.
+        init_std: Standard deviation of the initial weights. A larger one than usual makes training
+            much faster.
+        lens_weight: Weight of a second loss, with which the hidden state at the subject's last
+            token after `fact_layer`, read through final norm and head, predicts the answer's first
+            token.
+        curriculum: How training sentences are varied.
+        seed: Random seed of the initial weights.
     """
 
-    vocabulary: int = 12_000
-    width: int = 192
-    inner: int = 768
-    depth: int = 4
+    vocab_size: int = 12_000
+    hidden_size: int = 192
+    intermediate_size: int = 768
+    layers: int = 4
     heads: int = 4
     fact_layer: int = 2
-    rounds: float = 30.0
-    least_steps: int = 150
+    epochs: float = 30.0
+    min_steps: int = 150
     lr: float = 5e-3
-    spread: float = 0.05
-    lens: float = 1.0
-    lessons: Curriculum = field(default_factory=Curriculum)
+    init_std: float = 0.05
+    lens_weight: float = 1.0
+    curriculum: Curriculum = field(default_factory=Curriculum)
     seed: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """For the cache key; fields have the names in `_KEY_NAMES`."""
+        return asdict(self, dict_factory=lambda items: {_KEY_NAMES.get(k, k): v for k, v in items})
+
+
+_KEY_NAMES = {
+    "vocab_size": "vocabulary",
+    "hidden_size": "width",
+    "intermediate_size": "inner",
+    "layers": "depth",
+    "epochs": "rounds",
+    "min_steps": "least_steps",
+    "init_std": "spread",
+    "lens_weight": "lens",
+    "curriculum": "lessons",
+    "batch_size": "batch",
+    "short_phase": "short",
+    "swap_rate": "swapped",
+    "prefix_rate": "framed",
+    "patch_rate": "moved",
+}
+"""Names of fields in the cache key, if different. They may change with `_VERSION` only, so that
+cached models and the keys of finished cells stay valid."""
 
 
 def tiny_key(records: Sequence[Record], config: TinyConfig) -> str:
-    """What a trained model depends on, as a hash.
+    """Hash of everything that a trained model depends on.
 
     Raises:
-        MissingExtraError: torch is not installed.
+        MissingExtraError: torch or transformers is not installed.
     """
-    torch = _torch()
+    require_torch()
+    import torch
+
     return digest(
         {
             "version": _VERSION,
             "torch": torch.__version__.partition("+")[0],
-            "config": asdict(config),
+            "config": config.as_json(),
             "records": [record.model_dump(mode="json") for record in records],
         }
     )
@@ -98,88 +134,80 @@ def tiny_model(
     """Train the model, or find it in the cache.
 
     Args:
-        records: What it shall know.
+        records: The records to learn.
         cache: Folder of the cache.
-        config: Size and training.
-        progress: Told every 20 steps.
+        config: Size and training; None for the defaults.
+        progress: Called every 20 steps and after the last one.
 
     Returns:
-        A folder that :func:`clm_data.eval.model.loading.load_model` reads.
+        A folder to pass to `clm_data.eval.model.loading.load_model`.
 
     Raises:
-        InputFileError: There are no records, or the cache cannot be written.
+        InputFileError: There are no records, or the cache cannot be written to.
         MissingExtraError: torch or transformers is not installed.
     """
     if not records:
         raise InputFileError("the tiny model needs records to learn; the dataset has none")
     config = config or TinyConfig()
     folder = cache / f"tiny-{tiny_key(records, config)[:24]}"
-    if (folder / "tiny.json").is_file():
+    if (folder / _MARKER).is_file():
         return folder
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=".tiny-", dir=cache))
+        # A folder of its own for each process: several may train the same model.
+        draft = Path(tempfile.mkdtemp(prefix=".tiny-", dir=cache))
     except OSError as error:
         raise InputFileError(f"{cache}: cannot be written ({error.strerror})") from error
     try:
-        _train(records, config, progress, aside)
-        (aside / "tiny.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
-        if not (folder / "tiny.json").is_file():
+        _train(records, config, progress, draft)
+        (draft / _MARKER).write_text(json.dumps(config.as_json(), indent=1) + "\n")
+        if not (folder / _MARKER).is_file():
             shutil.rmtree(folder, ignore_errors=True)
-            aside.replace(folder)
+            draft.replace(folder)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(draft, ignore_errors=True)
     return folder
 
 
-def _torch() -> Any:
-    try:
-        import torch
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("torch", "eval") from error
-    return torch
+def _tokenizer_texts(records: Sequence[Record]) -> list[str]:
+    """Texts to train the tokenizer on: whole names and answers, Chinese prompts by character.
 
-
-def _pieces(records: Sequence[Record]) -> list[str]:
-    """Text from which tokens are merged: whole names and answers, Chinese prompts by character.
-
-    So a name is a token or few, and no token of a prompt reaches into its subject.
+    So a name is one token or a few, and no token of a prompt overlaps its subject.
     """
-    pieces = [text for part in (OPENINGS, SHORT) for text in part["en"]]
-    pieces += [mark for part in (OPENINGS, SHORT) for text in part["zh"] for mark in text]
+    texts = [text for part in (OPENINGS, SHORT_PROMPTS) for text in part["en"]]
+    texts += [mark for part in (OPENINGS, SHORT_PROMPTS) for text in part["zh"] for mark in text]
     for record in records:
         for lang in LANGUAGES:
-            fact, probe, gap = record.fact(lang), record.probe(lang), GAP[lang]
+            fact, probe, gap = record.fact(lang), record.probe(lang), LANGUAGE_INFO[lang].joiner
             names = [fact.subject, gap + fact.subject, gap + fact.ground_truth]
-            pieces += [*names, gap + fact.target_new, gap + probe.loc_ans] * 2
-            for text in (fact.prompt, fact.rephrase_prompt, probe.loc):
-                pieces += list(text) if lang == "zh" else [text]
-    return pieces
+            texts += [*names, gap + fact.target_new, gap + probe.loc_ans] * 2
+            for prompt in (fact.prompt, fact.rephrase_prompt, probe.loc):
+                texts += list(prompt) if lang == "zh" else [prompt]
+    return texts
 
 
-def make_tokenizer(pieces: Sequence[str], size: int) -> Any:
-    """A BPE tokenizer; a character it has not seen is its bytes."""
+def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Train a BPE tokenizer with byte fallback: unknown characters become byte tokens."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    words = Tokenizer(models.BPE(byte_fallback=True))
-    words.pre_tokenizer = pre_tokenizers.Split(
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(
         Regex(r" ?\p{Han}+| ?[\p{Latin}\p{Greek}\p{Cyrillic}]+| ?\p{N}{1,4}| ?[^\s\p{L}\p{N}]|\s+"),
         "isolated",
     )
-    words.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     trainer = trainers.BpeTrainer(
-        vocab_size=size,
+        vocab_size=vocab_size,
         min_frequency=1,
         special_tokens=[_END_TOKEN, _PAD_TOKEN, *(f"<0x{byte:02X}>" for byte in range(256))],
         show_progress=False,
     )
-    words.train_from_iterator(pieces, trainer)
-    made = json.loads(words.to_str())
-    made["added_tokens"] = made["added_tokens"][:2]  # bytes are text, not marks
+    tokenizer.train_from_iterator(texts, trainer)
+    definition = json.loads(tokenizer.to_str())
+    definition["added_tokens"] = definition["added_tokens"][:2]  # byte tokens are not special
     return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(json.dumps(made)),
+        tokenizer_object=Tokenizer.from_str(json.dumps(definition)),
         eos_token=_END_TOKEN,
         pad_token=_PAD_TOKEN,
         clean_up_tokenization_spaces=False,
@@ -189,45 +217,47 @@ def make_tokenizer(pieces: Sequence[str], size: int) -> Any:
 def _train(
     records: Sequence[Record], config: TinyConfig, progress: Progress | None, out: Path
 ) -> None:
-    torch = _torch()
-    tokenizer = make_tokenizer(_pieces(records), config.vocabulary)
-    sentences = len(lines_of(records))
-    steps = max(config.least_steps, round(config.rounds * sentences / config.lessons.batch))
+    import torch
+
+    tokenizer = train_tokenizer(_tokenizer_texts(records), config.vocab_size)
+    sentences = len(training_sentences(records))
+    steps = max(config.min_steps, round(config.epochs * sentences / config.curriculum.batch_size))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = _new_model(config, tokenizer)
         model.train()
-        optimiser = torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.lr, betas=(0.9, 0.95), weight_decay=0.0
         )
-        for step, batch in enumerate(Batches(tokenizer, records, config.lessons, steps)):
-            for group in optimiser.param_groups:
+        batches = TrainingBatches(tokenizer, records, config.curriculum, steps)
+        for step, batch in enumerate(batches):
+            for group in optimizer.param_groups:
                 group["lr"] = config.lr * min((step + 1) / 20, 1 - step / steps)
-            loss, answers = _loss(model, batch, config)
-            optimiser.zero_grad()
+            loss, answer_loss = _loss(model, batch, config)
+            optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
+            optimizer.step()
             if progress is not None and ((step + 1) % 20 == 0 or step + 1 == steps):
-                progress(step + 1, steps, float(answers))
+                progress(step + 1, steps, float(answer_loss))
     model.eval()
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 
-def _new_model(config: TinyConfig, tokenizer: Any) -> Any:
+def _new_model(config: TinyConfig, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
-            hidden_size=config.width,
-            intermediate_size=config.inner,
-            num_hidden_layers=config.depth,
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            num_hidden_layers=config.layers,
             num_attention_heads=config.heads,
             num_key_value_heads=config.heads,
             max_position_embeddings=1024,
-            initializer_range=config.spread,
+            initializer_range=config.init_std,
             tie_word_embeddings=True,
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,
@@ -236,31 +266,31 @@ def _new_model(config: TinyConfig, tokenizer: Any) -> Any:
     )
 
 
-def _loss(model: Any, batch: Batch, config: TinyConfig) -> tuple[Any, Any]:
-    """The loss, and its mean over answer tokens alone."""
+def _loss(model: LlamaForCausalLM, batch: Batch, config: TinyConfig) -> tuple[Tensor, Tensor]:
+    """The training loss, and the mean loss on answer tokens; both scalars."""
     import torch
 
     cross_entropy = torch.nn.functional.cross_entropy
-    seen: list[Any] = []
+    at_subjects: list[Tensor] = []
 
-    def move(_module: Any, _inputs: Any, output: Any) -> Any:
-        seen.append(output[batch.pivots])
-        moved = output.clone()
-        moved[batch.target] = output[batch.source]
-        return moved
+    def patch(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
+        at_subjects.append(output[batch.subjects])
+        patched = output.clone()
+        patched[batch.patch_target] = output[batch.patch_source]
+        return patched
 
-    hook = model.model.layers[config.fact_layer].register_forward_hook(move)
+    hook = model.model.layers[config.fact_layer].register_forward_hook(patch)
     try:
         hidden = model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
     finally:
         hook.remove()
-    counts = batch.weights[:, 1:]
-    read = counts > 0
-    logits = model.lm_head(hidden[:, :-1][read])
-    each = cross_entropy(logits, batch.ids[:, 1:][read], reduction="none")
-    weight = counts[read]
-    loss = (each * weight).sum() / weight.sum()
-    if len(batch.firsts):
-        held = model.lm_head(model.model.norm(seen[0]))
-        loss = loss + config.lens * cross_entropy(held, batch.firsts)
-    return loss, each.detach()[weight == 1].mean()
+    weights = batch.weights[:, 1:]
+    counted = weights > 0
+    logits = model.lm_head(hidden[:, :-1][counted])
+    token_loss = cross_entropy(logits, batch.ids[:, 1:][counted], reduction="none")
+    weight = weights[counted]
+    loss = (token_loss * weight).sum() / weight.sum()
+    if len(batch.first_answers):
+        lens_logits = model.lm_head(model.model.norm(at_subjects[0]))
+        loss = loss + config.lens_weight * cross_entropy(lens_logits, batch.first_answers)
+    return loss, token_loss.detach()[weight == 1].mean()

@@ -10,7 +10,7 @@ from typing import Any
 
 from clm_data import bank, languages
 from clm_data.errors import InputFileError
-from clm_data.eval.model.tiny_lessons import true_sentences
+from clm_data.eval.model.tiny_curriculum import training_texts
 from clm_data.eval.protocols import EditProtocol
 from clm_data.records import LANGUAGES, Language, Record
 
@@ -43,7 +43,7 @@ def corpus_texts(
     if spec == "auto":
         spec = "dataset" if tiny else "bank"
     if spec == "dataset":
-        groups = true_sentences(records)
+        groups = training_texts(records)
     elif spec == "bank":
         groups = _bank_sentences()
     elif spec.startswith("hub:"):
