@@ -241,6 +241,7 @@ def _show_results(results: Results) -> None:
 def _show_rows(rows: Sequence[TableRow], format: str) -> None:
     """Draw rows on a terminal; print them in a format elsewhere."""
     from clm_data.eval import tables
+    from clm_data.eval.metrics import PAPER_MEASURES
 
     if format != "markdown" or not sys.stdout.isatty():
         say(tables.as_text(rows, format).rstrip("\n"))
@@ -252,7 +253,7 @@ def _show_rows(rows: Sequence[TableRow], format: str) -> None:
         [
             [
                 *(row.model, row.method, row.language, row.batch_size),
-                *(tables.format_value(row.values.get(name)) for name in tables.NUMBERS),
+                *(tables.format_value(row.values.get(name)) for name in PAPER_MEASURES),
                 *([row.note] if notes else []),
             ]
             for row in rows
@@ -390,7 +391,8 @@ def _show_page(page: HtmlReport, *, as_json: bool) -> None:
 
 
 def _show_comparison(found: ReportResult, *, as_json: bool) -> None:
-    from clm_data.eval import paper, tables
+    from clm_data.eval import paper
+    from clm_data.eval.metrics import PAPER_MEASURES
 
     pairs = found.comparisons
     if as_json:
@@ -400,7 +402,7 @@ def _show_comparison(found: ReportResult, *, as_json: bool) -> None:
                     "table": pair.table,
                     "ours": vars(pair.ours),
                     "paper": vars(pair.paper),
-                    "difference": {name: pair.difference(name) for name in tables.NUMBERS},
+                    "difference": {name: pair.difference(name) for name in PAPER_MEASURES},
                 }
                 for pair in pairs
             ]

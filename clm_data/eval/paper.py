@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clm_data.eval.metrics import derived
-from clm_data.eval.tables import NUMBERS, TableRow, format_difference, format_value
+from clm_data.eval.metrics import PAPER_MEASURES, derived
+from clm_data.eval.tables import TableRow, format_difference, format_value
 from clm_data.resources import read_text
 
 MISPRINTED = (("table1", "Qwen2-7B", "AlphaEdit", "en", "zh_score"),)
@@ -64,7 +64,7 @@ def paper_source() -> str:
 
 
 def _row(row: Mapping[str, Any]) -> TableRow:
-    values = {name: float(row[name]) for name in NUMBERS}
+    values = {name: float(row[name]) for name in PAPER_MEASURES}
     return TableRow(
         row["model"], row["method"], row["edit_language"], int(row["batch_size"]), values
     )
@@ -110,17 +110,17 @@ def _model(name: str) -> str:
 
 def comparison(pairs: Sequence[ComparedRow]) -> str:
     """A Markdown table with three lines per pair: our values, the reported ones, the difference."""
-    heads = ["table", "model", "method", "edit", "batch", "source", *NUMBERS]
+    heads = ["table", "model", "method", "edit", "batch", "source", *PAPER_MEASURES]
     lines = ["| " + " | ".join(heads) + " |"]
-    lines.append("| " + " | ".join(["---"] * 6 + ["---:"] * len(NUMBERS)) + " |")
+    lines.append("| " + " | ".join(["---"] * 6 + ["---:"] * len(PAPER_MEASURES)) + " |")
     for pair in pairs:
         row = pair.ours
         note = f" ({row.note})" if row.note else ""
         lead = [pair.table, row.model, row.method, row.language, str(row.batch_size)]
         no_lead = [""] * len(lead)
-        ours = [format_value(row.values.get(name)) for name in NUMBERS]
-        theirs = [format_value(pair.paper.values.get(name)) for name in NUMBERS]
-        difference = [format_difference(pair.difference(name)) for name in NUMBERS]
+        ours = [format_value(row.values.get(name)) for name in PAPER_MEASURES]
+        theirs = [format_value(pair.paper.values.get(name)) for name in PAPER_MEASURES]
+        difference = [format_difference(pair.difference(name)) for name in PAPER_MEASURES]
         for cells in (
             [*lead, "ours" + note, *ours],
             [*no_lead, "paper", *theirs],

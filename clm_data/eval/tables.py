@@ -14,8 +14,6 @@ from clm_data.eval.metrics import PAPER_MEASURES
 from clm_data.eval.results import CellResult, Results, Setting, Summary
 from clm_data.records import LANGUAGES
 
-NUMBERS = PAPER_MEASURES
-"""Columns of values."""
 METHOD_NAMES = {
     "memit": "MEMIT",
     "alphaedit": "AlphaEdit",
@@ -67,7 +65,7 @@ def rows_of(results: Results) -> list[TableRow]:
 def row_of(cell: CellResult) -> TableRow:
     """The row of a cell."""
     values: dict[str, float | None] = {}
-    for name in NUMBERS:
+    for name in PAPER_MEASURES:
         found = cell.after.get(name)
         values[name] = None if found is None else 100 * found.mean
     return TableRow(
@@ -97,7 +95,7 @@ def best_of(rows: Sequence[TableRow]) -> dict[tuple[int, str], bool]:
     best: dict[tuple[int, str], bool] = {}
     for model in dict.fromkeys(row.model for row in rows):
         mine = [i for i, row in enumerate(rows) if row.model == model]
-        for name in NUMBERS:
+        for name in PAPER_MEASURES:
             values = {i: rows[i].values.get(name) for i in mine}
             printed = {i: float(format_value(v)) for i, v in values.items() if v is not None}
             for i in mine:
@@ -128,9 +126,12 @@ def markdown(rows: Sequence[TableRow]) -> str:
     """A Markdown table. The best values of each model are bold."""
     best, has_notes = best_of(rows), any(row.note for row in rows)
     heads = [*HEADINGS, *(["note"] if has_notes else [])]
-    lines = [_cells(heads), _cells(["---"] * 4 + ["---:"] * len(NUMBERS) + ["---"] * has_notes)]
+    lines = [
+        _cells(heads),
+        _cells(["---"] * 4 + ["---:"] * len(PAPER_MEASURES) + ["---"] * has_notes),
+    ]
     for i, row in enumerate(rows):
-        values = [_bold(format_value(row.values.get(n)), best[i, n]) for n in NUMBERS]
+        values = [_bold(format_value(row.values.get(n)), best[i, n]) for n in PAPER_MEASURES]
         lead = [row.model, row.method, row.language, str(row.batch_size)]
         note = [row.note.replace("|", "\\|")] if has_notes else []
         lines.append(_cells([*lead, *values, *note]))
@@ -150,10 +151,12 @@ def csv_table(rows: Sequence[TableRow]) -> str:
     best = best_of(rows)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["model", "method", "edit_language", "batch_size", *NUMBERS, "best", "note"])
+    writer.writerow(
+        ["model", "method", "edit_language", "batch_size", *PAPER_MEASURES, "best", "note"]
+    )
     for i, row in enumerate(rows):
-        values = [format_value(row.values.get(n), missing="") for n in NUMBERS]
-        names = " ".join(n for n in NUMBERS if best[i, n])
+        values = [format_value(row.values.get(n), missing="") for n in PAPER_MEASURES]
+        names = " ".join(n for n in PAPER_MEASURES if best[i, n])
         lead = [row.model, row.method, row.language, row.batch_size]
         writer.writerow([*lead, *values, names, row.note])
     return out.getvalue()
@@ -163,7 +166,7 @@ def latex(rows: Sequence[TableRow]) -> str:
     r"""A LaTeX table with a rule between models; needs the packages `booktabs` and `multirow`."""
     best = best_of(rows)
     head = [
-        r"\begin{tabular}{lllr" + "r" * len(NUMBERS) + "}",
+        r"\begin{tabular}{lllr" + "r" * len(PAPER_MEASURES) + "}",
         r"\toprule",
         r"& & & & & & \multicolumn{3}{c}{Chinese} & \multicolumn{3}{c}{English} & \\",
         r"\cmidrule(lr){7-9} \cmidrule(lr){10-12}",
@@ -179,8 +182,8 @@ def latex(rows: Sequence[TableRow]) -> str:
         else:
             first = ""
         previous = row.model
-        texts = {name: format_value(row.values.get(name), missing="--") for name in NUMBERS}
-        values = [rf"\textbf{{{texts[n]}}}" if best[i, n] else texts[n] for n in NUMBERS]
+        texts = {name: format_value(row.values.get(name), missing="--") for name in PAPER_MEASURES}
+        values = [rf"\textbf{{{texts[n]}}}" if best[i, n] else texts[n] for n in PAPER_MEASURES]
         lead = [first, tex_text(row.method), row.language, str(row.batch_size)]
         note = f" % {' '.join(row.note.split())}" if row.note else ""
         lines.append(" & ".join([*lead, *values]) + r" \\" + note)

@@ -10,17 +10,18 @@ import pytest
 from clm_data.errors import UnknownNameError
 from clm_data.eval import tables
 from clm_data.eval.intervals import Interval
+from clm_data.eval.metrics import PAPER_MEASURES
 from clm_data.eval.results import CellResult, Results, Setting
-from clm_data.eval.tables import NUMBERS, TableRow
+from clm_data.eval.tables import TableRow
 
 
 def row(model: str, method: str, value: float, **other: float | None) -> TableRow:
-    values: dict[str, float | None] = dict.fromkeys(NUMBERS, value)
+    values: dict[str, float | None] = dict.fromkeys(PAPER_MEASURES, value)
     return TableRow(model, method, "zh", 100, values | other)
 
 
 def cell(method: str, share: float, *, error: str | None = None) -> CellResult:
-    after = {name: Interval(mean=share, low=share, high=share, count=9) for name in NUMBERS}
+    after = {name: Interval(mean=share, low=share, high=share, count=9) for name in PAPER_MEASURES}
     return CellResult(
         key=method,
         setting=Setting(model="m_1", method=method, language="zh", batch_size=9),
@@ -79,7 +80,7 @@ def test_markdown_rows_have_as_many_cells_as_the_heading() -> None:
 def test_csv_can_be_read_back() -> None:
     rows = list(csv.DictReader(io.StringIO(tables.csv_table(tables.rows_of(RESULTS)))))
     assert [r["zh_reliability"] for r in rows] == ["90.00", "25.00", ""]
-    assert rows[0]["best"].split() == list(NUMBERS)
+    assert rows[0]["best"].split() == list(PAPER_MEASURES)
     assert rows[2]["note"] == "failed: out | of memory"
 
 
@@ -88,7 +89,7 @@ def test_latex_has_the_columns_of_the_paper_and_escapes_names() -> None:
     body = [line for line in text.splitlines() if "MEMIT" in line]
     assert body[0].startswith(r"\multirow{3}{*}{m\_1} & MEMIT & zh & 9 & \textbf{90.00}")
     data = [line for line in text.splitlines() if " & zh & " in line]
-    assert {line.split(r" \\")[0].count("&") for line in data} == {3 + len(NUMBERS)}
+    assert {line.split(r" \\")[0].count("&") for line in data} == {3 + len(PAPER_MEASURES)}
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 1
 
 

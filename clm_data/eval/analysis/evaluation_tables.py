@@ -12,6 +12,7 @@ from clm_data.domain import Domain
 from clm_data.eval import tables
 from clm_data.eval.bilingual import bundled_domains, domain_title
 from clm_data.eval.csv_tables import ResultRow, write_rows
+from clm_data.eval.metrics import PAPER_MEASURES
 from clm_data.eval.results import CellResult, Results, Summary
 
 CELL_COLUMNS = ("model", "method", "edit", "batch_size", "note")
@@ -19,7 +20,7 @@ CELL_COLUMNS = ("model", "method", "edit", "batch_size", "note")
 COLUMNS = {
     "evaluation_long": (*CELL_COLUMNS, "when", "measure", "mean", "low", "high", "facts"),
     "evaluation_domains": (
-        *CELL_COLUMNS, "domain", "domain_zh", "domain_en", "facts", *tables.NUMBERS
+        *CELL_COLUMNS, "domain", "domain_zh", "domain_en", "facts", *PAPER_MEASURES
     ),
     "evaluation_along": (*CELL_COLUMNS, "edited", "measure", "mean", "low", "high"),
 }  # fmt: skip
@@ -87,7 +88,7 @@ def _domains(cell: CellResult, domains: Mapping[str, Domain]) -> Iterator[Result
             "domain_zh": title.zh,
             "domain_en": title.en,
             "facts": round(means.get("facts") or 0),
-            **{number: _percent(means.get(number)) for number in tables.NUMBERS},
+            **{number: _percent(means.get(number)) for number in PAPER_MEASURES},
         }
 
 

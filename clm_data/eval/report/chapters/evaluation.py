@@ -10,7 +10,7 @@ from pathlib import Path
 from clm_data.domain import Domain
 from clm_data.eval import tables
 from clm_data.eval.intervals import Bootstrap, mean_interval
-from clm_data.eval.metrics import PARTS
+from clm_data.eval.metrics import PAPER_MEASURES, PARTS
 from clm_data.eval.report.parts import (
     NONE,
     BilingualText,
@@ -129,7 +129,7 @@ def _paper_layout(results: Results) -> Table:
         tuple(
             (
                 *(row.model, row.method, row.language, str(row.batch_size)),
-                *(decimals(row.values.get(name), 2) for name in tables.NUMBERS),
+                *(decimals(row.values.get(name), 2) for name in PAPER_MEASURES),
                 row.note or NONE,
             )
             for row in rows
@@ -142,7 +142,7 @@ def _paper_layout(results: Results) -> Table:
         frozenset(
             (i, first + j)
             for i in range(len(rows))
-            for j, name in enumerate(tables.NUMBERS)
+            for j, name in enumerate(PAPER_MEASURES)
             if best[i, name]
         ),
     )

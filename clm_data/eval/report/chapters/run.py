@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clm_data.eval import paper
+from clm_data.eval.metrics import PAPER_MEASURES
 from clm_data.eval.report.chapters.evaluation import CELL, NUMBER_COLUMNS, lead
 from clm_data.eval.report.parts import (
     NONE,
@@ -21,7 +22,7 @@ from clm_data.eval.report.parts import (
     decimals,
 )
 from clm_data.eval.results import CellResult, Results
-from clm_data.eval.tables import NUMBERS, rows_of
+from clm_data.eval.tables import rows_of
 from clm_data.files import sha256_file
 from clm_data.version import __version__
 
@@ -52,9 +53,9 @@ def _paper_parts(results: Results) -> list[Part]:
         about = (pair.table, pair.ours.model, pair.ours.method, pair.ours.language)
         batch = str(pair.ours.batch_size)
         for whose, values in (
-            ("ours", [decimals(pair.ours.values.get(name), 2) for name in NUMBERS]),
-            ("paper", [decimals(pair.paper.values.get(name), 2) for name in NUMBERS]),
-            ("difference", [_signed(pair.difference(name)) for name in NUMBERS]),
+            ("ours", [decimals(pair.ours.values.get(name), 2) for name in PAPER_MEASURES]),
+            ("paper", [decimals(pair.paper.values.get(name), 2) for name in PAPER_MEASURES]),
+            ("difference", [_signed(pair.difference(name)) for name in PAPER_MEASURES]),
         ):
             rows.append((*about, batch, whose, *values))
     table = Table(
