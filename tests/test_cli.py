@@ -1,4 +1,4 @@
-"""The command line as a whole: light, documented, and clear about what a user can mend."""
+"""The command line as a whole: light imports, examples in the help, and clear errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEAVY = """
 """.split()
 
 
-def test_the_commands_that_stand_are_there() -> None:
+def test_all_commands_exist() -> None:
     assert {
         "demo",
         "init",
@@ -41,7 +41,7 @@ def test_the_commands_that_stand_are_there() -> None:
     } <= COMMANDS.keys()
 
 
-def test_help_loads_no_heavy_package() -> None:
+def test_help_imports_no_heavy_packages() -> None:
     script = (
         "import sys; from clm_data.cli import run; run(['--help']); "
         f"print('LOADED', sorted(set({HEAVY!r}) & set(sys.modules)))"
@@ -83,7 +83,7 @@ def test_each_command_has_an_example_that_parses(name: str) -> None:
         (["demo", "/dev/null"], "/dev/null"),
     ],
 )
-def test_what_a_user_can_mend_is_one_line_and_exit_code_2(
+def test_user_errors_are_one_line_and_exit_with_code_2(
     argv: list[str],
     says: str,
     tmp_path: Path,
@@ -99,7 +99,7 @@ def test_what_a_user_can_mend_is_one_line_and_exit_code_2(
     assert says in err
 
 
-def test_an_unknown_domain_suggests_its_neighbours(
+def test_an_unknown_domain_suggests_similar_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -108,7 +108,7 @@ def test_an_unknown_domain_suggests_its_neighbours(
     assert "did you mean chinese_literature" in capfd.readouterr().err
 
 
-def test_without_a_key_one_line_names_the_variable_and_the_way_without(
+def test_a_missing_key_names_the_variable_and_the_offline_provider(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -120,7 +120,7 @@ def test_without_a_key_one_line_names_the_variable_and_the_way_without(
 
 
 @pytest.mark.parametrize("argv", [[], ["review"]])
-def test_without_a_command_there_is_the_help_and_no_empty_error(
+def test_without_a_command_the_help_is_printed(
     argv: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run(argv) == 2
@@ -129,7 +129,7 @@ def test_without_a_command_there_is_the_help_and_no_empty_error(
     assert err == ""
 
 
-def test_output_goes_on_where_the_terminal_lacks_a_character() -> None:
+def test_output_works_on_terminals_without_unicode() -> None:
     environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
     argv = [sys.executable, "-m", "clm_data", "domains", "--json"]
     done = subprocess.run(argv, capture_output=True, text=True, env=environ, check=True)
@@ -137,15 +137,15 @@ def test_output_goes_on_where_the_terminal_lacks_a_character() -> None:
     assert len(json.loads(done.stdout)) == 24
 
 
-def test_the_next_step_can_be_pasted_where_the_program_is_not_on_the_path(
+def test_the_suggested_command_works_if_the_program_is_not_on_the_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", [".venv/bin/clm-data"])
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert run(["init", str(tmp_path / "with blank")]) == 0
-    said = capfd.readouterr().out.splitlines()[-1].removeprefix("next: ")
-    assert shlex.split(said)[:3] == [
+    assert run(["init", str(tmp_path / "with space")]) == 0
+    suggestion = capfd.readouterr().out.splitlines()[-1].removeprefix("next: ")
+    assert shlex.split(suggestion)[:3] == [
         ".venv/bin/clm-data",
         "--workspace",
-        str(tmp_path / "with blank"),
+        str(tmp_path / "with space"),
     ]

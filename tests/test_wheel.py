@@ -1,4 +1,4 @@
-"""The wheel, alone and elsewhere, does what the checkout does."""
+"""An installed wheel works like the checkout."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with nothing but the content of a freshly built wheel."""
-    made = tmp_path_factory.mktemp("wheel")
+    """A folder with the unpacked content of a new wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", made, ROOT],
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT],
         check=True,
         capture_output=True,
     )
-    (wheel,) = made.glob("clm_data-*.whl")
+    (wheel,) = folder.glob("clm_data-*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(made / "site")
-    return made / "site"
+        archive.extractall(folder / "site")
+    return folder / "site"
 
 
 def run(installed: Path, folder: Path, *argv: str) -> str:
@@ -39,20 +39,20 @@ def run(installed: Path, folder: Path, *argv: str) -> str:
     return done.stdout
 
 
-def test_the_wheel_alone_runs_the_demo_with_the_same_result(
+def test_the_wheel_gives_the_same_demo_dataset_as_the_checkout(
     installed: Path, tmp_path: Path
 ) -> None:
-    where = run(installed, tmp_path, "-c", "import clm_data; print(clm_data.__file__)")
-    assert Path(where.strip()).is_relative_to(installed)
-    run(installed, tmp_path, "-m", "clm_data", "demo", "theirs")
-    subprocess.run(
-        [sys.executable, "-m", "clm_data", "demo", tmp_path / "ours"], check=True, cwd=ROOT
-    )
-    ours, theirs = (file_hashes(tmp_path / name / "dataset") for name in ("ours", "theirs"))
-    assert ours == theirs
+    location = run(installed, tmp_path, "-c", "import clm_data; print(clm_data.__file__)")
+    assert Path(location.strip()).is_relative_to(installed)
+    run(installed, tmp_path, "-m", "clm_data", "demo", "from_wheel")
+    demo = [sys.executable, "-m", "clm_data", "demo", tmp_path / "from_checkout"]
+    subprocess.run(demo, check=True, cwd=ROOT)
+    from_wheel = file_hashes(tmp_path / "from_wheel" / "dataset")
+    from_checkout = file_hashes(tmp_path / "from_checkout" / "dataset")
+    assert from_checkout == from_wheel
 
 
-def test_the_wheel_has_the_recipes_and_the_paper_s_figures(installed: Path, tmp_path: Path) -> None:
+def test_the_wheel_contains_recipes_and_reported_values(installed: Path, tmp_path: Path) -> None:
     script = (
         "from clm_data.eval.paper import paper_rows\n"
         "from clm_data.eval.recipe import bundled_recipes\n"
