@@ -17,7 +17,7 @@ from clm_data.tabular import Tabular
 
 @dataclass(frozen=True)
 class FileImport:
-    """What became of one file."""
+    """The result of importing one file."""
 
     file: Path
     format: str = ""
@@ -42,7 +42,7 @@ class FileImport:
 
 @dataclass(frozen=True)
 class ImportResult(Tabular):
-    """What became of a call of :func:`import_files`."""
+    """The result of :func:`import_files`."""
 
     files: tuple[FileImport, ...]
     """In the order given."""
@@ -79,7 +79,7 @@ def import_files(
     A file that cannot be read is reported in the result, and the others are imported.
 
     Args:
-        workspace: Owner of the store.
+        workspace: The workspace that stores the rows.
         files: JSON lists, JSON Lines or CSV files; or rows that are in memory already.
         format: A name in :data:`clm_data.sources.FORMATS`; default: detected from the fields.
         licence: License of the content, if known.
