@@ -1,8 +1,8 @@
-"""Deduplicate rows: read their texts, choose rows, search semantic duplicates, write the rest."""
+"""Deduplicate rows: the function behind `clm-data dedup`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ StepProgress = Callable[[str, int, int], None]
 
 
 def deduplicate(
-    source: str | Path | Iterable[Mapping[str, Any]] | Dataset,
+    source: str | Path | Iterable[dict[str, Any]] | Dataset,
     field: str | Iterable[str],
     *,
     threshold: float = 0.9,
@@ -70,9 +70,9 @@ def deduplicate(
         semantic: Embedding model, or a function from texts to vectors. Reports kept rows with the
             same subject and similar meaning.
         semantic_threshold: Minimum cosine of semantic duplicates.
-        provider: Provider of the embedding model; default: run it here.
+        provider: Provider of the embedding model. If omitted, it runs on this machine.
         base_url: OpenAI-compatible endpoint of the embedding model.
-        progress: Called as in :data:`StepProgress`.
+        progress: Called with the step, the amount done and the total.
 
     Returns:
         A report with ``kept`` and ``removed`` rows; together they are all rows.
