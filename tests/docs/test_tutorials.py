@@ -8,8 +8,6 @@ import pytest
 from helpers.paths import ROOT, docs_script
 from helpers.tutorials import Reader, blocks_of
 
-import clm_data
-
 TUTORIALS = ROOT / "docs" / "tutorials"
 NOTEBOOK = ROOT / "examples" / "first_dataset.ipynb"
 WITHOUT_TORCH = ("build-a-dataset.md", "review.md")
@@ -27,7 +25,6 @@ def test_a_dataset_is_built_and_reviewed_as_the_tutorials_show(tmp_path: Path) -
         assert reader.follow(TUTORIALS / page) >= 5
 
 
-@pytest.mark.skipif(not hasattr(clm_data, "init"), reason="waits for the Python API")
 def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
     pytest.importorskip("nbclient")
     notebook = docs_script("site").executed_notebook(NOTEBOOK, tmp_path)
