@@ -27,7 +27,7 @@ class WeightDelta:
     Shapes are those of `torch.nn.Linear`, (out, in), also for models that store W transposed. An
     edit of N facts has rank N or less: column i of `left` and row i of `right` belong to fact i.
     The statistics of `clm_data.eval.analysis.geometry` use a numpy type of their own; see
-    `docs/decisions/009-low-rank-types.md`.
+    `docs/decisions/013-low-rank-types.md`.
 
     Attributes:
         left: (d, N), or the dense change (d, m) if `right` is None.

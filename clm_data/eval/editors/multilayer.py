@@ -64,7 +64,9 @@ class MultilayerParams(EditorParams):
 class MultilayerEditor(ABC):
     """An editor that distributes the change of N facts over several layers.
 
-    Class attributes:
+    Attributes:
+        params: The method's hyperparameters.
+        setup: Protocol, contexts and second moments.
         name: The method's name, in messages and results.
         sites: What is changed at the subject while target values are optimized; the residual is
             measured at the first site.
@@ -144,8 +146,8 @@ class MultilayerEditor(ABC):
         if targets is not None and len(targets) != len(facts):
             raise EditError(f"{self.name}: {len(targets)} target values for {len(facts)} facts")
         watch = Stopwatch()
-        for layer in self.params.layers:
-            model.mlp_out(layer)
+        for layer in self.params.edited_layers:
+            model.mlp_out(layer)  # raises if the model has no such layer
         with edit_errors(f"{self.name} on {model.name}"), applied(model, past):
             if targets is None:
                 with watch.phase("values"):
