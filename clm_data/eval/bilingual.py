@@ -76,12 +76,8 @@ TRANSFER_FEATURES = {
 }
 """Features of ``transfer.csv``: values of its column ``measure``."""
 TRANSFER_CRITERIA = {
-    "exact": BilingualText(
-        "判据：反事实答案逐词元命中", "criterion: every token of the new answer"
-    ),
-    "prefers": BilingualText(
-        "判据：反事实答案概率更高", "criterion: new answer more likely than the true one"
-    ),
+    "exact": BilingualText("反事实答案逐词元命中", "every token of the new answer"),
+    "prefers": BilingualText("反事实答案概率更高", "new answer more likely than the true one"),
 }
 """Values of the column ``criterion`` of ``transfer.csv``: when a fact counts as transferred."""
 NEURON_SETS = {

@@ -36,6 +36,7 @@ _EXCHANGED = {
     "keys": BilingualText("仅键的语言不同", "only keys differ in language"),
     "contributions": BilingualText("两者的语言都不同", "both differ in language"),
 }
+_CRITERION = BilingualText("判据：", "criterion: ")
 _MEAN_COSINE = BilingualText("平均余弦", "mean cosine")
 _TOO_FEW = BilingualText("有一组不足三条事实", "fewer than three facts in a group")
 _SIGNIFICANT = 0.05
@@ -106,7 +107,7 @@ def _draw_transfer(tables: Tables, lang: Language) -> Iterator[tuple[str, Any]]:
         ]
         headings = [
             f"{variant_name(variant)}, {batch_of(found[0]['batch_size']).text(lang)}, "
-            f"{TRANSFER_CRITERIA[criterion].text(lang)}"
+            f"{_CRITERION.text(lang)}{TRANSFER_CRITERIA[criterion].text(lang)}"
             for (variant, criterion), found in zip(known, largest, strict=True)
         ]
         title = f"{TRANSFER.title.text(lang)} · {model}"

@@ -1,4 +1,4 @@
-"""The tables of a report as files: CSV and LaTeX, the same cells as on the page."""
+"""The tables of a report as CSV and LaTeX files, with the same cells as on the page."""
 
 from __future__ import annotations
 
@@ -7,99 +7,98 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from clm_data.eval.bilingual import BilingualText
 from clm_data.eval.report.parts import (
-    NONE,
-    BilingualText,
+    NO_VALUE,
     Column,
-    Examples,
-    Missing,
-    Picture,
+    ExampleGroup,
+    Figure,
+    MissingPart,
+    Paragraph,
     Section,
     Table,
-    Text,
     columns,
     tables_of,
 )
 from clm_data.eval.tables import tex_text
 from clm_data.languages import has_han
 
-_LONG = 28
-"""A column of LaTeX with longer texts than this is set as a paragraph."""
+_LONG_TEXT = 28
+"""Columns with longer texts are set as paragraphs in LaTeX."""
 
 
 def all_tables(sections: Sequence[Section]) -> list[Table]:
-    """The tables of a page and those that repeat what else has numbers: texts, pictures, examples.
+    """The tables of a page, and tables of everything else on it that contains numbers.
 
-    So every number of the page is in one of them.
+    The latter list the values in paragraphs, the figures with their captions, the examples, and
+    what is missing, so that every number on the page is in a table.
     """
     return [
         *tables_of(sections),
         _statements(sections),
-        _pictures(sections),
+        _figures(sections),
         _examples(sections),
         _missing(sections),
     ]
 
 
 def write_tables(folder: Path, tables: Sequence[Table]) -> list[Path]:
-    """Write ``NAME.csv`` and ``NAME.tex`` of each table that has a row.
+    """Write ``NAME.csv`` and ``NAME.tex`` for each table that has a row.
 
     Raises:
-        OSError: They cannot be written.
+        OSError: A file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for table in tables:
+        if not table.rows:
+            continue
         for suffix, text in ((".csv", as_csv(table)), (".tex", as_latex(table))):
-            if table.rows:
-                file = folder / f"{table.name}{suffix}"
-                file.write_text(text, encoding="utf-8", newline="\n")
-                written.append(file)
+            file = folder / f"{table.name}{suffix}"
+            file.write_text(text, encoding="utf-8", newline="\n")
+            written.append(file)
     return written
 
 
 def as_csv(table: Table) -> str:
-    """The keys of the columns, then the rows; an empty cell where there is no value."""
+    """A table as CSV: the keys of the columns, then the rows; missing values are empty."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([column.key for column in table.columns])
     for row in table.rows:
-        writer.writerow(["" if cell == NONE else cell for cell in row])
+        writer.writerow(["" if cell == NO_VALUE else cell for cell in row])
     return out.getvalue()
 
 
 def as_latex(table: Table) -> str:
-    r"""A ``tabular`` (package `booktabs`; `ctex` where there are Chinese texts)."""
-    spec = "".join(_align(table, i, column) for i, column in enumerate(table.columns))
+    r"""A table as a LaTeX ``tabular``; it needs `booktabs`, and `ctex` for Chinese texts."""
+    layout = "".join(_alignment(table, i, column) for i, column in enumerate(table.columns))
     head = " & ".join(tex_text(column.title.en) for column in table.columns)
+    chinese = any(has_han(cell) for row in table.rows for cell in row)
     lines = [
         f"% {table.title.en}",
-        *(["% needs \\usepackage{ctex}"] if any(map(has_han, _cells(table))) else []),
-        rf"\begin{{tabular}}{{{spec}}}",
+        *([r"% needs \usepackage{ctex}"] if chinese else []),
+        rf"\begin{{tabular}}{{{layout}}}",
         r"\toprule",
         head + r" \\",
         r"\midrule",
     ]
     for i, row in enumerate(table.rows):
-        cells = [_cell(cell, (i, j) in table.best) for j, cell in enumerate(row)]
+        cells = [_latex_cell(cell, (i, j) in table.best) for j, cell in enumerate(row)]
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
-def _cells(table: Table) -> list[str]:
-    return [cell for row in table.rows for cell in row]
-
-
-def _align(table: Table, index: int, column: Column) -> str:
+def _alignment(table: Table, index: int, column: Column) -> str:
     if column.numeric:
         return "r"
     longest = max((len(row[index]) for row in table.rows), default=0)
-    return "l" if longest <= _LONG else "p{5cm}"
+    return "l" if longest <= _LONG_TEXT else "p{5cm}"
 
 
-def _cell(text: str, best: bool) -> str:
-    plain = "--" if text == NONE else " ".join(tex_text(text).split())
-    return rf"\textbf{{{plain}}}" if best else plain
+def _latex_cell(text: str, best: bool) -> str:
+    cell = "--" if text == NO_VALUE else " ".join(tex_text(text).split())
+    return rf"\textbf{{{cell}}}" if best else cell
 
 
 def _statements(sections: Sequence[Section]) -> Table:
@@ -107,12 +106,12 @@ def _statements(sections: Sequence[Section]) -> Table:
         (section.id, str(number), name, value)
         for section in sections
         for number, part in enumerate(section.parts, 1)
-        if isinstance(part, Text)
+        if isinstance(part, Paragraph)
         for name, value in part.values.items()
     ]
     return Table(
         "statements",
-        BilingualText("正文中的数值", "Values in the running text"),
+        BilingualText("正文中的数值", "Values in the text"),
         columns(
             ("section", "章节", "section", False),
             ("part", "段落", "part"),
@@ -123,11 +122,11 @@ def _statements(sections: Sequence[Section]) -> Table:
     )
 
 
-def _pictures(sections: Sequence[Section]) -> Table:
+def _figures(sections: Sequence[Section]) -> Table:
     rows = [
         (
             part.name,
-            part.paper or NONE,
+            f"Figure {part.paper}" if part.paper else NO_VALUE,
             part.title.zh,
             part.title.en,
             part.caption.zh,
@@ -136,18 +135,18 @@ def _pictures(sections: Sequence[Section]) -> Table:
         )
         for section in sections
         for part in section.parts
-        if isinstance(part, Picture)
+        if isinstance(part, Figure)
     ]
     return Table(
         "figures",
-        BilingualText("图表目录", "List of figures"),
+        BilingualText("图目录", "List of figures"),
         columns(
             ("name", "文件名", "file", False),
             ("paper", "论文图号", "figure of the paper", False),
-            ("title_zh", "中文标题", "title in Chinese", False),
+            ("title_zh", "中文标题", "title (Chinese)", False),
             ("title_en", "英文标题", "title", False),
-            ("caption_zh", "中文说明", "caption in Chinese", False),
-            ("caption_en", "英文说明", "caption", False),
+            ("caption_zh", "中文图注", "caption (Chinese)", False),
+            ("caption_en", "英文图注", "caption", False),
             ("sources", "数据文件", "drawn from", False),
         ),
         tuple(rows),
@@ -164,8 +163,8 @@ def _examples(sections: Sequence[Section]) -> Table:
             side.lang,
             "yes" if side.edited else "no",
             side.prompt,
-            side.truth,
-            side.new,
+            side.true_answer,
+            side.new_answer,
             side.before,
             side.after,
             side.verdict,
@@ -173,13 +172,13 @@ def _examples(sections: Sequence[Section]) -> Table:
         )
         for section in sections
         for part in section.parts
-        if isinstance(part, Examples)
+        if isinstance(part, ExampleGroup)
         for example in part.examples
         for side in example.sides
     ]
     return Table(
         "examples",
-        BilingualText("迁移与失败的例子", "Examples of transfers and failures"),
+        BilingualText("迁移成功、未迁移与编辑失败的例子", "Examples of transfers and failures"),
         columns(
             ("group", "类别", "group", False),
             ("cell", "实验", "cell", False),
@@ -187,11 +186,11 @@ def _examples(sections: Sequence[Section]) -> Table:
             ("domain", "领域", "domain", False),
             ("lang", "语言", "language", False),
             ("edited", "是否编辑", "edited", False),
-            ("prompt", "提示", "prompt", False),
+            ("prompt", "题干", "prompt", False),
             ("ground_truth", "真实答案", "true answer", False),
-            ("target_new", "新答案", "new answer", False),
-            ("said_before", "编辑前回答", "said before", False),
-            ("said_after", "编辑后回答", "said after", False),
+            ("target_new", "反事实答案", "new answer", False),
+            ("said_before", "编辑前的回答", "answer before", False),
+            ("said_after", "编辑后的回答", "answer after", False),
             ("verdict", "判定", "verdict", False),
             ("reliability", "可靠性（%）", "reliability, %"),
         ),
@@ -204,16 +203,16 @@ def _missing(sections: Sequence[Section]) -> Table:
         (section.id, part.what.zh, part.what.en, part.command)
         for section in sections
         for part in section.parts
-        if isinstance(part, Missing)
+        if isinstance(part, MissingPart)
     ]
     return Table(
         "missing",
-        BilingualText("缺少的内容", "What is missing"),
+        BilingualText("缺少的内容", "Missing parts"),
         columns(
             ("section", "章节", "section", False),
-            ("what_zh", "缺少什么", "what, in Chinese", False),
-            ("what_en", "缺少什么（英文）", "what", False),
-            ("command", "补全命令", "how to make it", False),
+            ("what_zh", "缺少的内容", "what (Chinese)", False),
+            ("what_en", "缺少的内容（英文）", "what", False),
+            ("command", "补全命令", "command", False),
         ),
         tuple(rows),
     )

@@ -1,4 +1,4 @@
-"""The report: a dataset, its evaluation and the geometry of its edits on one page."""
+"""Write the report of one sweep: a web page with figures and tables next to it."""
 
 from __future__ import annotations
 
@@ -9,44 +9,31 @@ from pathlib import Path
 
 from clm_data.errors import ConfigError, InputFileError
 from clm_data.eval.analysis.evaluation_tables import write_evaluation_tables
-from clm_data.eval.bilingual import bundled_domains
-from clm_data.eval.csv_tables import Row, read_rows
+from clm_data.eval.bilingual import BilingualText, bundled_domains
+from clm_data.eval.csv_tables import Tables, read_rows
+from clm_data.eval.figures.draw import DrawnFigure, draw_figures
 from clm_data.eval.report import exports, page
-from clm_data.eval.report.chapters import (
-    dataset as about_dataset,
-)
-from clm_data.eval.report.chapters import (
-    domains as about_domains,
-)
-from clm_data.eval.report.chapters import (
-    evaluation as about_evaluation,
-)
-from clm_data.eval.report.chapters import (
-    examples as about_examples,
-)
-from clm_data.eval.report.chapters import (
-    geometry as about_geometry,
-)
-from clm_data.eval.report.chapters import (
-    language as about_language,
-)
-from clm_data.eval.report.chapters import (
-    run as about_run,
-)
-from clm_data.eval.report.chapters import (
-    summary as about_summary,
-)
-from clm_data.eval.report.chapters.evaluation import Evaluation
-from clm_data.eval.report.parts import BilingualText, Missing, Part, Picture, Section
+from clm_data.eval.report.chapters.dataset import dataset_section
+from clm_data.eval.report.chapters.evaluation import evaluation_section
+from clm_data.eval.report.chapters.geometry import geometry_section
+from clm_data.eval.report.chapters.language import language_section
+from clm_data.eval.report.chapters.paper import paper_section
+from clm_data.eval.report.chapters.reproduce import recipe_text, reproduce_section
+from clm_data.eval.report.chapters.settings import settings_section
+from clm_data.eval.report.chapters.summary import summary_section
+from clm_data.eval.report.commands import RECIPE_NAME, Commands
+from clm_data.eval.report.dataset import DatasetContents, read_contents
+from clm_data.eval.report.evaluation import Evaluation
+from clm_data.eval.report.parts import Figure, MissingPart, Section
 from clm_data.eval.results import read_results
 from clm_data.files import atomic_folder
 from clm_data.log import Log, silent
-from clm_data.records import LANGUAGES
+from clm_data.records import LANGUAGES, Language
 
 MARKER = "statements.csv"
-"""A table that every report has: tells its folder from somebody's own."""
-_LARGEST_SVG = 400_000
-"""Bytes; of a larger one the page shows the PNG."""
+"""A table of every report, by which its folder of tables is recognized."""
+_MAX_SVG_BYTES = 400_000
+"""The page contains the PNG of figures whose SVG is larger."""
 
 
 @dataclass(frozen=True)
@@ -63,35 +50,7 @@ class HtmlReport:
     page: Path
     tables: Path
     figures: Path
-    missing: tuple[Missing, ...]
-
-
-@dataclass(frozen=True)
-class _Places:
-    folder: Path
-    page: Path
-
-    @property
-    def home(self) -> Path:
-        """Where tables and figures go: beside the page, in a folder of its name elsewhere."""
-        beside = self.page.absolute().parent == self.folder.absolute()
-        return self.folder if beside else self.page.with_name(f"{self.page.stem}_files")
-
-    @property
-    def tables(self) -> Path:
-        return self.home / "tables"
-
-    @property
-    def figures(self) -> Path:
-        return self.home / "figures"
-
-    @property
-    def analysis(self) -> Path:
-        return self.folder / "analysis"
-
-    def shown(self, path: Path) -> str:
-        """As named beside the page."""
-        return f"{path.relative_to(self.page.parent).as_posix()}/"
+    missing: tuple[MissingPart, ...]
 
 
 def write_report(
@@ -102,155 +61,110 @@ def write_report(
     lang: str = "en",
     log: Log = silent,
 ) -> HtmlReport:
-    """Write the page, its figures (PNG, SVG) and its tables (CSV, LaTeX).
+    """Write the report of a sweep as a page, its figures (PNG, SVG) and tables (CSV, LaTeX).
 
-    The same results, tables and fonts give the same bytes.
+    Figures of the evaluation need no ``analyze`` beforehand; those of the geometry and of language
+    vectors do. The same results, tables and fonts give the same bytes.
 
     Args:
-        folder: What ``eval-baselines`` and ``analyze`` wrote.
-        html: The page. Tables and figures go into ``tables`` and ``figures`` beside it where it is
-            in the folder, else into ``NAME_files``.
-        dataset: The dataset that was evaluated; None: the page says that it is missing.
-        lang: Language that the page shows first, ``zh`` or ``en``.
+        folder: Folder that ``eval-baselines`` and ``analyze`` wrote.
+        html: The page. If it is in ``folder``, its tables and figures are written to ``tables`` and
+            ``figures`` there, otherwise to ``NAME_files`` next to the page.
+        dataset: The dataset that was evaluated: a folder, a file, or ``OWNER/NAME`` on the Hub.
+            Without it the page has neither a description of the dataset nor prompts of examples.
+        lang: Language that the page shows first, ``zh`` or ``en``; it contains both.
         log: Called with progress messages.
 
     Raises:
         ConfigError: Another language.
-        InputFileError: No results, an unreadable dataset or table, or nothing can be written.
+        InputFileError: There are no results, the dataset or a table cannot be read, or the page
+            cannot be written.
     """
-    shown_first = next((one for one in LANGUAGES if one == lang), None)
-    if shown_first is None:
-        raise ConfigError(f"language {lang}: the page is in zh or en")
-    results = read_results(folder)
-    places = _Places(folder, html)
-    found = None if dataset is None else about_dataset.read(dataset)
-    evaluation = Evaluation(folder, results, bundled_domains())
+    shown_first = _language(lang)
+    results, domains = read_results(folder), bundled_domains()
+    evaluation = Evaluation(folder, results, domains)
+    home = folder if _same(html.parent, folder) else html.with_name(f"{html.stem}_files")
+    tables, figures = home / "tables", home / "figures"
+    commands = Commands(folder, html, tables, dataset, has_recipe=bool(results.recipe))
+    contents = None if dataset is None else read_contents(dataset, domains)
     try:
         html.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_folder(places.tables, MARKER) as tables:
-            write_evaluation_tables(places.analysis, results)
+        with atomic_folder(tables, MARKER) as draft:
+            write_evaluation_tables(folder / "analysis", results)
             log("drawing the figures")
-            pictures = _pictures(places.analysis, places.figures)
-            sections = _sections(evaluation, found, places, pictures, dataset)
-            exports.write_tables(tables, exports.all_tables(sections))
-            recipe = about_run.recipe_text(results)
-            if recipe:
-                (tables / about_run.RECIPE_NAME).write_text(recipe, encoding="utf-8")
+            drawn = draw_figures(folder / "analysis", figures)
+            sections = _sections(evaluation, contents, drawn, commands)
+            exports.write_tables(draft, exports.all_tables(sections))
+            if recipe := recipe_text(results):
+                (draft / RECIPE_NAME).write_text(recipe, encoding="utf-8")
         text = page.render(
             results.title,
             sections,
             lang=shown_first,
-            folder=places.shown(places.tables),
-            figures=places.shown(places.figures),
+            tables=_relative(tables, html),
+            figures=_relative(figures, html),
         )
         html.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise InputFileError(f"{html}: cannot be written: {error.strerror or error}") from error
-    missing = [part for section in sections for part in section.parts if isinstance(part, Missing)]
-    return HtmlReport(html, places.tables, places.figures, tuple(missing))
+    parts = [part for section in sections for part in section.parts]
+    missing = tuple(part for part in parts if isinstance(part, MissingPart))
+    return HtmlReport(html, tables, figures, missing)
+
+
+def _language(lang: str) -> Language:
+    for known in LANGUAGES:
+        if known == lang:
+            return known
+    raise ConfigError(f"language {lang}: the page is in zh or en")
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.absolute() == other.absolute()
+
+
+def _relative(folder: Path, html: Path) -> str:
+    """A folder relative to the page, with a slash at its end."""
+    return f"{folder.absolute().relative_to(html.parent.absolute()).as_posix()}/"
 
 
 def _sections(
     evaluation: Evaluation,
-    found: about_dataset.Found | None,
-    places: _Places,
-    pictures: Mapping[str, Sequence[Picture]],
-    dataset: str | None,
+    contents: DatasetContents | None,
+    drawn: Sequence[DrawnFigure],
+    commands: Commands,
 ) -> list[Section]:
-    results = evaluation.results
-    by_domain = about_domains.by_domain(evaluation)
-    analysed = _analysis(places.analysis)
-    records = {} if found is None else found.records()
-    examples = about_examples.parts(evaluation, records)
-    remake = f"clm-data report {places.folder} --html {places.page}"
-    arguments = f"{places.folder}" + ("" if dataset is None else f" --dataset {dataset}")
-    evaluated = Section(
-        "evaluation",
-        BilingualText("评测", "Evaluation"),
-        (
-            *pictures.get("evaluation", ()),
-            *about_evaluation.parts(evaluation),
-            *by_domain,
-            *examples,
-        ),
-    )
-    files = [places.folder / "results.json", *sorted(places.analysis.glob("*.csv"))]
+    results, analysis = evaluation.results, evaluation.folder / "analysis"
+    files = sorted(analysis.glob("*.csv"))
+    tables: Tables = {file.name: read_rows(file) for file in files}
+    figures = _figures(drawn)
+    records = {} if contents is None else contents.records()
     return [
-        about_summary.section(evaluation, analysed),
-        about_dataset.section(found, results, f"{remake} --dataset DATASET"),
-        evaluated,
-        _analysis_section("geometry", pictures, analysed, arguments),
-        _analysis_section("language", pictures, analysed, arguments),
-        about_run.paper_section(results),
-        about_run.settings_section(results, evaluation.done, files),
-        about_run.reproduce_section(
-            results,
-            folder=str(places.folder),
-            page=str(places.page),
-            tables=f"{places.tables}/",
-            dataset=dataset,
-        ),
+        summary_section(evaluation, tables),
+        dataset_section(contents, results, commands.report_with_dataset),
+        evaluation_section(evaluation, records, figures.get("evaluation", [])),
+        geometry_section(tables, figures.get("geometry", []), commands.analyze),
+        language_section(tables, figures.get("language", []), commands.analyze),
+        paper_section(results),
+        settings_section(evaluation, [evaluation.folder / "results.json", *files]),
+        reproduce_section(results, commands),
     ]
 
 
-_ABOUT = {
-    "geometry": (
-        BilingualText("编辑的几何", "The geometry of edits"),
-        ("geometry.csv",),
-        BilingualText(
-            "没有几何分析的表。它需要用 --save-deltas 保存的权重改变，包括中文、英文与混合编辑。",
-            "There are no tables of geometry. They need weight changes kept with --save-deltas, of "
-            "edits in Chinese, English and both.",
-        ),
-        about_geometry.parts,
-    ),
-    "language": (
-        BilingualText("语言向量", "Language vectors"),
-        ("language_layers.csv", "language_points.csv"),
-        BilingualText(
-            "没有语言向量的表。它们需要模型与数据集。",
-            "There are no tables of language vectors. They need the model and the dataset.",
-        ),
-        about_language.parts,
-    ),
-}
+def _figures(drawn: Sequence[DrawnFigure]) -> Mapping[str, list[Figure]]:
+    """The figures by chapter, with their images."""
+    figures: dict[str, list[Figure]] = {}
+    for one in drawn:
+        spec, title = one.spec, one.spec.title
+        if one.name != spec.name:  # one of several models
+            title = BilingualText(f"{title.zh}：{one.model}", f"{title.en}: {one.model}")
+        data = {lang: _data_url(*files) for lang, files in one.files.items()}
+        figure = Figure(one.name, title, spec.caption, spec.sources, data, spec.paper)
+        figures.setdefault(spec.chapter, []).append(figure)
+    return figures
 
 
-def _analysis_section(
-    name: str,
-    pictures: Mapping[str, Sequence[Picture]],
-    tables: Mapping[str, Sequence[Row]],
-    arguments: str,
-) -> Section:
-    title, wanted, what, make = _ABOUT[name]
-    parts: list[Part] = [*pictures.get(name, ()), *make(tables)]
-    if not any(tables.get(file) for file in wanted):
-        parts.insert(0, Missing(what, f"clm-data analyze {arguments}"))
-    return Section(name, title, tuple(parts))
-
-
-def _analysis(folder: Path) -> dict[str, Sequence[Row]]:
-    return {file.name: read_rows(file) for file in sorted(folder.glob("*.csv"))}
-
-
-def _pictures(tables: Path, out: Path) -> dict[str, list[Picture]]:
-    """The figures by chapter, drawn anew."""
-    from clm_data.eval.figures.draw import draw_figures
-
-    made: dict[str, list[Picture]] = {}
-    for drawn in draw_figures(tables, out):
-        spec = drawn.spec
-        data = {lang: _address(*files) for lang, files in drawn.files.items()}
-        title = spec.title
-        if drawn.name != spec.name:
-            title = BilingualText(f"{title.zh}：{drawn.model}", f"{title.en}: {drawn.model}")
-        figure = f"Figure {spec.paper}" if spec.paper else ""
-        picture = Picture(drawn.name, title, spec.caption, spec.sources, data, figure)
-        made.setdefault(spec.chapter, []).append(picture)
-    return made
-
-
-def _address(png: Path, svg: Path) -> str:
-    small = svg.stat().st_size <= _LARGEST_SVG
+def _data_url(png: Path, svg: Path) -> str:
+    small = svg.stat().st_size <= _MAX_SVG_BYTES
     data = base64.b64encode((svg if small else png).read_bytes()).decode("ascii")
     return f"data:image/{'svg+xml' if small else 'png'};base64,{data}"

@@ -1,67 +1,67 @@
-"""The page itself."""
+"""Render the report as a self-contained HTML page."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from clm_data.eval.report.parts import NONE, BilingualText, Section
+from clm_data.eval.bilingual import LANGUAGE_NAMES, BilingualText
+from clm_data.eval.report.parts import NO_VALUE, Section
 from clm_data.records import Language
 from clm_data.text import visible
 
-_WORDS = {
-    "zh": BilingualText("中文", "Chinese"),
-    "en": BilingualText("英文", "English"),
+_LABELS = {
+    "zh": LANGUAGE_NAMES["zh"],
+    "en": LANGUAGE_NAMES["en"],
     "skip": BilingualText("跳到正文", "Skip to the content"),
     "first_rows": BilingualText(
-        "此处只列前几行，文件中有全部。", "Only the first rows; the file has all of them."
+        "此处只显示前几行，文件中有全部行。", "Only the first rows are shown; the file has all."
     ),
-    "edited": BilingualText("在此语言中编辑", "edited in this language"),
-    "not_edited": BilingualText("未在此语言中编辑", "not edited in this language"),
-    "prompt": BilingualText("提示", "prompt"),
-    "truth": BilingualText("真实答案", "true answer"),
-    "new": BilingualText("新答案", "new answer"),
-    "before": BilingualText("编辑前", "said before"),
-    "after": BilingualText("编辑后", "said after"),
+    "edited": BilingualText("以该语言编辑", "edited in this language"),
+    "not_edited": BilingualText("未以该语言编辑", "not edited in this language"),
+    "prompt": BilingualText("题干", "prompt"),
+    "true_answer": BilingualText("真实答案", "true answer"),
+    "new_answer": BilingualText("反事实答案", "new answer"),
+    "before": BilingualText("编辑前的回答", "answer before"),
+    "after": BilingualText("编辑后的回答", "answer after"),
     "verdict": BilingualText("判定", "verdict"),
     "reliability": BilingualText("可靠性", "reliability"),
-    "paper": BilingualText("论文", "the paper"),
 }
 _VERDICTS = {
-    "new": BilingualText("新答案", "the new answer"),
-    "old": BilingualText("仍是原答案", "still the old answer"),
-    "other": BilingualText("其他", "something else"),
+    "new": BilingualText("反事实答案", "new answer"),
+    "old": BilingualText("仍为真实答案", "still the true answer"),
+    "other": BilingualText("两者皆非", "neither"),
 }
 
 
 def render(
-    title: str, sections: Sequence[Section], *, lang: Language, folder: str, figures: str
+    title: str, sections: Sequence[Section], *, lang: Language, tables: str, figures: str
 ) -> str:
-    """One self-contained page.
+    """The page as HTML.
 
     Args:
-        title: Its heading.
-        sections: Its chapters.
-        lang: What it shows at first; the reader can switch.
-        folder: Where the tables are, beside the page, with a slash at its end.
-        figures: Where the figures are, likewise.
+        title: Heading of the page.
+        sections: Chapters, in order.
+        lang: Language that the page shows first; readers can switch.
+        tables: Folder of the tables relative to the page, with a slash at its end.
+        figures: Folder of the figures, likewise.
     """
     from jinja2 import Environment, StrictUndefined
 
-    here = Path(__file__)
-    source = here.with_name("report.html.j2").read_text(encoding="utf-8")
+    folder = Path(__file__).parent
+    template = (folder / "report.html.j2").read_text(encoding="utf-8")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.from_string(source).render(
+    return environment.from_string(template).render(
         title=title,
         sections=sections,
         lang=lang,
-        folder=folder,
+        tables=tables,
         figures=figures,
-        style=here.with_name("report.css").read_text(encoding="utf-8"),
-        words=_WORDS,
+        style=(folder / "report.css").read_text(encoding="utf-8"),
+        labels=_LABELS,
         verdicts=_VERDICTS,
         visible=visible,
-        none_mark=NONE,
+        no_value=NO_VALUE,
     )

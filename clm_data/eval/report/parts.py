@@ -1,13 +1,16 @@
-"""What a report is made of: sections of texts, tables, pictures and examples, in two languages."""
+"""What the report consists of: sections of paragraphs, tables, figures and examples."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from clm_data.eval.bilingual import BilingualText
 from clm_data.records import LANGUAGES, Language
+
+NO_VALUE = "–"
+"""Shown in place of a missing value; an empty cell in CSV files."""
 
 
 @dataclass(frozen=True)
@@ -15,9 +18,9 @@ class Column:
     """A column of a table.
 
     Attributes:
-        key: As in CSV.
-        title: Heading.
-        numeric: Whether it stands on the right.
+        key: Name in the CSV file.
+        title: Heading on the page.
+        numeric: Whether it is aligned to the right.
     """
 
     key: str
@@ -26,26 +29,26 @@ class Column:
 
     @property
     def lang(self) -> Language | None:
-        """The language it is written in, where another column says the same in the other."""
+        """The language of its texts if another column has the same in the other language."""
         return next(
-            (one for one in LANGUAGES if self.key == one or self.key.endswith(f"_{one}")), None
+            (lang for lang in LANGUAGES if self.key == lang or self.key.endswith(f"_{lang}")), None
         )
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table; the page, the CSV and the LaTeX file show the same cells.
+    """A table; the page, the CSV file and the LaTeX file have the same cells.
 
     Attributes:
-        name: File stem.
-        title: What it shows.
-        columns: With units where there are any.
-        rows: As printed.
-        note: What one must know to read it.
-        best: (row, column) of the cells that are set off.
-        shown: How many rows the page shows; None: all. The files have every row.
-        plain: Columns whose text is code: hashes, commands, names of settings.
-        folded: Whether the page shows it only when opened.
+        name: Base name of its files.
+        title: Heading.
+        columns: Columns, with units in their titles.
+        rows: Formatted cells.
+        explanation: What is needed to read it.
+        best: Cells set in bold, as (row, column).
+        max_rows: Number of rows on the page; None: all. The files have every row.
+        code: Keys of the columns that contain code: hashes, commands, names of settings.
+        collapsed: Whether the page shows it only when opened.
     """
 
     kind: ClassVar[str] = "table"
@@ -53,65 +56,65 @@ class Table:
     title: BilingualText
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
-    note: BilingualText | None = None
+    explanation: BilingualText | None = None
     best: frozenset[tuple[int, int]] = frozenset()
-    shown: int | None = None
-    plain: frozenset[str] = frozenset()
-    folded: bool = False
+    max_rows: int | None = None
+    code: frozenset[str] = frozenset()
+    collapsed: bool = False
 
     def __post_init__(self) -> None:
         if any(len(row) != len(self.columns) for row in self.rows):
-            raise ValueError(f"{self.name}: a row has not {len(self.columns)} cells")
+            raise ValueError(f"{self.name}: a row does not have {len(self.columns)} cells")
 
     @property
-    def filled(self) -> tuple[int, ...]:
-        """Numbers of the columns in which any row has something; the page leaves out others."""
+    def filled_columns(self) -> tuple[int, ...]:
+        """Indices of the columns in which some row has a value; the page omits the others."""
         return tuple(
-            i for i in range(len(self.columns)) if any(row[i] != NONE for row in self.rows)
+            i for i in range(len(self.columns)) if any(row[i] != NO_VALUE for row in self.rows)
         )
 
     @property
-    def visible(self) -> tuple[tuple[str, ...], ...]:
-        """The rows that the page shows."""
-        return self.rows if self.shown is None else self.rows[: self.shown]
+    def shown_rows(self) -> tuple[tuple[str, ...], ...]:
+        """The rows on the page."""
+        return self.rows if self.max_rows is None else self.rows[: self.max_rows]
 
 
 @dataclass(frozen=True)
-class Text:
+class Paragraph:
     """A paragraph.
 
     Attributes:
-        words: With ``{name}`` where a value goes.
-        values: As printed; they are in ``statements.csv``, too.
-        mark: ``good``, ``bad`` or ``note``: shown as a sign beside it.
+        template: Text with ``{name}`` in place of each value.
+        values: Formatted values by name; ``statements.csv`` contains them as well.
+        mark: Sign in front of it: a check mark, a cross or a triangle.
     """
 
-    kind: ClassVar[str] = "text"
-    words: BilingualText
+    kind: ClassVar[str] = "paragraph"
+    template: BilingualText
     values: Mapping[str, str] = field(default_factory=dict)
-    mark: str | None = None
+    mark: Literal["good", "bad", "note"] | None = None
 
     @property
-    def filled(self) -> BilingualText:
-        """With its values."""
-        made = {lang: self.words.text(lang).format_map(dict(self.values)) for lang in LANGUAGES}
-        return BilingualText(**made)
+    def text(self) -> BilingualText:
+        """The text with its values."""
+        zh, en = (self.template.text(lang).format_map(dict(self.values)) for lang in LANGUAGES)
+        return BilingualText(zh, en)
 
 
 @dataclass(frozen=True)
-class Picture:
+class Figure:
     """A figure.
 
     Attributes:
-        name: File stem.
-        title: What it shows.
+        name: Base name of its files.
+        title: Heading.
         caption: How to read it.
         sources: Names of the CSV files it is drawn from.
-        data: By language: the picture as a ``data:`` address.
-        paper: The figure of the paper it answers to.
+        data: Image by language, as a ``data:`` URL.
+        paper: Number of the corresponding figure in the paper, if there is one.
     """
 
-    kind: ClassVar[str] = "picture"
+    kind: ClassVar[str] = "figure"
     name: str
     title: BilingualText
     caption: BilingualText
@@ -121,12 +124,12 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Missing:
-    """Something that cannot be shown, and how to make it.
+class MissingPart:
+    """Something that cannot be shown.
 
     Attributes:
-        what: What is missing.
-        command: What to run; empty where nothing helps.
+        what: What is missing and why.
+        command: The command that produces it; empty if there is none.
     """
 
     kind: ClassVar[str] = "missing"
@@ -135,61 +138,61 @@ class Missing:
 
 
 @dataclass(frozen=True)
-class Side:
+class ExampleSide:
     """One language of an example.
 
     Attributes:
-        lang: Which.
+        lang: The language.
         edited: Whether the fact was edited in it.
-        prompt: The question; empty where the dataset is not at hand.
-        truth: The true answer.
-        new: The answer edited in.
-        before: What the model said before the edit.
-        after: And after it.
-        verdict: ``new``, ``old`` or ``other``: what ``after`` is.
-        reliability: Share of the new answer's tokens, in percent, as printed.
+        prompt: Prompt of the fact; :data:`NO_VALUE` without the dataset, as are both answers.
+        true_answer: ``ground_truth`` of the fact.
+        new_answer: ``target_new`` of the fact.
+        before: The unedited model's answer.
+        after: The edited model's answer.
+        verdict: What the answer after the edit is: the new answer, the true answer or neither.
+        reliability: Share of the new answer's tokens, in percent.
     """
 
     lang: Language
     edited: bool
     prompt: str
-    truth: str
-    new: str
+    true_answer: str
+    new_answer: str
     before: str
     after: str
-    verdict: str
+    verdict: Literal["new", "old", "other"]
     reliability: str
 
 
 @dataclass(frozen=True)
 class Example:
-    """One fact in one cell.
+    """A fact and the model's answers before and after an edit.
 
     Attributes:
         group: ``transferred``, ``stayed`` or ``failed``.
         cell: Label of the cell.
-        id: Of the record.
-        domain: Of the record.
-        sides: Chinese first.
+        id: Id of the record.
+        domain: Domain of the record.
+        sides: Chinese, then English.
     """
 
     group: str
     cell: str
     id: str
     domain: BilingualText
-    sides: tuple[Side, ...]
+    sides: tuple[ExampleSide, ...]
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Some facts with the model's answers."""
+class ExampleGroup:
+    """Examples of the same outcome."""
 
     kind: ClassVar[str] = "examples"
     title: BilingualText
     examples: tuple[Example, ...]
 
 
-Part = Table | Text | Picture | Missing | Examples
+Part = Table | Paragraph | Figure | MissingPart | ExampleGroup
 
 
 @dataclass(frozen=True)
@@ -197,9 +200,9 @@ class Section:
     """A chapter of the page.
 
     Attributes:
-        id: Its anchor.
-        title: Its heading.
-        parts: In order.
+        id: Anchor.
+        title: Heading.
+        parts: Content, in order.
     """
 
     id: str
@@ -208,42 +211,20 @@ class Section:
 
 
 def columns(*given: tuple[str, str, str] | tuple[str, str, str, bool]) -> tuple[Column, ...]:
-    """Columns from (key, Chinese, English[, numeric])."""
+    """Columns from tuples of key, Chinese title, English title and, optionally, ``numeric``."""
     return tuple(Column(one[0], BilingualText(one[1], one[2]), *one[3:]) for one in given)
 
 
 def tables_of(sections: Sequence[Section]) -> list[Table]:
-    """Every table of some sections, in order."""
+    """All tables of the sections, in order."""
     return [part for section in sections for part in section.parts if isinstance(part, Table)]
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """A share as percent, without the sign; «–» for None."""
-    return NONE if share is None else f"{100 * share:.{digits}f}"
+    """A share in percent, without the sign."""
+    return NO_VALUE if share is None else f"{100 * share:.{digits}f}"
 
 
 def decimals(value: float | None, digits: int = 3) -> str:
-    """A number, zero without a sign; «–» for None."""
-    return NONE if value is None else f"{value:z.{digits}f}"
-
-
-NONE = "–"
-
-__all__ = [
-    "NONE",
-    "BilingualText",
-    "Column",
-    "Example",
-    "Examples",
-    "Missing",
-    "Part",
-    "Picture",
-    "Section",
-    "Side",
-    "Table",
-    "Text",
-    "columns",
-    "decimals",
-    "percent",
-    "tables_of",
-]
+    """A number with a fixed number of decimals; a rounded zero has no sign."""
+    return NO_VALUE if value is None else f"{value:z.{digits}f}"

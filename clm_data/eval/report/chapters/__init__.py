@@ -1,1 +1,1 @@
-"""The chapters of the HTML report, one module each."""
+"""The chapters of the HTML report; each module has a function that makes its section."""

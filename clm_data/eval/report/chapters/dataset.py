@@ -1,170 +1,94 @@
-"""The chapter on the dataset: how much, of what, how good, and where it comes from."""
+"""The chapter on the dataset: size, quality and provenance."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
-from clm_data.auditing import ProblemSummary, audit
 from clm_data.codes import CODES
-from clm_data.dataset_stats import Stats, stage_position, statistics
-from clm_data.errors import InputFileError
-from clm_data.eval.bilingual import bundled_domains
-from clm_data.eval.dataset import EvalSet, load_dataset
-from clm_data.eval.report.chapters.provenance import provenance
+from clm_data.dataset_stats import Stats
+from clm_data.eval.bilingual import BilingualText
+from clm_data.eval.report.chapters.provenance import provenance_parts
+from clm_data.eval.report.dataset import DatasetContents
 from clm_data.eval.report.parts import (
-    NONE,
-    BilingualText,
-    Missing,
+    NO_VALUE,
+    MissingPart,
+    Paragraph,
     Part,
     Section,
     Table,
-    Text,
     columns,
     percent,
 )
 from clm_data.eval.results import Results
-from clm_data.manifest import Manifest, read_manifest
-from clm_data.records import Candidate, LooseFact, LooseProbe, Record
 
-_REJECTED = "rejected.jsonl"
-_REVIEW = {
-    "accepted": BilingualText("审校通过", "accepted as it is"),
-    "fixed": BilingualText("修改后通过", "accepted after a correction"),
+_TITLE = BilingualText("数据集", "Dataset")
+_REVIEW_STATUSES = {
+    "accepted": BilingualText("审校通过", "accepted"),
+    "fixed": BilingualText("修改后通过", "accepted after corrections"),
     "unreviewed": BilingualText("未审校", "unreviewed"),
 }
+_SIZE = BilingualText(
+    "数据集“{name}”共 {records} 条，每条含中英文两个版本，覆盖 {domains} 个领域。",
+    "The dataset “{name}” has {records} records, each in Chinese and English, from {domains} "
+    "domains.",
+)
+_SAME_RECORDS = BilingualText(
+    "评测使用了其中的前 {evaluated} 条（sha256 {key}）。",
+    "The evaluation used its first {evaluated} records (sha256 {key}).",
+)
+_OTHER_RECORDS = BilingualText(
+    "评测使用的是另一份数据（{evaluated} 条，sha256 {key}），本章内容与评测结果不对应。",
+    "The evaluation used other records ({evaluated} of them, sha256 {key}); this chapter does not "
+    "describe them.",
+)
+_NO_AGREEMENT = BilingualText(
+    "无法给出审校者之间的一致性：数据集只记录每条的最终审校结果。",
+    "Agreement between reviewers cannot be computed: a dataset only records the outcome of each "
+    "review.",
+)
+_NO_PROBLEMS = BilingualText("规则检查未发现问题。", "The validation rules find no problems.")
 
 
-@dataclass(frozen=True)
-class Found:
-    """A dataset as it was read.
-
-    Attributes:
-        source: As it was named.
-        whole: All of its records.
-        stats: Counts over them.
-        problems: What the rules find in them now.
-        rejected: (stage, code) and how often, from ``rejected.jsonl``.
-        manifest: None where the folder has none that can be read.
-    """
-
-    source: str
-    whole: EvalSet
-    stats: Stats
-    problems: tuple[ProblemSummary, ...]
-    rejected: tuple[tuple[tuple[str, str], int], ...]
-    manifest: Manifest | None
-
-    def records(self) -> dict[str, Record]:
-        """By id."""
-        return {record.id: record for record in self.whole.records}
-
-
-def read(source: str) -> Found:
-    """Read a dataset with its manifest and what was rejected, where they are there.
-
-    Raises:
-        InputFileError: It holds no records, or a file in it is broken.
-    """
-    whole, folder = load_dataset(source), Path(source)
-    domains = bundled_domains()
-    wanted = domains if any(r.domain in domains for r in whole.records) else None
-    return Found(
-        source,
-        whole,
-        statistics(whole.records, [], (), wanted),
-        audit(map(_candidate, whole.records)).problems,
-        _rejected(folder / _REJECTED),
-        _manifest_of(folder),
-    )
-
-
-def _manifest_of(folder: Path) -> Manifest | None:
-    try:
-        return read_manifest(folder)
-    except InputFileError:  # not there, or of another version: the page says so
-        return None
-
-
-def _candidate(record: Record) -> Candidate:
-    return Candidate(
-        id=record.id,
-        domain=record.domain,
-        origin=record.origin,
-        zh=LooseFact(**record.zh.model_dump()),
-        en=LooseFact(**record.en.model_dump()),
-        zh_probe=LooseProbe(**record.zh_probe.model_dump()),
-        en_probe=LooseProbe(**record.en_probe.model_dump()),
-    )
-
-
-def _rejected(file: Path) -> tuple[tuple[tuple[str, str], int], ...]:
-    if not file.is_file():
-        return ()
-    try:
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        counts = Counter((str(row["stage"]), str(row["code"])) for row in rows)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputFileError(f"{file}: not what clm-data build writes: {error}") from error
-    return tuple(sorted(counts.items(), key=lambda one: (stage_position(one[0][0]), one)))
-
-
-def section(found: Found | None, results: Results, command: str) -> Section:
-    """The chapter.
+def dataset_section(contents: DatasetContents | None, results: Results, command: str) -> Section:
+    """The dataset.
 
     Args:
-        found: The dataset; None where none was given.
-        results: Which records were evaluated.
-        command: What makes the page with a dataset.
+        contents: The dataset; None if it was not given.
+        results: The results, which say which records were evaluated.
+        command: Command that writes the page with a dataset.
     """
-    title = BilingualText("数据集", "Dataset")
-    if found is None:
-        what = BilingualText(
-            f"没有给出数据集文件夹（结果中的名称：{results.dataset}），因此没有领域、长度、来源等内容。",
-            f"No dataset folder was given (the results call it {results.dataset}), so nothing is "
-            "said of domains, lengths and provenance.",
+    if contents is None:
+        reason = BilingualText(
+            f"没有给出数据集（结果中的名称：{results.dataset}），因此本页不含其领域、长度、审校与来源。",
+            f"No dataset was given, so its domains, lengths, review and provenance are not shown. "
+            f"The results call it {results.dataset}.",
         )
-        return Section("dataset", title, (Missing(what, command),))
+        return Section("dataset", _TITLE, (MissingPart(reason, command),))
     parts: list[Part] = [
-        *_overview(found, results.dataset_key, results.records),
-        _domains(found.stats),
-        _lengths(found.stats),
-        *_review(found.stats),
-        *_problems(found),
-        *provenance(found.stats, found.manifest),
+        *_overview(contents, results),
+        _domains(contents.stats),
+        _lengths(contents.stats),
+        *_review(contents.stats),
+        *_problems(contents),
+        *provenance_parts(contents.stats, contents.manifest),
     ]
-    return Section("dataset", title, tuple(parts))
+    return Section("dataset", _TITLE, tuple(parts))
 
 
-def _overview(found: Found, key: str, evaluated: int) -> list[Part]:
-    stats = found.stats
-    same = len(found.whole.records) >= evaluated and found.whole.first(evaluated).key == key
-    words = BilingualText(
-        "数据集「{name}」共 {records} 条，中英文各一份，涉及 {domains} 个领域。",
-        "The dataset “{name}” has {records} records, each in Chinese and English, in {domains} "
-        "domains.",
-    )
-    values = {
-        "name": Path(found.source).name or found.source,
+def _overview(contents: DatasetContents, results: Results) -> list[Part]:
+    stats, dataset = contents.stats, contents.dataset
+    enough = len(dataset.records) >= results.records
+    same = enough and dataset.first(results.records).key == results.dataset_key
+    size = {
+        "name": Path(contents.source).name or contents.source,
         "records": str(stats.records),
         "domains": str(sum(domain.records > 0 for domain in stats.domains)),
     }
-    which = {"evaluated": str(evaluated), "key": key}
-    match = (
-        BilingualText(
-            "评测用的正是其中前 {evaluated} 条（sha256 {key}）。",
-            "Exactly its first {evaluated} records were evaluated (sha256 {key}).",
-        )
-        if same
-        else BilingualText(
-            "评测用的是另一份数据：{evaluated} 条，sha256 {key}。本章与结果并不对应。",
-            "Other records were evaluated: {evaluated} of them, sha256 {key}. This chapter and "
-            "the results do not belong together.",
-        )
-    )
-    return [Text(words, values), Text(match, which, "good" if same else "bad")]
+    evaluated = {"evaluated": str(results.records), "key": results.dataset_key}
+    return [
+        Paragraph(_SIZE, size),
+        Paragraph(_SAME_RECORDS if same else _OTHER_RECORDS, evaluated, "good" if same else "bad"),
+    ]
 
 
 def _domains(stats: Stats) -> Table:
@@ -173,15 +97,15 @@ def _domains(stats: Stats) -> Table:
             domain.zh,
             domain.en,
             str(domain.records),
-            percent(domain.records / stats.records if stats.records else None),
-            NONE if domain.quota is None else str(domain.quota),
+            percent(_share(domain.records, stats.records)),
+            NO_VALUE if domain.quota is None else str(domain.quota),
             str(domain.accepted + domain.fixed),
         )
-        for domain in sorted(stats.domains, key=lambda one: -one.records)
+        for domain in sorted(stats.domains, key=lambda domain: -domain.records)
     ]
     return Table(
         "dataset_domains",
-        BilingualText("各领域的条目", "Records by domain"),
+        BilingualText("各领域的条目数", "Records by domain"),
         columns(
             ("zh", "领域", "domain (Chinese)", False),
             ("en", "领域（英文）", "domain", False),
@@ -194,14 +118,18 @@ def _domains(stats: Stats) -> Table:
     )
 
 
+def _share(count: int, total: int) -> float | None:
+    return count / total if total else None
+
+
 def _lengths(stats: Stats) -> Table:
     rows = [
-        (one.lang, one.field, str(one.min), f"{one.median:g}", str(one.max))
-        for one in stats.lengths
+        (length.lang, length.field, str(length.min), f"{length.median:g}", str(length.max))
+        for length in stats.lengths
     ]
     return Table(
         "dataset_lengths",
-        BilingualText("各字段的长度（字符）", "Lengths of the fields, in characters"),
+        BilingualText("各字段的长度（字符）", "Field lengths in characters"),
         columns(
             ("lang", "语言", "language", False),
             ("field", "字段", "field", False),
@@ -210,23 +138,19 @@ def _lengths(stats: Stats) -> Table:
             ("max", "最长", "longest"),
         ),
         tuple(rows),
-        plain=frozenset({"lang", "field"}),
+        code=frozenset({"lang", "field"}),
     )
 
 
 def _review(stats: Stats) -> list[Part]:
-    counts = {
-        "accepted": stats.accepted,
-        "fixed": stats.fixed,
-        "unreviewed": stats.unreviewed,
-    }
+    counts = {"accepted": stats.accepted, "fixed": stats.fixed, "unreviewed": stats.unreviewed}
     rows = [
-        (_REVIEW[name].zh, _REVIEW[name].en, str(count), percent(_share(count, stats.records)))
-        for name, count in counts.items()
+        (name.zh, name.en, str(counts[status]), percent(_share(counts[status], stats.records)))
+        for status, name in _REVIEW_STATUSES.items()
     ]
     table = Table(
         "dataset_review",
-        BilingualText("人工审校", "Review by people"),
+        BilingualText("人工审校", "Human review"),
         columns(
             ("zh", "状态", "status (Chinese)", False),
             ("en", "状态（英文）", "status", False),
@@ -235,34 +159,24 @@ def _review(stats: Stats) -> list[Part]:
         ),
         tuple(rows),
     )
-    unknown = BilingualText(
-        "审校者之间的一致性未知：数据集只记录每条的最终审校状态。",
-        "Agreement between reviewers is not known: a dataset records the outcome of each review "
-        "only.",
-    )
-    return [table, Text(unknown, mark="note")]
+    return [table, Paragraph(_NO_AGREEMENT, mark="note")]
 
 
-def _share(count: int, of: int) -> float | None:
-    return count / of if of else None
-
-
-def _problems(found: Found) -> list[Part]:
+def _problems(contents: DatasetContents) -> list[Part]:
     rows = [
         (
-            one.code,
-            one.severity,
-            one.lang or NONE,
-            one.field or NONE,
-            str(one.count),
-            CODES[one.code].zh,
-            CODES[one.code].en,
+            problem.code,
+            problem.severity,
+            problem.lang or NO_VALUE,
+            problem.field or NO_VALUE,
+            str(problem.count),
+            *_meaning(problem.code),
         )
-        for one in found.problems
+        for problem in contents.problems
     ]
     table = Table(
         "dataset_problems",
-        BilingualText("规则在数据集中发现的问题", "What the rules find in the dataset"),
+        BilingualText("规则检查发现的问题", "Problems that the validation rules find"),
         columns(
             ("code", "代码", "code", False),
             ("severity", "级别", "severity", False),
@@ -273,12 +187,20 @@ def _problems(found: Found) -> list[Part]:
             ("en", "含义（英文）", "meaning", False),
         ),
         tuple(rows),
-        plain=frozenset({"code", "field"}),
+        code=frozenset({"code", "field"}),
     )
-    clean = Text(BilingualText("规则没有发现问题。", "The rules find no problem."), mark="good")
-    rejected = Table(
+    found: Part = table if rows else Paragraph(_NO_PROBLEMS, mark="good")
+    return [found, *([_rejected(contents)] if contents.rejected else [])]
+
+
+def _rejected(contents: DatasetContents) -> Table:
+    rows = [
+        (stage, code, str(count), *_meaning(code))
+        for (stage, code), count in contents.rejected.items()
+    ]
+    return Table(
         "dataset_rejected",
-        BilingualText("构建时被剔除的内容", "What the build left out"),
+        BilingualText("构建时剔除的内容", "Items dropped by the build"),
         columns(
             ("stage", "阶段", "stage", False),
             ("code", "原因", "reason", False),
@@ -286,13 +208,10 @@ def _problems(found: Found) -> list[Part]:
             ("zh", "含义", "meaning (Chinese)", False),
             ("en", "含义（英文）", "meaning", False),
         ),
-        tuple(
-            (stage, code, str(count), *_meaning(code)) for (stage, code), count in found.rejected
-        ),
-        plain=frozenset({"stage", "code"}),
+        tuple(rows),
+        code=frozenset({"stage", "code"}),
     )
-    return [table if rows else clean, *([rejected] if rejected.rows else [])]
 
 
 def _meaning(code: str) -> tuple[str, str]:
-    return (CODES[code].zh, CODES[code].en) if code in CODES else (NONE, NONE)
+    return (CODES[code].zh, CODES[code].en) if code in CODES else (NO_VALUE, NO_VALUE)

@@ -1,143 +1,105 @@
-"""The chapter on the evaluation: tables of all cells, before and after, by domain."""
+"""The chapter on the evaluation: results of all cells, before and after the edits."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 
-from clm_data.domain import Domain
 from clm_data.eval import tables
+from clm_data.eval.bilingual import BilingualText
 from clm_data.eval.intervals import Bootstrap, mean_interval
-from clm_data.eval.metrics import PAPER_MEASURES, PARTS
+from clm_data.eval.metrics import PAPER_MEASURES
+from clm_data.eval.report.chapters.domains import domain_tables
+from clm_data.eval.report.chapters.examples import example_parts
+from clm_data.eval.report.evaluation import (
+    CELL_COLUMNS,
+    MEASURED_IN,
+    OTHER_LANGUAGE,
+    VALUE_COLUMNS,
+    Evaluation,
+    cell_fields,
+    gives_new_answer,
+)
 from clm_data.eval.report.parts import (
-    NONE,
-    BilingualText,
-    Column,
+    NO_VALUE,
+    Figure,
+    Paragraph,
     Part,
+    Section,
     Table,
-    Text,
     columns,
     decimals,
     percent,
 )
-from clm_data.eval.results import (
-    BaselineResult,
-    CellResult,
-    FactResult,
-    Results,
-    Summary,
-    read_baseline,
-    read_cell,
+from clm_data.eval.results import BaselineResult, CellResult, FactResult, Results, Summary
+from clm_data.records import LANGUAGES, Language, Record
+
+_MAX_REFUSED = 20
+_FURTHER_MEASURES = (
+    ("exact_match", "自由生成命中", "exact match"),
+    ("prefers_new", "反事实答案概率更高", "new answer more likely"),
+    ("p_new", "反事实答案的概率", "p(new)"),
+    ("p_old", "真实答案的概率", "p(old)"),
 )
-from clm_data.records import LANGUAGES, Language
-
-OTHER: dict[Language, Language] = {"zh": "en", "en": "zh"}
-CELL = columns(
-    ("model", "模型", "model", False),
-    ("method", "方法", "method", False),
-    ("edit", "编辑语言", "edited in", False),
-    ("batch_size", "批大小", "batch"),
-    ("note", "备注", "note", False),
-)
-"""The columns that name a cell."""
-_MEASURES = {
-    "reliability": BilingualText("可靠性", "reliability"),
-    "generality": BilingualText("泛化性", "generality"),
-    "locality": BilingualText("局部性", "locality"),
-}
-_REFUSED_SHOWN = 20
+_OUTCOMES = ((True, True), (True, False), (False, True), (False, False))
+"""Whether the answer changed in the edited and in the other language, as in the table's columns."""
 
 
-def _number_columns() -> tuple[Column, ...]:
-    sides = {"zh": BilingualText("中文", "zh"), "en": BilingualText("英文", "en")}
-    scores = [
-        Column(f"{lang}_score", BilingualText(f"{sides[lang].zh}总分", f"{lang} score"))
-        for lang in LANGUAGES
-    ]
-    measured = [
-        Column(
-            f"{lang}_{part}",
-            BilingualText(sides[lang].zh + _MEASURES[part].zh, f"{lang} {_MEASURES[part].en}"),
-        )
-        for lang in LANGUAGES
-        for part in PARTS
-    ]
-    return (*scores, *measured, Column("trans", BilingualText("迁移比", "trans")))
+def evaluation_section(
+    evaluation: Evaluation, records: Mapping[str, Record], figures: Sequence[Figure]
+) -> Section:
+    """The results.
 
-
-NUMBER_COLUMNS = _number_columns()
-"""The columns of a row in the paper's layout."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Results with what is kept beside them.
-
-    Attributes:
-        folder: Of the results.
-        results: Their summary.
-        domains: For their names.
+    Args:
+        evaluation: The results.
+        records: Records by id; empty without the dataset.
+        figures: Figures of the chapter.
     """
-
-    folder: Path
-    results: Results
-    domains: Mapping[str, Domain] = field(default_factory=dict)
-
-    @cached_property
-    def done(self) -> tuple[CellResult, ...]:
-        """The cells that were computed, with their facts where they are still there."""
-        cells = [cell for cell in self.results.cells if cell.status == "done"]
-        return tuple(read_cell(self.folder, cell.key) or cell for cell in cells)
-
-    def baseline(self, cell: CellResult) -> dict[str, BaselineResult]:
-        """The unedited model's answers by record; empty if they were not saved."""
-        return read_baseline(self.folder, cell.setting)
+    parts = (
+        *figures,
+        *result_tables(evaluation),
+        *domain_tables(evaluation),
+        *example_parts(evaluation, records),
+    )
+    return Section("evaluation", BilingualText("评测", "Evaluation"), parts)
 
 
-def lead(cell: CellResult) -> tuple[str, ...]:
-    """The cells of :data:`CELL`."""
-    row = tables.row_of(cell)
-    return (row.model, row.method, row.language, str(row.batch_size), row.note or NONE)
-
-
-def parts(evaluation: Evaluation) -> list[Part]:
-    """Tables of the evaluation."""
-    done = evaluation.done
+def result_tables(evaluation: Evaluation) -> list[Part]:
+    """Tables over all cells."""
+    done, results = evaluation.done, evaluation.results
     if not done:
-        words = BilingualText("没有一项实验算完。", "Not one cell was computed.")
-        return [Text(words, mark="bad"), *_failed(evaluation.results)]
+        failed = BilingualText("所有实验均失败。", "All cells failed.")
+        return [Paragraph(failed, mark="bad"), *_failed(results)]
     return [
-        _paper_layout(evaluation.results),
-        _before_after(done),
-        _beyond(done),
+        _overview(results),
+        _before_and_after(done),
+        _further_measures(done),
         _transfer(evaluation),
         *_refused(done),
-        *_failed(evaluation.results),
+        *_failed(results),
     ]
 
 
-def _paper_layout(results: Results) -> Table:
+def _overview(results: Results) -> Table:
+    """All cells in the layout of the paper's tables."""
     rows = tables.rows_of(results)
     best = tables.best_of(rows)
-    first = len(CELL) - 1
+    first = len(CELL_COLUMNS) - 1
     return Table(
         "evaluation",
-        BilingualText("总表：编辑之后，百分数", "All cells after the edit, in percent"),
-        (*CELL[:-1], *NUMBER_COLUMNS, CELL[-1]),
+        BilingualText("编辑后的结果（%）", "Results after editing, in percent"),
+        (*CELL_COLUMNS[:-1], *VALUE_COLUMNS, CELL_COLUMNS[-1]),
         tuple(
             (
                 *(row.model, row.method, row.language, str(row.batch_size)),
                 *(decimals(row.values.get(name), 2) for name in PAPER_MEASURES),
-                row.note or NONE,
+                row.note or NO_VALUE,
             )
             for row in rows
         ),
         BilingualText(
-            "与论文的表同一版式；粗体为同一模型中的最佳值。公式见 docs/reference/metrics.md。",
-            "The paper's layout; the best of each model is bold. "
-            "Formulas: docs/reference/metrics.md.",
+            "版式与论文的表相同；粗体为同一模型的最佳值。公式见 docs/reference/metrics.md。",
+            "Layout of the paper’s tables; the best values of each model are bold. Formulas: "
+            "docs/reference/metrics.md.",
         ),
         frozenset(
             (i, first + j)
@@ -148,193 +110,178 @@ def _paper_layout(results: Results) -> Table:
     )
 
 
-def _before_after(done: Sequence[CellResult]) -> Table:
-    rows = []
-    for cell in done:
-        for lang in LANGUAGES:
-            after = cell.after.get(f"{lang}_reliability")
-            rows.append(
-                (
-                    *lead(cell),
-                    lang,
-                    _mean(cell.before, f"{lang}_truth"),
-                    _mean(cell.before, f"{lang}_reliability"),
-                    _mean(cell.after, f"{lang}_reliability"),
-                    percent(None if after is None else after.low),
-                    percent(None if after is None else after.high),
-                    _mean(cell.before, f"{lang}_generality"),
-                    _mean(cell.after, f"{lang}_generality"),
-                    _mean(cell.after, f"{lang}_locality"),
-                    str(after.count if after else 0),
-                )
-            )
+def _before_and_after(cells: Sequence[CellResult]) -> Table:
     return Table(
         "before_after",
-        BilingualText(
-            "编辑前后，按语言，百分数", "Before and after the edit, by language, in percent"
-        ),
+        BilingualText("编辑前后对比（%）", "Before and after editing, in percent"),
         (
-            *CELL,
+            *CELL_COLUMNS,
+            *MEASURED_IN,
             *columns(
-                ("lang", "测量语言", "measured in", False),
-                ("known_before", "编辑前答对原事实", "true answer known before"),
-                ("reliability_before", "可靠性，前", "reliability, before"),
-                ("reliability_after", "可靠性，后", "reliability, after"),
+                ("known_before", "编辑前答对真实答案", "true answer known before"),
+                ("reliability_before", "可靠性，编辑前", "reliability, before"),
+                ("reliability_after", "可靠性，编辑后", "reliability, after"),
                 ("reliability_low", "区间下限", "interval, low"),
                 ("reliability_high", "区间上限", "interval, high"),
-                ("generality_before", "泛化性，前", "generality, before"),
-                ("generality_after", "泛化性，后", "generality, after"),
-                ("locality_after", "局部性，后", "locality, after"),
-                ("facts", "条目", "facts"),
+                ("generality_before", "泛化性，编辑前", "generality, before"),
+                ("generality_after", "泛化性，编辑后", "generality, after"),
+                ("locality_after", "局部性，编辑后", "locality, after"),
+                ("facts", "事实数", "facts"),
             ),
         ),
-        tuple(rows),
+        tuple(_before_and_after_row(cell, lang) for cell in cells for lang in LANGUAGES),
         BilingualText(
-            "区间由对条目重抽样得到（自助法）。局部性按定义在编辑前为全部一致。",
-            "Intervals are from drawing the facts anew (bootstrap). Before the edit locality is "
-            "whole by definition.",
+            "区间为对事实重抽样得到的自助法置信区间。局部性衡量编辑后的回答与编辑前是否一致，因此"
+            "没有编辑前的值。",
+            "Intervals are bootstrap intervals over facts. Locality compares the answers with "
+            "those before the edit, so it has no value before it.",
         ),
     )
 
 
-def _beyond(done: Sequence[CellResult]) -> Table:
-    names = ("exact_match", "prefers_new", "p_new", "p_old")
+def _before_and_after_row(cell: CellResult, lang: Language) -> tuple[str, ...]:
+    after = cell.after.get(f"{lang}_reliability")
+    return (
+        *cell_fields(cell),
+        lang,
+        _mean(cell.before, f"{lang}_truth"),
+        _mean(cell.before, f"{lang}_reliability"),
+        _mean(cell.after, f"{lang}_reliability"),
+        percent(None if after is None else after.low),
+        percent(None if after is None else after.high),
+        _mean(cell.before, f"{lang}_generality"),
+        _mean(cell.after, f"{lang}_generality"),
+        _mean(cell.after, f"{lang}_locality"),
+        str(after.count if after else 0),
+    )
+
+
+def _further_measures(cells: Sequence[CellResult]) -> Table:
     rows = [
         (
-            *lead(cell),
+            *cell_fields(cell),
             lang,
             *(
-                _mean(part, f"{lang}_{name}")
-                for name in names
-                for part in (cell.before, cell.after)
+                _mean(summary, f"{lang}_{name}")
+                for name, _, _ in _FURTHER_MEASURES
+                for summary in (cell.before, cell.after)
             ),
         )
-        for cell in done
+        for cell in cells
         for lang in LANGUAGES
     ]
-    titles = (
-        ("exact_match", "自由生成命中", "exact match"),
-        ("prefers_new", "更倾向新答案", "prefers the new answer"),
-        ("p_new", "新答案概率", "p(new)"),
-        ("p_old", "原答案概率", "p(old)"),
-    )
-    both = [
-        one
-        for key, zh, en in titles
-        for one in columns(
-            (f"{key}_before", f"{zh}，前", f"{en}, before"),
-            (f"{key}_after", f"{zh}，后", f"{en}, after"),
+    measures = [
+        column
+        for name, zh, en in _FURTHER_MEASURES
+        for column in columns(
+            (f"{name}_before", f"{zh}，编辑前", f"{en}, before"),
+            (f"{name}_after", f"{zh}，编辑后", f"{en}, after"),
         )
     ]
     return Table(
         "beyond_the_paper",
-        BilingualText("论文之外的指标，百分数", "Measures beyond the paper's, in percent"),
-        (*CELL, *columns(("lang", "测量语言", "measured in", False)), *both),
+        BilingualText("论文以外的指标（%）", "Measures not in the paper, in percent"),
+        (*CELL_COLUMNS, *MEASURED_IN, *measures),
         tuple(rows),
     )
 
 
-def hit(item: FactResult, lang: Language) -> bool | None:
-    """Whether the model gives the new answer: freely where it was let to, else token by token."""
-    measures = item.measures(lang)
-    exact = measures.get("exact_match")
-    if exact is not None:
-        return exact == 1
-    reliability = measures.get("reliability")
-    return None if reliability is None else reliability == 1
-
-
 def _transfer(evaluation: Evaluation) -> Table:
-    rows = []
+    return Table(
+        "transfer_between_languages",
+        BilingualText("编辑对另一种语言的影响", "Effect of edits on the other language"),
+        (
+            *CELL_COLUMNS,
+            *columns(
+                (
+                    "gain",
+                    "另一语言可靠性的增量（百分点）",
+                    "gain in reliability, other language, points",
+                ),
+                ("gain_low", "区间下限", "interval, low"),
+                ("gain_high", "区间上限", "interval, high"),
+                ("both", "两种语言均改变", "changed in both"),
+                ("edited_only", "仅编辑语言改变", "only in the edited language"),
+                ("other_only", "仅另一语言改变", "only in the other language"),
+                ("neither", "均未改变", "in neither"),
+            ),
+        ),
+        tuple(_transfer_rows(evaluation)),
+        BilingualText(
+            "“改变”指模型在自由生成中给出反事实答案；未做自由生成时，指反事实答案的每个词元都是概"
+            "率最高的词元。",
+            "“Changed”: in free generation the model gives the new answer; without free "
+            "generation, every token of the new answer is the most likely one.",
+        ),
+    )
+
+
+def _transfer_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
     for cell in evaluation.done:
         edited = cell.setting.language
         if edited == "mix" or not cell.items:
             continue
-        other, baseline = OTHER[edited], evaluation.baseline(cell)
-        gains = list(_gains(cell.items, baseline, other))
+        other = OTHER_LANGUAGE[edited]
+        gains = list(_gains(cell.items, evaluation.baseline(cell), other))
         gain = mean_interval(gains, Bootstrap(seed=evaluation.results.seed))
-        pairs = [(hit(item, edited), hit(item, other)) for item in cell.items]
-        counts = [sum(pair == want for pair in pairs) for want in _OUTCOMES]
-        rows.append(
-            (
-                *lead(cell),
-                percent(None if gain is None else gain.mean),
-                percent(None if gain is None else gain.low),
-                percent(None if gain is None else gain.high),
-                *map(str, counts),
-            )
+        outcomes = [
+            (gives_new_answer(item, edited), gives_new_answer(item, other)) for item in cell.items
+        ]
+        yield (
+            *cell_fields(cell),
+            percent(None if gain is None else gain.mean),
+            percent(None if gain is None else gain.low),
+            percent(None if gain is None else gain.high),
+            *(str(outcomes.count(outcome)) for outcome in _OUTCOMES),
         )
-    return Table(
-        "transfer_between_languages",
-        BilingualText(
-            "一种语言的编辑在另一种语言中留下什么",
-            "What an edit in one language leaves in the other",
-        ),
-        (
-            *CELL,
-            *columns(
-                ("gain", "另一语言可靠性增量（百分点）", "reliability gained in the other, points"),
-                ("gain_low", "区间下限", "interval, low"),
-                ("gain_high", "区间上限", "interval, high"),
-                ("both", "两种语言都改", "changed in both"),
-                ("edited_only", "只在编辑语言中改", "changed in the edited one only"),
-                ("other_only", "只在另一语言中改", "changed in the other only"),
-                ("neither", "都没改", "changed in neither"),
-            ),
-        ),
-        tuple(rows),
-        BilingualText(
-            "「改」指模型自由生成时说出新答案；未做自由生成时，指新答案的每个词元都居首位。",
-            "“Changed”: left alone, the model says the new answer; where it was not left alone, "
-            "every token of the new answer comes first.",
-        ),
-    )
-
-
-_OUTCOMES = ((True, True), (True, False), (False, True), (False, False))
 
 
 def _gains(
-    items: Iterable[FactResult], baseline: Mapping[str, BaselineResult], lang: Language
-) -> Iterable[float]:
+    items: Sequence[FactResult], baseline: Mapping[str, BaselineResult], lang: Language
+) -> Iterator[float]:
+    """How much the reliability of each fact increased in a language."""
     for item in items:
-        if item.id not in baseline:
-            continue
-        before = baseline[item.id].measures(lang).get("reliability")
         after = item.measures(lang).get("reliability")
-        if before is not None and after is not None:
+        unedited = baseline.get(item.id)
+        before = None if unedited is None else unedited.measures(lang).get("reliability")
+        if after is not None and before is not None:
             yield after - before
 
 
-def _refused(done: Sequence[CellResult]) -> list[Part]:
-    rows = [(*lead(cell), one.id, one.reason) for cell in done for one in cell.refused]
+def _refused(cells: Sequence[CellResult]) -> list[Part]:
+    rows = [
+        (*cell_fields(cell), refusal.id, refusal.reason)
+        for cell in cells
+        for refusal in cell.refused
+    ]
     if not rows:
         return []
-    return [
-        Table(
-            "refused",
-            BilingualText("无法编辑的条目", "Facts that could not be edited"),
-            (*CELL, *columns(("id", "条目", "fact", False), ("reason", "原因", "why", False))),
-            tuple(rows),
-            shown=_REFUSED_SHOWN,
-        )
-    ]
+    table = Table(
+        "refused",
+        BilingualText("无法完成的编辑", "Edits that could not be made"),
+        (
+            *CELL_COLUMNS,
+            *columns(("id", "条目", "record", False), ("reason", "原因", "reason", False)),
+        ),
+        tuple(rows),
+        max_rows=_MAX_REFUSED,
+    )
+    return [table]
 
 
 def _failed(results: Results) -> list[Part]:
-    rows = [(cell.setting.label, cell.error or NONE) for cell in results.failed]
+    rows = [(cell.setting.label, cell.error or NO_VALUE) for cell in results.failed]
     if not rows:
         return []
-    return [
-        Table(
-            "failed_cells",
-            BilingualText("失败的实验", "Cells that failed"),
-            columns(("cell", "实验", "cell", False), ("error", "原因", "why", False)),
-            tuple(rows),
-        )
-    ]
+    table = Table(
+        "failed_cells",
+        BilingualText("失败的实验", "Failed cells"),
+        columns(("cell", "实验", "cell", False), ("error", "原因", "reason", False)),
+        tuple(rows),
+    )
+    return [table]
 
 
 def _mean(summary: Summary, name: str) -> str:
-    found = summary.get(name)
-    return percent(None if found is None else found.mean)
+    interval = summary.get(name)
+    return percent(None if interval is None else interval.mean)

@@ -1,164 +1,167 @@
-"""Examples of transfers and failures, with what the model said."""
+"""Examples of facts that transferred, did not transfer or could not be edited."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
-from clm_data.domain import Domain
-from clm_data.eval.bilingual import domain_title
+from clm_data.eval.bilingual import BilingualText, domain_title
 from clm_data.eval.metrics import exact_match
-from clm_data.eval.report.chapters.evaluation import OTHER, Evaluation, hit
+from clm_data.eval.report.evaluation import OTHER_LANGUAGE, Evaluation, gives_new_answer
 from clm_data.eval.report.parts import (
-    NONE,
-    BilingualText,
+    NO_VALUE,
     Example,
-    Examples,
-    Missing,
+    ExampleGroup,
+    ExampleSide,
+    MissingPart,
     Part,
-    Side,
     percent,
 )
-from clm_data.eval.results import CellResult, FactResult
+from clm_data.eval.results import CellResult, Continuation, FactResult
 from clm_data.records import LANGUAGES, Language, Record
 
-GROUPS = {
+_GROUPS = {
     "transferred": BilingualText(
-        "迁移成功：另一种语言也改了", "Transferred: the other language changed, too"
+        "迁移成功：另一种语言也给出反事实答案",
+        "Transferred: the other language also gives the new answer",
     ),
     "stayed": BilingualText(
-        "没有迁移：只有被编辑的语言改了", "Not transferred: only the edited language changed"
+        "未迁移：只有编辑语言给出反事实答案",
+        "Not transferred: only the edited language gives the new answer",
     ),
     "failed": BilingualText(
-        "编辑失败：被编辑的语言也没改", "Failed: not even the edited language changed"
+        "编辑失败：编辑语言未给出反事实答案",
+        "Failed: the edited language does not give the new answer",
     ),
 }
+_NO_SINGLE_LANGUAGE = BilingualText(
+    "没有只以一种语言编辑的实验，因此没有迁移的例子。",
+    "No cell was edited in a single language, so there are no examples of transfer.",
+)
+_NO_ANSWERS = BilingualText(
+    "结果中没有模型的回答：评测时未做自由生成，或结果由旧版本产生。",
+    "The results do not contain the model’s answers: free generation was off, or an older version "
+    "wrote them.",
+)
 _PER_GROUP = 2
-_LONGEST = 120
-"""Characters of an answer that are shown."""
+_MAX_CHARACTERS = 120
+"""Longer answers are cut."""
 
 
-def parts(evaluation: Evaluation, records: Mapping[str, Record]) -> list[Part]:
-    """Examples of each model's first cells that were edited in one language.
+def example_parts(evaluation: Evaluation, records: Mapping[str, Record]) -> list[Part]:
+    """Examples from each model's first cell edited in Chinese and first edited in English.
 
     Args:
         evaluation: The results.
-        records: By id; empty where the dataset is not at hand, then there are no prompts.
+        records: Records by id; without them the examples have no prompts.
     """
-    cells = list(_chosen(evaluation.done))
+    cells = list(_first_cells(evaluation.done))
     if not cells:
-        words = BilingualText(
-            "没有只用一种语言编辑的实验，因此没有迁移的例子。",
-            "No cell was edited in one language alone, so there are no examples of transfer.",
-        )
-        return [Missing(words, "clm-data eval-baselines --languages zh,en ...")]
-    found = [one for cell in cells for one in _of_cell(evaluation, cell, records)]
-    if not any(side.after for one in found for side in one.sides):
-        words = BilingualText(
-            "结果中没有保存模型的回答（评测时没有自由生成，或由旧版本产生）。",
-            "The model's answers are not in the results (free generation was off, or an older "
-            "version made them).",
-        )
-        return [Missing(words, "clm-data eval-baselines ... --out NEW_FOLDER")]
+        command = "clm-data eval-baselines --languages zh,en ..."
+        return [MissingPart(_NO_SINGLE_LANGUAGE, command)]
+    examples = [
+        example
+        for cell, edited in cells
+        for example in _examples_of(evaluation, cell, edited, records)
+    ]
+    if not any(side.after for example in examples for side in example.sides):
+        return [MissingPart(_NO_ANSWERS, "clm-data eval-baselines ... --out NEW_FOLDER")]
     return [
-        Examples(title, tuple(mine))
-        for group, title in GROUPS.items()
-        if (mine := [one for one in found if one.group == group])
+        ExampleGroup(title, tuple(of_group))
+        for group, title in _GROUPS.items()
+        if (of_group := [example for example in examples if example.group == group])
     ]
 
 
-def _chosen(done: Sequence[CellResult]) -> Iterable[CellResult]:
-    seen: set[tuple[str, str]] = set()
+def _first_cells(done: Sequence[CellResult]) -> Iterator[tuple[CellResult, Language]]:
+    """The first cell of each model and single editing language, with that language."""
+    seen: set[tuple[str, Language]] = set()
     for cell in done:
-        key = (cell.setting.model, cell.setting.language)
-        if cell.setting.language != "mix" and cell.items and key not in seen:
-            seen.add(key)
-            yield cell
+        edited = cell.setting.language
+        if edited != "mix" and cell.items and (cell.setting.model, edited) not in seen:
+            seen.add((cell.setting.model, edited))
+            yield cell, edited
 
 
-def _of_cell(
-    evaluation: Evaluation, cell: CellResult, records: Mapping[str, Record]
-) -> Iterable[Example]:
-    edited = cell.setting.language
-    if edited == "mix":
-        return
+def _examples_of(
+    evaluation: Evaluation, cell: CellResult, edited: Language, records: Mapping[str, Record]
+) -> Iterator[Example]:
     baseline = evaluation.baseline(cell)
-    groups: dict[str, list[FactResult]] = {name: [] for name in GROUPS}
+    before = {record: answers.continuation for record, answers in baseline.items()}
+    groups: dict[str, list[FactResult]] = {name: [] for name in _GROUPS}
     for item in cell.items:
-        said = baseline[item.id].continuation if item.id in baseline else {}
-        group = _group(item, edited, said, records.get(item.id))
+        group = _group(item, edited, before.get(item.id, {}), records.get(item.id))
         if group is not None:
             groups[group].append(item)
-    for name, items in groups.items():
-        for item in _varied(items):
-            said = baseline[item.id].continuation if item.id in baseline else {}
-            yield _example(name, cell, edited, item, said, records.get(item.id), evaluation.domains)
+    for group, items in groups.items():
+        for item in _from_different_domains(items)[:_PER_GROUP]:
+            record = records.get(item.id)
+            sides = tuple(
+                _side(item, lang, lang == edited, before.get(item.id, {}), record)
+                for lang in LANGUAGES
+            )
+            domain = domain_title(item.domain, evaluation.domains)
+            yield Example(group, cell.setting.label, item.id, domain, sides)
 
 
 def _group(
-    item: FactResult, edited: Language, said: Mapping[Language, str], record: Record | None
+    item: FactResult, edited: Language, before: Continuation, record: Record | None
 ) -> str | None:
-    """Which group a fact is an example of; None where it shows nothing."""
-    own, other = hit(item, edited), hit(item, OTHER[edited])
-    if own is None or other is None:
+    """The group that a fact is an example of; None if it is not a clear example.
+
+    A fact whose new answer the unedited model already gave in the other language is none.
+    """
+    other = OTHER_LANGUAGE[edited]
+    here, there = gives_new_answer(item, edited), gives_new_answer(item, other)
+    if here is None or there is None:
         return None
-    if not own:
+    if not here:
         return "failed"
-    lang = OTHER[edited]
-    if other and record is not None and said.get(lang):
-        knew = exact_match(said[lang], record.fact(lang).target_new, lang)
-        return None if knew else "transferred"
-    return "transferred" if other else "stayed"
+    if not there:
+        return "stayed"
+    if record is not None and before.get(other):
+        already = exact_match(before[other], record.fact(other).target_new, other)
+        return None if already else "transferred"
+    return "transferred"
 
 
-def _varied(items: Sequence[FactResult]) -> list[FactResult]:
-    """The first few, of different domains as far as there are."""
-    by_domain: dict[str | None, FactResult] = {}
+def _from_different_domains(items: Sequence[FactResult]) -> list[FactResult]:
+    """The first fact of each domain, then the others."""
+    first: dict[str | None, FactResult] = {}
     for item in items:
-        by_domain.setdefault(item.domain, item)
-    first = list(by_domain.values())
-    rest = [one for one in items if one not in first]
-    return [*first, *rest][:_PER_GROUP]
+        first.setdefault(item.domain, item)
+    chosen = list(first.values())
+    return [*chosen, *(item for item in items if item not in chosen)]
 
 
-def _example(
-    group: str,
-    cell: CellResult,
-    edited: Language,
-    item: FactResult,
-    said: Mapping[Language, str],
-    record: Record | None,
-    domains: Mapping[str, Domain],
-) -> Example:
-    sides = []
-    for lang in LANGUAGES:
-        fact = None if record is None else record.fact(lang)
-        answer = item.continuation.get(lang, "")
-        sides.append(
-            Side(
-                lang,
-                lang == edited,
-                fact.prompt if fact else NONE,
-                fact.ground_truth if fact else NONE,
-                fact.target_new if fact else NONE,
-                _short(said.get(lang, "")),
-                _short(answer),
-                _verdict(answer, item, lang, record),
-                percent(item.measures(lang).get("reliability")),
-            )
-        )
-    return Example(
-        group, cell.setting.label, item.id, domain_title(item.domain, domains), tuple(sides)
+def _side(
+    item: FactResult, lang: Language, edited: bool, before: Continuation, record: Record | None
+) -> ExampleSide:
+    fact = None if record is None else record.fact(lang)
+    answer = item.continuation.get(lang, "")
+    return ExampleSide(
+        lang,
+        edited,
+        prompt=fact.prompt if fact else NO_VALUE,
+        true_answer=fact.ground_truth if fact else NO_VALUE,
+        new_answer=fact.target_new if fact else NO_VALUE,
+        before=_shortened(before.get(lang, "")),
+        after=_shortened(answer),
+        verdict=_verdict(answer, item, lang, record),
+        reliability=percent(item.measures(lang).get("reliability")),
     )
 
 
-def _verdict(answer: str, item: FactResult, lang: Language, record: Record | None) -> str:
-    if hit(item, lang):
+def _verdict(
+    answer: str, item: FactResult, lang: Language, record: Record | None
+) -> Literal["new", "old", "other"]:
+    if gives_new_answer(item, lang):
         return "new"
     if record is not None and exact_match(answer, record.fact(lang).ground_truth, lang):
         return "old"
     return "other"
 
 
-def _short(text: str) -> str:
+def _shortened(text: str) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= _LONGEST else line[:_LONGEST] + "…"
+    return line if len(line) <= _MAX_CHARACTERS else line[:_MAX_CHARACTERS] + "…"

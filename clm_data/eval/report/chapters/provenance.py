@@ -1,4 +1,4 @@
-"""Where a dataset comes from, for the chapter on it."""
+"""The part of the chapter on the dataset that says where the records come from."""
 
 from __future__ import annotations
 
@@ -6,36 +6,37 @@ import json
 from typing import Any
 
 from clm_data.dataset_stats import Stats, stage_position
-from clm_data.eval.report.parts import NONE, BilingualText, Missing, Part, Table, columns
+from clm_data.eval.bilingual import BilingualText
+from clm_data.eval.report.chapters.settings import name_value_table
+from clm_data.eval.report.parts import NO_VALUE, MissingPart, Part, Table, columns
 from clm_data.manifest import Manifest
 
-_KINDS = {
+_ORIGINS = {
     "model": BilingualText("对话模型", "chat model"),
-    "bank": BilingualText("自带题库", "bundled bank"),
+    "bank": BilingualText("内置题库", "bundled bank"),
     "import": BilingualText("导入文件", "imported file"),
 }
+_NO_MANIFEST = BilingualText(
+    "该数据集没有可读的 manifest.json，因此无法得知构建所用的设置与文件。",
+    "The dataset has no manifest.json that can be read, so the settings and files that it was "
+    "built from are unknown.",
+)
 
 
-def provenance(stats: Stats, manifest: Manifest | None) -> list[Part]:
-    """Sources, stages of the build, and what its manifest says."""
-    parts: list[Part] = [_origins(stats)]
+def provenance_parts(stats: Stats, manifest: Manifest | None) -> list[Part]:
+    """Origins of the records, stages of the build, and the manifest."""
     if manifest is None:
-        what = BilingualText(
-            "这个数据集没有可读的 manifest.json，因此不知道它由哪些设置和文件构建。",
-            "This dataset has no manifest.json that can be read, so the settings and files it was "
-            "built from are not known.",
-        )
-        return [*parts, Missing(what, "clm-data build --out DATASET")]
-    return [*parts, _stages(manifest), _manifest(manifest)]
+        return [_origins(stats), MissingPart(_NO_MANIFEST, "clm-data build --out DATASET")]
+    return [_origins(stats), _stages(manifest), _manifest(manifest)]
 
 
 def _origins(stats: Stats) -> Table:
     rows = [
         (
-            _KINDS[origin.kind].zh,
-            _KINDS[origin.kind].en,
+            _ORIGINS[origin.kind].zh,
+            _ORIGINS[origin.kind].en,
             origin.name,
-            origin.licence or NONE,
+            origin.licence or NO_VALUE,
             str(origin.records),
             str(len(origin.prompt_hashes)),
         )
@@ -43,14 +44,14 @@ def _origins(stats: Stats) -> Table:
     ]
     return Table(
         "dataset_origins",
-        BilingualText("来源", "Where the records come from"),
+        BilingualText("条目的来源", "Origins of the records"),
         columns(
             ("kind_zh", "类型", "kind (Chinese)", False),
             ("kind_en", "类型（英文）", "kind", False),
             ("name", "名称", "name", False),
-            ("licence", "许可", "licence", False),
+            ("licence", "许可证", "license", False),
             ("records", "条目", "records"),
-            ("prompts", "不同的提示", "different prompts"),
+            ("prompts", "不同的提示词", "distinct prompts"),
         ),
         tuple(rows),
     )
@@ -59,19 +60,21 @@ def _origins(stats: Stats) -> Table:
 def _stages(manifest: Manifest) -> Table:
     rows = [
         (stage, *(str(counts[name]) for name in ("in", "kept", "rejected")))
-        for stage, counts in sorted(manifest.stages.items(), key=lambda one: stage_position(one[0]))
+        for stage, counts in sorted(
+            manifest.stages.items(), key=lambda entry: stage_position(entry[0])
+        )
     ]
     return Table(
         "dataset_stages",
-        BilingualText("构建的各个阶段", "The stages of the build"),
+        BilingualText("构建的各个阶段", "Stages of the build"),
         columns(
             ("stage", "阶段", "stage", False),
-            ("in", "进入", "in"),
+            ("in", "输入", "in"),
             ("kept", "保留", "kept"),
-            ("rejected", "剔除", "rejected"),
+            ("rejected", "剔除", "dropped"),
         ),
         tuple(rows),
-        plain=frozenset({"stage"}),
+        code=frozenset({"stage"}),
     )
 
 
@@ -82,17 +85,11 @@ def _manifest(manifest: Manifest) -> Table:
         ("domains.yaml sha256", manifest.domains_sha256),
         *((f"prompt {name}", value) for name, value in manifest.prompt_versions.items()),
         *((f"{name} sha256", value) for name, value in manifest.files.items()),
-        *((f"source {_text(one.get('name'))}", _text(one)) for one in manifest.sources),
+        *((f"source {_text(source.get('name'))}", _text(source)) for source in manifest.sources),
         *((f"setting {name}", _text(value)) for name, value in manifest.settings.items()),
     ]
-    return Table(
-        "dataset_manifest",
-        BilingualText("清单：版本、哈希与设置", "Manifest: versions, hashes and settings"),
-        columns(("name", "名称", "name", False), ("value", "值", "value", False)),
-        tuple(rows),
-        plain=frozenset({"name", "value"}),
-        folded=True,
-    )
+    title = BilingualText("数据集清单：版本、哈希与设置", "Manifest: versions, hashes and settings")
+    return name_value_table("dataset_manifest", title, rows, collapsed=True)
 
 
 def _text(value: Any) -> str:

@@ -1,135 +1,139 @@
-"""The chapter at the top: what came out, in a few sentences."""
+"""The first chapter: the main results in a few sentences."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from clm_data.eval.bilingual import LANGUAGE_NAMES, BilingualText
 from clm_data.eval.csv_tables import Row, Tables, float_or_none, unique, where
-from clm_data.eval.report.chapters.evaluation import OTHER, Evaluation
-from clm_data.eval.report.parts import BilingualText, Part, Section, Text, decimals, percent
+from clm_data.eval.report.evaluation import OTHER_LANGUAGE, Evaluation
+from clm_data.eval.report.parts import Paragraph, Part, Section, decimals, percent
 from clm_data.eval.results import CellResult
 from clm_data.eval.tables import METHOD_NAMES
-from clm_data.records import LANGUAGES
+from clm_data.records import LANGUAGES, Language
 
-_LANGUAGE = {"zh": BilingualText("中文", "Chinese"), "en": BilingualText("英文", "English")}
+_COUNTS = BilingualText(
+    "共 {records} 条事实、{cells} 项实验（失败 {failed} 项）。可靠性以百分比表示，方括号内为自助法"
+    "置信区间。",
+    "{records} facts and {cells} cells, {failed} of which failed. Reliability is in percent, with "
+    "bootstrap intervals in brackets.",
+)
+_COSINES = {
+    "zh-en": BilingualText(
+        "{model}：同一批事实的中文编辑与英文编辑，权重改变的余弦相似度为 {low} 至 {high}"
+        "（所有方法、批大小和层）；随机矩阵不超过 ±{chance}。",
+        "{model}: over all methods, batch sizes and layers, the cosine similarity between the "
+        "weight changes of Chinese and English edits of the same facts is {low} to {high}; random "
+        "matrices stay within ±{chance}.",
+    ),
+    "sum-mix": BilingualText(
+        "{model}：中文与英文编辑的权重改变之和，与双语编辑的权重改变之间，余弦相似度为 {low} 至 "
+        "{high}；随机矩阵不超过 ±{chance}。",
+        "{model}: the cosine similarity between the sum of both weight changes and the weight "
+        "change of editing in both languages is {low} to {high}; random matrices stay within ±"
+        "{chance}.",
+    ),
+}
+_CONTROL = BilingualText(
+    "{model}：作为对照，同一语言中两批不同事实的权重改变，余弦相似度为 {low} 至 {high}。",
+    "{model}: for comparison, the cosine similarity between the weight changes of two batches of "
+    "different facts in the same language is {low} to {high}.",
+)
 
 
-def section(evaluation: Evaluation, tables: Tables) -> Section:
-    """What came out."""
+def summary_section(evaluation: Evaluation, tables: Tables) -> Section:
+    """The main results.
+
+    Args:
+        evaluation: The results.
+        tables: Tables of the analysis by file name.
+    """
     results = evaluation.results
-    cells = len(results.cells)
-    begin = BilingualText(
-        "{records} 条事实，{cells} 项实验，其中 {failed} 项失败。以下为百分数；方括号内是区间。",
-        "{records} facts, {cells} cells, of which {failed} failed. In percent; intervals in "
-        "brackets.",
-    )
     counts = {
         "records": str(results.records),
-        "cells": str(cells),
+        "cells": str(len(results.cells)),
         "failed": str(len(results.failed)),
     }
-    parts: list[Part] = [Text(begin, counts), *_edits(evaluation), *_geometry(tables)]
-    return Section("summary", BilingualText("结论概要", "In short"), tuple(parts))
-
-
-def _edits(evaluation: Evaluation) -> Iterator[Text]:
-    for cell in evaluation.done:
-        if cell.setting.language != "mix" and _is_last(cell, evaluation.done):
-            yield from _one(cell)
-
-
-def _is_last(cell: CellResult, cells: tuple[CellResult, ...]) -> bool:
-    """Whether no later cell has the same model, method and language."""
-    setting = cell.setting
-    same = [
-        one
-        for one in cells
-        if (one.setting.model, one.setting.method, one.setting.language)
-        == (setting.model, setting.method, setting.language)
+    parts: list[Part] = [
+        Paragraph(_COUNTS, counts),
+        *_reliability(evaluation.done),
+        *_geometry(tables),
     ]
-    return same[-1] is cell
+    return Section("summary", BilingualText("主要结果", "Summary"), tuple(parts))
 
 
-def _one(cell: CellResult) -> Iterator[Text]:
-    lang = cell.setting.language
-    if lang == "mix":
+def _reliability(cells: Sequence[CellResult]) -> Iterator[Paragraph]:
+    """The last cell of each model, method and editing language, without mixed edits."""
+    last = {
+        (cell.setting.model, cell.setting.method, cell.setting.language): cell for cell in cells
+    }
+    for cell in cells:
+        setting = cell.setting
+        edited = setting.language
+        if edited != "mix" and last[setting.model, setting.method, edited] is cell:
+            yield from _reliability_of(cell, edited)
+
+
+def _reliability_of(cell: CellResult, edited: Language) -> Iterator[Paragraph]:
+    other = OTHER_LANGUAGE[edited]
+    here, there = (cell.after.get(f"{lang}_reliability") for lang in (edited, other))
+    before = cell.before.get(f"{other}_reliability")
+    if here is None or there is None:
         return
-    other = OTHER[lang]
-    own, theirs = (cell.after.get(f"{one}_reliability") for one in (lang, other))
-    was = cell.before.get(f"{other}_reliability")
-    if own is None or theirs is None:
-        return
-    words = BilingualText(
-        f"{{model}}，{{method}}，用{_LANGUAGE[lang].zh}编辑（每批 {{batch}} 条）："
-        f"{_LANGUAGE[lang].zh}可靠性 {{own}} [{{own_low}}, {{own_high}}]；"
-        f"{_LANGUAGE[other].zh} {{other}} [{{other_low}}, {{other_high}}]，编辑前 {{was}}。",
-        f"{{model}}, {{method}}, edited in {_LANGUAGE[lang].en} (batch of {{batch}}): reliability "
-        f"in {_LANGUAGE[lang].en} {{own}} [{{own_low}}, {{own_high}}]; in {_LANGUAGE[other].en} "
-        "{other} [{other_low}, {other_high}], before the edit {was}.",
+    names, others = LANGUAGE_NAMES[edited], LANGUAGE_NAMES[other]
+    template = BilingualText(
+        f"{{model}}，{{method}}，{names.zh}编辑，每批 {{batch}} 条：{names.zh}可靠性 {{own}} "
+        f"[{{own_low}}, {{own_high}}]；{others.zh}可靠性 {{other}} [{{other_low}}, {{other_high}}]"
+        "（编辑前 {was}）。",
+        f"{{model}}, {{method}}, edited in {names.en}, batch size {{batch}}: reliability {{own}} "
+        f"[{{own_low}}, {{own_high}}] in {names.en} and {{other}} [{{other_low}}, {{other_high}}] "
+        f"in {others.en} ({{was}} before the edit).",
     )
     values = {
         "model": cell.setting.model,
         "method": METHOD_NAMES.get(cell.setting.method, cell.setting.method),
         "batch": str(cell.setting.batch_size),
-        "own": percent(own.mean),
-        "own_low": percent(own.low),
-        "own_high": percent(own.high),
-        "other": percent(theirs.mean),
-        "other_low": percent(theirs.low),
-        "other_high": percent(theirs.high),
-        "was": percent(was.mean if was else None),
+        "own": percent(here.mean),
+        "own_low": percent(here.low),
+        "own_high": percent(here.high),
+        "other": percent(there.mean),
+        "other_low": percent(there.low),
+        "other_high": percent(there.high),
+        "was": percent(before.mean if before else None),
     }
-    yield Text(words, values)
+    yield Paragraph(template, values)
 
 
-def _geometry(tables: Tables) -> Iterator[Text]:
-    rows = where(tables.get("geometry.csv", ()), batch="all", measure="cosine")
-    for model in unique(rows, "model"):
-        mine = where(rows, model=model)
-        for comparison, words in _COSINES.items():
-            values = [float_or_none(row["value"]) for row in where(mine, comparison=comparison)]
-            null = where(mine, comparison=f"null-{comparison}")
-            known = [value for value in values if value is not None]
-            if not known:
+def _geometry(tables: Tables) -> Iterator[Paragraph]:
+    cosines = where(tables.get("geometry.csv", ()), batch="all", measure="cosine")
+    for model in unique(cosines, "model"):
+        rows = where(cosines, model=model)
+        for comparison, template in _COSINES.items():
+            values = _values(where(rows, comparison=comparison))
+            if not values:
                 continue
+            null = where(rows, comparison=f"null-{comparison}")
             ends = [float_or_none(row[end]) for row in null for end in ("low", "high")]
-            chance = [abs(end) for end in ends if end is not None]
+            chance = max((abs(end) for end in ends if end is not None), default=None)
             shown = {
                 "model": model,
-                "low": decimals(min(known)),
-                "high": decimals(max(known)),
-                "chance": decimals(max(chance, default=None)),
+                "low": decimals(min(values)),
+                "high": decimals(max(values)),
+                "chance": decimals(chance),
             }
-            yield Text(words, shown)
+            yield Paragraph(template, shown)
             if comparison == "zh-en":
-                yield from _control(model, mine)
+                yield from _control(model, rows)
 
 
-def _control(model: str, rows: Sequence[Row]) -> Iterator[Text]:
-    """What facts that have nothing in common but their language give."""
-    mine = [row for lang in LANGUAGES for row in where(rows, comparison=f"disjoint-{lang}")]
-    known = [value for row in mine if (value := float_or_none(row["value"])) is not None]
-    if known:
-        shown = {"model": model, "low": decimals(min(known)), "high": decimals(max(known))}
-        yield Text(_OTHER_FACTS, shown)
+def _control(model: str, rows: Sequence[Row]) -> Iterator[Paragraph]:
+    values = [
+        value for lang in LANGUAGES for value in _values(where(rows, comparison=f"disjoint-{lang}"))
+    ]
+    if values:
+        shown = {"model": model, "low": decimals(min(values)), "high": decimals(max(values))}
+        yield Paragraph(_CONTROL, shown)
 
 
-_OTHER_FACTS = BilingualText(
-    "{model}：同一语言中两批不同事实的权重改变，余弦为 {low} 至 {high}：以此衡量上一行。",
-    "{model}: cosine of the weight changes of two batches of other facts in one language {low} to "
-    "{high}: the measure for the line above.",
-)
-
-
-_COSINES = {
-    "zh-en": BilingualText(
-        "{model}：中文与英文权重改变的余弦为 {low} 至 {high}；随机矩阵不超过 {chance}。",
-        "{model}: cosine of the Chinese and the English weight changes {low} to {high}; random "
-        "matrices stay within {chance}.",
-    ),
-    "sum-mix": BilingualText(
-        "{model}：中英之和与混合编辑的余弦为 {low} 至 {high}；随机矩阵不超过 {chance}。",
-        "{model}: cosine of the sum of both with the mixed edit {low} to {high}; random matrices "
-        "stay within {chance}.",
-    ),
-}
+def _values(rows: Sequence[Row]) -> list[float]:
+    return [value for row in rows if (value := float_or_none(row["value"])) is not None]
