@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from clm_data.eval.dataset import DatasetSource, load_dataset
 from clm_data.log import Log, silent
 
 
@@ -25,12 +26,12 @@ class AnalysisReport:
 
 
 def analyze(
-    folder: Path,
+    folder: str | Path,
     *,
-    dataset: str | None = None,
+    dataset: DatasetSource | None = None,
     models: Sequence[str] = (),
     states: bool = True,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     log: Log = silent,
 ) -> AnalysisReport:
     """Compare the edits of a sweep across languages and draw the figures.
@@ -40,29 +41,32 @@ def analyze(
 
     Args:
         folder: Folder that ``eval-baselines`` wrote.
-        dataset: The dataset that was edited: a folder, a file, or ``OWNER/NAME`` on the Hub.
-            Without it no model is loaded.
+        dataset: The dataset that was edited, as :func:`~clm_data.eval.dataset.load_dataset` takes
+            it. Without it no model is loaded.
         models: Labels of the models whose states are read; empty: all.
         states: Whether to load the models and read their states.
         cache: Folder of tiny models; default: the one that ``eval-baselines`` uses.
         log: Called with progress messages.
 
     Raises:
+        MissingExtraError: The extra `eval` is not installed.
         InputFileError: No results, another dataset, or nothing to analyze.
         UnknownNameError: The results have no model of that label.
         EditError: A number is out of its range, or a model cannot be read.
     """
+    from clm_data.eval.environment import default_cache_folder, require_eval_extra
+
+    require_eval_extra()
     from clm_data.eval.analysis.run import analyze_folder
-    from clm_data.eval.dataset import load_dataset
-    from clm_data.eval.environment import default_cache_folder
     from clm_data.eval.figures.draw import draw_figures
 
+    folder = Path(folder)
     done = analyze_folder(
         folder,
         dataset=load_dataset(dataset) if states and dataset is not None else None,
         models=models,
         states=states,
-        cache=cache or default_cache_folder(),
+        cache=Path(cache or default_cache_folder()),
         log=log,
     )
     log("drawing the figures")

@@ -1,4 +1,4 @@
-"""A folder of results and tables of an analysis, made without any model."""
+"""An example of what a sweep and its analysis write, without running a model."""
 
 from __future__ import annotations
 
@@ -32,24 +32,32 @@ from clm_data.records import LANGUAGES, Language, Record
 from helpers.example_records import example_records
 from helpers.saved_folders import dataset_folder
 
-HOW = Bootstrap(resamples=20)
+BOOTSTRAP = Bootstrap(resamples=20)
 EDITS: tuple[EditLanguage, ...] = ("zh", "en", "mix")
 MEASURES = ("reliability", "generality", "locality", "p_new", "p_old", "prefers_new", "exact_match")
 
 
-def make_dataset(folder: Path, count: int = 12) -> Path:
-    """A dataset as published JSON files."""
+def write_example_dataset(folder: Path, count: int = 12) -> Path:
+    """Write a dataset as the published JSON files."""
     return dataset_folder(folder, example_records(count))
 
 
-def make_results(
-    folder: Path, dataset: Path, *, sizes: Sequence[int] = (4, 12), generated: bool = True
+def write_example_sweep(
+    folder: Path, dataset: Path, *, sizes: Sequence[int] = (4, 12), generation: bool = True
 ) -> Results:
-    """Cells of MEMIT in three languages, of which one failed, and a sequential one."""
-    read = load_dataset(str(dataset))
+    """Write the results of MEMIT in three languages, a failed cell and a sequential run.
+
+    Args:
+        folder: Where to write them.
+        dataset: Folder of the dataset.
+        sizes: Batch sizes.
+        generation: Whether the results contain generated answers.
+    """
+    evaluated = load_dataset(str(dataset))
     rng = random.Random(7)
     cells = [
-        _cell(read.records, edit, size, rng, generated) for edit, size in product(EDITS, sizes)
+        _cell(evaluated.records, edit, size, rng, generation)
+        for edit, size in product(EDITS, sizes)
     ]
     first = cells[0]
     failed = first.model_copy(
@@ -66,18 +74,18 @@ def make_results(
     sequential = first.model_copy(
         update={"key": "sequential", "setting": setting, "checkpoints": checkpoints}
     )
-    recipe = Recipe.model_validate({"title": "Made up", "models": [{"name": "tiny"}]})
-    found = Results(
-        title="Made up",
+    recipe = Recipe.model_validate({"title": "Example", "models": [{"name": "tiny"}]})
+    written = Results(
+        title="Example",
         dataset="set",
-        dataset_key=read.key,
-        records=len(read.records),
+        dataset_key=evaluated.key,
+        records=len(evaluated.records),
         seed=3,
         recipe=recipe.model_dump(mode="json"),
         cells=(*cells, failed, sequential),
     )
-    results.write_results(folder, found)
-    for cell in found.cells:
+    results.write_results(folder, written)
+    for cell in written.cells:
         results.write_cell(folder, cell)
     baseline = [
         BaselineResult(
@@ -85,15 +93,16 @@ def make_results(
             **{lang: _measures(0.1, rng) for lang in LANGUAGES},
             continuation=_continuation(record, None),
         )
-        for record in read.records
+        for record in evaluated.records
     ]
     results.write_baseline(folder, "tiny", "native", baseline)
-    return found
+    return written
 
 
-def _measures(chance: float, rng: random.Random) -> dict[str, float | None]:
-    hit = float(rng.random() < chance)
-    return {name: hit if name != "locality" else 0.75 for name in MEASURES}
+def _measures(probability: float, rng: random.Random) -> dict[str, float | None]:
+    """Measures of a fact whose edit succeeds with a probability."""
+    success = float(rng.random() < probability)
+    return {name: success if name != "locality" else 0.75 for name in MEASURES}
 
 
 def _continuation(record: Record, new: Mapping[Language, bool] | None) -> dict[Language, str]:
@@ -105,19 +114,19 @@ def _continuation(record: Record, new: Mapping[Language, bool] | None) -> dict[L
 
 
 def _cell(
-    records: Sequence[Record], edit: EditLanguage, size: int, rng: random.Random, generated: bool
+    records: Sequence[Record], edit: EditLanguage, size: int, rng: random.Random, generation: bool
 ) -> CellResult:
     items = []
     for number, record in enumerate(records):
-        own = {lang: edit in (lang, "mix") for lang in LANGUAGES}
-        both = {lang: _measures(0.9 if own[lang] else 0.3, rng) for lang in LANGUAGES}
+        edited = {lang: edit in (lang, "mix") for lang in LANGUAGES}
+        both = {lang: _measures(0.9 if edited[lang] else 0.3, rng) for lang in LANGUAGES}
         new = {lang: both[lang]["exact_match"] == 1 for lang in LANGUAGES}
         items.append(
             FactResult(
                 id=record.id,
                 domain=("festivals_and_customs", "rivers")[number % 2],
                 batch=number // size,
-                continuation=_continuation(record, new) if generated else {},
+                continuation=_continuation(record, new) if generation else {},
                 **both,
             )
         )
@@ -133,15 +142,20 @@ def _cell(
         params={"layers": [1, 2], "values": {"lr": 0.5}},
         contexts={"seed": 42, "zh": ["今天"], "en": ["Today"]},
         moments="abc123",
-        before=summarize(before, HOW),
-        after=summarize(measures, HOW),
+        before=summarize(before, BOOTSTRAP),
+        after=summarize(measures, BOOTSTRAP),
         domains=by_domain(items),
         items=tuple(items),
     )
 
 
-def make_analysis(folder: Path, *, only: Sequence[str] | None = None) -> None:
-    """Tables of an analysis; ``only`` some of them, by file name."""
+def write_example_analysis(folder: Path, *, only: Sequence[str] | None = None) -> None:
+    """Write the tables of an analysis.
+
+    Args:
+        folder: Where to write them.
+        only: File names of the tables to write; None: all.
+    """
     rng = random.Random(5)
     tables = {
         "geometry": _geometry(rng),
@@ -149,7 +163,7 @@ def make_analysis(folder: Path, *, only: Sequence[str] | None = None) -> None:
         "transfer": _transfer(rng),
         "language_layers": _layers(rng),
         "language_points": _points(rng),
-        **{name: _of_edits(name, rng) for name in edited_tables.COLUMNS},
+        **{name: _edited_rows(name, rng) for name in edited_tables.COLUMNS},
     }
     for name, rows in tables.items():
         if only is None or f"{name}.csv" in only:
@@ -159,15 +173,15 @@ def make_analysis(folder: Path, *, only: Sequence[str] | None = None) -> None:
 Row = dict[str, Any]
 
 
-def _about(size: int) -> Row:
-    words = {"model": "tiny", "method": "memit", "protocol": "native", "mode": "batch"}
-    return {**words, "layers": "", "batch_size": size}
+def _variant(size: int) -> Row:
+    variant = {"model": "tiny", "method": "memit", "protocol": "native", "mode": "batch"}
+    return {**variant, "layers": "", "batch_size": size}
 
 
 def _value(low: float, high: float, rng: random.Random) -> Row:
     value = rng.uniform(low, high)
-    wide = (high - low) / 10
-    return {"value": value, "low": value - wide, "high": value + wide}
+    half = (high - low) / 10
+    return {"value": value, "low": value - half, "high": value + half}
 
 
 _RANGES = {
@@ -185,7 +199,7 @@ def _geometry(rng: random.Random) -> Iterator[Row]:
     kinds = ("zh-en", "null-zh-en", "sum-mix", "null-sum-mix", "disjoint-zh", "disjoint-en")
     for size, layer, kind, (name, ends) in product((4, 12), (1, 2), kinds, _RANGES.items()):
         place = {"batch": "all", "layer": layer, "comparison": kind, "measure": name}
-        yield _about(size) | place | _value(*ends, rng) | {"interval": "facts", "facts": 12}
+        yield _variant(size) | place | _value(*ends, rng) | {"interval": "facts", "facts": 12}
 
 
 def _factors(rng: random.Random) -> Iterator[Row]:
@@ -193,18 +207,18 @@ def _factors(rng: random.Random) -> Iterator[Row]:
     parts = ("residuals", "keys", "contributions")
     for size, layer, part, pairing in product((4, 12), (1, 2), parts, pairings):
         place = {"layer": layer, "part": part, "pairing": pairing}
-        yield _about(size) | place | _value(-0.1, 0.4, rng) | {"interval": "facts", "facts": 12}
+        yield _variant(size) | place | _value(-0.1, 0.4, rng) | {"interval": "facts", "facts": 12}
 
 
 def _transfer(rng: random.Random) -> Iterator[Row]:
-    nothing = dict.fromkeys(transfer.COLUMNS[6:])
+    empty = dict.fromkeys(transfer.COLUMNS[6:])
     counts = {"transferred": 4, "stayed": 7}
     for lang, criterion in product(LANGUAGES, ("exact", "prefers")):
         place = {"language": lang, "criterion": criterion, "layer": None, "measure": "facts"}
-        yield _about(12) | nothing | place | counts
+        yield _variant(12) | empty | place | counts
         for layer, name in product((1, 2), transfer.FEATURES):
             numbers = {key: rng.random() for key in transfer.COLUMNS[6:]}
-            yield _about(12) | place | counts | numbers | {"layer": layer, "measure": name}
+            yield _variant(12) | place | counts | numbers | {"layer": layer, "measure": name}
 
 
 _LAYER_MEASURES = (
@@ -224,14 +238,14 @@ def _points(rng: random.Random) -> Iterator[Row]:
     for layer, method, lang, number in product((0, 3), ("pca", "tsne"), LANGUAGES, range(12)):
         place = {"model": "tiny", "layer": layer, "method": method, "id": f"f{number}"}
         side = 1 if lang == "zh" else -1
-        spot = {"x": side + rng.gauss(0, 0.3), "y": rng.gauss(0, 1)}
-        yield {**place, "lang": lang, **spot, "note": ""}
+        position = {"x": side + rng.gauss(0, 0.3), "y": rng.gauss(0, 1)}
+        yield {**place, "lang": lang, **position, "note": ""}
     umap = {"model": "tiny", "layer": 0, "method": "umap", "id": "", "lang": ""}
     yield {**umap, "x": None, "y": None, "note": "umap-learn is not installed"}
 
 
-def _of_edits(name: str, rng: random.Random) -> Iterator[Row]:
-    place = _about(12) | {"layer": 2}
+def _edited_rows(name: str, rng: random.Random) -> Iterator[Row]:
+    place = _variant(12) | {"layer": 2}
     sides = list(product(EDITS, LANGUAGES))
     if name == "activation":
         for (edit, lang), measure in product(sides, ("cosine", "neuron_correlation")):

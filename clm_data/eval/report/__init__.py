@@ -1,10 +1,11 @@
-"""Reports: tables of one or more evaluation runs, next to the paper's, or one run as a page."""
+"""Report evaluation results: tables, a comparison with the paper, and an HTML page."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from clm_data.errors import ConfigError
 from clm_data.eval import paper
@@ -12,58 +13,74 @@ from clm_data.eval.report.html import HtmlReport, write_report
 from clm_data.eval.results import read_results
 from clm_data.eval.tables import TableRow, rows_of
 from clm_data.log import Log, silent
+from clm_data.tabular import Tabular
 
 
 @dataclass(frozen=True)
-class ReportResult:
-    """What :func:`report` read and wrote.
+class ReportResult(Tabular):
+    """What :func:`report` returns.
 
     Attributes:
-        rows: One per cell of every folder, in order, in the paper's layout.
-        comparisons: Rows that have a counterpart in the paper, each with it; empty unless
-            asked for.
-        html: The page with its files; None unless asked for.
+        rows: One row per cell of every folder, in order, in the layout of the paper's tables.
+        comparisons: The rows that have a counterpart in the paper, with it; empty unless asked for.
+        html: The page and its files; None unless asked for.
     """
 
     rows: tuple[TableRow, ...]
     comparisons: tuple[paper.ComparedRow, ...] = ()
     html: HtmlReport | None = None
 
+    def table_title(self) -> str:
+        """Number of cells."""
+        return f"Evaluation results: {len(self.rows)} cells, in percent"
+
+    def table_rows(self) -> list[dict[str, Any]]:
+        """One row per cell, in percent."""
+        return [
+            {
+                **{"model": row.model, "method": row.method, "language": row.language},
+                **{"batch_size": row.batch_size, **row.values, "note": row.note},
+            }
+            for row in self.rows
+        ]
+
 
 def report(
-    folders: Sequence[Path],
+    folders: str | Path | Sequence[str | Path],
     *,
-    html: Path | None = None,
-    dataset: str | None = None,
+    html: str | Path | None = None,
+    dataset: str | Path | None = None,
     lang: str = "en",
     compare_paper: bool = False,
     log: Log = silent,
 ) -> ReportResult:
-    """Read the results of one or more runs, compare them with the paper, write one as a page.
+    """Read evaluation results, compare them with the paper, and write an HTML page.
 
     Args:
-        folders: Folders that ``eval-baselines`` wrote.
-        html: Where to write the page; it shows a single run. See :func:`write_report`.
-        dataset: The dataset that was edited, for the page.
+        folders: One or more folders that ``eval-baselines`` wrote.
+        html: Where to write the page, which shows a single folder; see :func:`write_report`.
+            Default: no page.
+        dataset: For the page: the dataset that was edited.
         lang: Language that the page shows first, ``zh`` or ``en``; it contains both.
-        compare_paper: Whether to look for counterparts in the paper: rows of the same model,
+        compare_paper: Whether to compare with the values that the paper reports for the same model,
             method, editing language and batch size.
         log: Called with progress messages.
 
     Raises:
         ConfigError: A page of several folders, or in another language.
-        InputFileError: A folder has no results, or the page cannot be written.
+        InputFileError: A folder has no results, the dataset cannot be read, or the page cannot be
+            written.
     """
-    if html is not None and len(folders) != 1:
-        raise ConfigError(f"the page shows one run, {len(folders)} folders are given; give one")
-    rows = tuple(row for folder in folders for row in rows_of(read_results(folder)))
-    pairs = tuple(paper.compare(rows)) if compare_paper else ()
-    page = (
-        None
-        if html is None
-        else write_report(folders[0], html, dataset=dataset, lang=lang, log=log)
-    )
-    return ReportResult(rows, pairs, page)
+    paths = [Path(one) for one in ([folders] if isinstance(folders, (str, Path)) else folders)]
+    if html is not None and len(paths) != 1:
+        raise ConfigError(f"the page shows one run, but {len(paths)} folders are given; give one")
+    rows = tuple(row for path in paths for row in rows_of(read_results(path)))
+    comparisons = tuple(paper.compare(rows)) if compare_paper else ()
+    if html is None:
+        return ReportResult(rows, comparisons)
+    source = None if dataset is None else str(dataset)
+    page = write_report(paths[0], Path(html), dataset=source, lang=lang, log=log)
+    return ReportResult(rows, comparisons, page)
 
 
 __all__ = ["HtmlReport", "ReportResult", "report", "write_report"]

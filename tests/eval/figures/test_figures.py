@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from helpers.fonts import use_fonts, write_font
-from helpers.sweep_folder import make_analysis, make_dataset, make_results
+from helpers.sweep_folder import write_example_analysis, write_example_dataset, write_example_sweep
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -35,8 +35,8 @@ PACKAGE = Path(clm_data.__file__).parent
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with every table that a figure is drawn from."""
     folder = tmp_path_factory.mktemp("figures")
-    results = make_results(folder / "out", make_dataset(folder / "set"))
-    make_analysis(folder / "tables")
+    results = write_example_sweep(folder / "out", write_example_dataset(folder / "set"))
+    write_example_analysis(folder / "tables")
     write_evaluation_tables(folder / "tables", results)
     return folder / "tables"
 

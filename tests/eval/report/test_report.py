@@ -121,9 +121,7 @@ def test_headings_are_in_both_languages(heading: str, content: PageContent) -> N
     assert heading in content.text
 
 
-def test_every_number_of_the_page_is_in_a_table(
-    written: HtmlReport, content: PageContent
-) -> None:
+def test_every_number_of_the_page_is_in_a_table(written: HtmlReport, content: PageContent) -> None:
     in_tables = {number for cell in csv_cells(written.tables) for number in NUMBER.findall(cell)}
     shown = {number for text in content.texts for number in NUMBER.findall(text)}
     assert len(shown) > 100
@@ -353,7 +351,9 @@ def test_nothing_is_cut_off_in_print(written: HtmlReport) -> None:
             assert await page.evaluate(OUT_OF_SIGHT % ".skip") == 0
             height = await page.evaluate("document.documentElement.scrollHeight")
             collapsed = "[...document.querySelectorAll('details .scroll')]"
-            assert await page.evaluate(f"{collapsed}.every(e => e.getBoundingClientRect().height > 0)")
+            assert await page.evaluate(
+                f"{collapsed}.every(e => e.getBoundingClientRect().height > 0)"
+            )
             pages = page_count(await page.pdf())
             assert pages >= height / (273 / 25.4 * 96)
 

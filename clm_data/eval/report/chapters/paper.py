@@ -49,7 +49,9 @@ def _parts(results: Results) -> list[Part]:
         values = {
             "ours": [decimals(pair.ours.values.get(name), 2) for name in PAPER_MEASURES],
             "paper": [decimals(pair.paper.values.get(name), 2) for name in PAPER_MEASURES],
-            "difference": [format_difference(pair.difference(name), NO_VALUE) for name in PAPER_MEASURES],
+            "difference": [
+                format_difference(pair.difference(name), NO_VALUE) for name in PAPER_MEASURES
+            ],
         }
         for whose, name in _WHOSE.items():
             rows.append((*cell, str(pair.ours.batch_size), name.zh, name.en, *values[whose]))

@@ -1,8 +1,7 @@
-"""What a sweep keeps for the report, and the whole way from a sweep to the page."""
+"""Analyzing the edits of a real sweep: its tables, its figures, and what it refuses."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,15 @@ from helpers.tiny_dataset import CONFIG, RECORDS
 
 from clm_data.errors import InputFileError, UnknownNameError
 from clm_data.eval.analysis.run import analyze_folder
+from clm_data.eval.analyze import analyze
 from clm_data.eval.csv_tables import read_rows
 from clm_data.eval.dataset import EvalSet
 from clm_data.eval.recipe import Recipe
-from clm_data.eval.report.chapters.run import recipe_text
-from clm_data.eval.results import Results, read_cell
+from clm_data.eval.report.chapters.reproduce import recipe_text
+from clm_data.eval.results import read_baseline, read_cell, read_results
 from clm_data.eval.sweep.runner import run_sweep
 
-DATASET = EvalSet("made", tuple(RECORDS))
+DATASET = EvalSet("example", tuple(RECORDS))
 RECIPE = Recipe.model_validate(
     {
         "models": [{"name": "tiny"}],
@@ -35,73 +35,79 @@ RECIPE = Recipe.model_validate(
 
 @pytest.fixture(scope="module")
 def out(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sweep with its weight changes."""
-    folder = tmp_path_factory.mktemp("answers") / "out"
-    run_sweep(
-        RECIPE,
-        DATASET,
-        out=folder,
-        cache=tiny_folder.parent,
-        save_deltas=True,
-        tiny_config=CONFIG,
-    )
+    """Folder of a sweep with its weight changes."""
+    folder = tmp_path_factory.mktemp("analyze") / "out"
+    cache = tiny_folder.parent
+    run_sweep(RECIPE, DATASET, out=folder, cache=cache, save_deltas=True, tiny_config=CONFIG)
     return folder
 
 
-def results(out: Path) -> Results:
-    return Results.model_validate_json((out / "results.json").read_text(encoding="utf-8"))
+def test_a_first_analysis_draws_the_figures_of_the_evaluation(out: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for name in ("results.json", "cells", "deltas"):
+        (folder / name).symlink_to(out / name)
+    done = analyze(folder, states=False)
+    assert {file.name for file in done.tables} >= {"geometry.csv", "evaluation_long.csv"}
+    assert {file.name for file in done.figures} >= {
+        "geometry_independence.en.svg", "evaluation_measures.en.svg"
+    }  # fmt: skip
+    assert all(file.is_file() for file in (*done.tables, *done.figures))
+    assert done.left_out == ("states: not asked for",)
 
 
-def test_what_the_model_said_is_kept_before_and_after_in_both_languages(out: Path) -> None:
-    before = json.loads((out / "before" / "tiny-native.json").read_text(encoding="utf-8"))
-    assert [row["id"] for row in before] == [record.id for record in RECORDS]
-    for row, record in zip(before, RECORDS, strict=True):
+def test_answers_before_and_after_the_edit_are_saved_in_both_languages(out: Path) -> None:
+    cells = read_results(out).cells
+    baseline = read_baseline(out, cells[0].setting)
+    assert list(baseline) == [record.id for record in RECORDS]
+    for record in RECORDS:
+        answers = baseline[record.id]
         for lang in ("zh", "en"):
-            knew = row["continuation"][lang].startswith(record.fact(lang).ground_truth)
-            assert knew == (row[lang]["truth_exact"] == 1)
-    assert any(row["continuation"]["zh"] for row in before)
-    for cell in results(out).cells:
+            known = answers.continuation[lang].startswith(record.fact(lang).ground_truth)
+            assert known == (answers.measures(lang)["truth_exact"] == 1)
+    assert any(answers.continuation["zh"] for answers in baseline.values())
+    for cell in cells:
         stored = read_cell(out, cell.key)
         assert stored is not None
+        assert stored.items
         assert all(set(item.continuation) == {"zh", "en"} for item in stored.items)
 
 
-def test_the_results_keep_the_recipe_that_makes_them_again(out: Path) -> None:
+def test_the_recipe_in_the_results_repeats_the_sweep(out: Path) -> None:
     import yaml
 
-    found = results(out)
-    assert Recipe.model_validate(yaml.safe_load(recipe_text(found))) == RECIPE
+    assert Recipe.model_validate(yaml.safe_load(recipe_text(read_results(out)))) == RECIPE
 
 
-def test_the_whole_analysis_writes_its_tables_and_the_same_again(
-    out: Path, tiny_folder: Path
-) -> None:
+def test_a_second_analysis_writes_the_same_tables(out: Path, tiny_folder: Path) -> None:
     def tables() -> dict[str, bytes]:
         done = analyze_folder(out, dataset=DATASET, cache=tiny_folder.parent, tiny_config=CONFIG)
         assert done.left_out == []
         return {file.name: file.read_bytes() for file in done.tables}
 
     first = tables()
-    wanted = {"geometry", "factors", "transfer", "language_layers", "language_points", "venn"}
-    assert {f"{name}.csv" for name in wanted} <= set(first)
-    assert {row["comparison"] for row in read_rows(out / "analysis" / "geometry.csv")} >= {
-        "zh-en", "sum-mix", "null-zh-en"
-    }  # fmt: skip
+    names = {"geometry", "factors", "transfer", "language_layers", "language_points", "venn"}
+    assert {f"{name}.csv" for name in names} <= set(first)
+    comparisons = {row["comparison"] for row in read_rows(out / "analysis" / "geometry.csv")}
+    assert comparisons >= {"zh-en", "sum-mix", "null-zh-en"}
     assert tables() == first
 
 
-def test_states_need_the_dataset_that_was_edited(out: Path, tiny_folder: Path) -> None:
-    cache = tiny_folder.parent
-    done = analyze_folder(out, cache=cache)
+def test_without_the_dataset_states_are_left_out(out: Path, tiny_folder: Path) -> None:
+    done = analyze_folder(out, cache=tiny_folder.parent)
     assert any("--dataset" in reason for reason in done.left_out)
     assert {file.name for file in done.tables} >= {"geometry.csv"}
+
+
+def test_another_dataset_or_model_is_rejected(out: Path, tiny_folder: Path) -> None:
+    cache = tiny_folder.parent
     with pytest.raises(InputFileError, match="not the dataset"):
         analyze_folder(out, dataset=EvalSet("other", tuple(RECORDS[::-1])), cache=cache)
     with pytest.raises(UnknownNameError, match="tiny"):
         analyze_folder(out, dataset=DATASET, models=["tinny"], cache=cache)
 
 
-def test_of_a_longer_dataset_the_tiny_model_knows_what_was_edited(
+def test_the_tiny_model_that_was_edited_is_reused_for_a_longer_dataset(
     out: Path, tiny_folder: Path
 ) -> None:
     cache = tiny_folder.parent
@@ -113,7 +119,7 @@ def test_of_a_longer_dataset_the_tiny_model_knows_what_was_edited(
     assert sorted(cache.glob("tiny-*")) == trained
 
 
-def test_a_sweep_without_weight_changes_has_nothing_but_states(
+def test_without_weight_changes_only_states_are_analyzed(
     out: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "results.json").write_bytes((out / "results.json").read_bytes())
