@@ -53,7 +53,8 @@ def test_a_first_analysis_draws_the_figures_of_the_evaluation(out: Path, tmp_pat
         "geometry_independence.en.svg", "evaluation_measures.en.svg"
     }  # fmt: skip
     assert all(file.is_file() for file in (*done.tables, *done.figures))
-    assert done.left_out == ("states: not asked for",)
+    assert len(done.left_out) == 1
+    assert done.left_out[0].startswith("states:")
 
 
 def test_answers_before_and_after_the_edit_are_saved_in_both_languages(out: Path) -> None:
