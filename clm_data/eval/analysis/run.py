@@ -17,7 +17,7 @@ from clm_data.eval.analysis.language.edited_states import edited_state_tables
 from clm_data.eval.analysis.language.states import read_states
 from clm_data.eval.csv_tables import ResultTables, write_tables
 from clm_data.eval.dataset import EvalSet
-from clm_data.eval.errors import require_torch
+from clm_data.eval.environment import require_eval_extra
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.model.tiny import TinyConfig
 from clm_data.eval.protocols import get_protocol
@@ -74,7 +74,7 @@ def analyze_folder(
         UnknownNameError: The results have no model of that label.
         EditError: A measure is NaN or out of its range, or a model cannot be read.
     """
-    require_torch()
+    require_eval_extra()
     results = read_results(folder)
     labels = _checked_labels(models, results)
     run = _Run(folder, results, AnalysisSummary(), log)

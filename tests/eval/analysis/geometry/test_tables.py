@@ -31,7 +31,8 @@ from clm_data.eval.sweep.runner import run_sweep
 QUICK = GeometryOptions(
     Bootstrap(resamples=50), costly_resamples=5, k=3, null_draws=20, splits=2, permutations=99
 )
-METHODS = ("memit", "alphaedit", "pmet", "rome", "ft")
+MULTILAYER = ("memit", "alphaedit", "pmet")
+METHODS = (*MULTILAYER, "rome", "ft")
 GRID: dict[str, Any] = {
     "models": [{"name": "tiny"}],
     "methods": METHODS,
@@ -80,17 +81,18 @@ def rows_with(rows: Iterable[dict[str, Any]], **values: object) -> list[dict[str
 def test_every_editor_layer_batch_and_comparison_has_rows(tables: ResultTables) -> None:
     for method in METHODS:
         layers = {row["layer"] for row in rows_with(tables["geometry"], method=method)}
-        assert layers == ({0, 1} if method in ("memit", "alphaedit", "pmet") else layers)
+        assert layers == {0, 1} if method in MULTILAYER else len(layers) == 1
         for layer in layers:
-            here = rows_with(tables["geometry"], method=method, layer=layer, measure="cosine")
-            names = {row["comparison"] for row in here}
+            cosines = rows_with(tables["geometry"], method=method, layer=layer, measure="cosine")
+            names = {row["comparison"] for row in cosines}
             expected = {"zh-en", "sum-mix", "null-zh-en", "null-sum-mix"}
             expected |= {f"disjoint-{name}" for name in ("zh", "en", "mix", "zh-en", "sum-mix")}
             if method != "ft":
                 expected |= {"split-zh", "split-en", "split-zh-en"}
             assert names == expected
-            assert {row["batch"] for row in rows_with(here, comparison="zh-en")} == {0, 1, "all"}
-            assert {row["batch"] for row in rows_with(here, comparison="disjoint-zh")} == {0, "all"}
+            batches = {"zh-en": {0, 1, "all"}, "disjoint-zh": {0, "all"}}
+            for name, labels in batches.items():
+                assert {row["batch"] for row in rows_with(cosines, comparison=name)} == labels
     assert tables["geometry_skipped"] == []
 
 
@@ -130,8 +132,8 @@ def test_measures_equal_those_of_the_dense_matrices(edited: Path, tables: Result
 
 
 def test_batch_all_is_the_mean_over_batches(tables: ResultTables) -> None:
-    where: dict[str, Any] = {"method": "memit", "layer": 1, "comparison": "zh-en"}
-    rows = rows_with(tables["geometry"], **where, measure="angle_left_mean")
+    place: dict[str, Any] = {"method": "memit", "layer": 1, "comparison": "zh-en"}
+    rows = rows_with(tables["geometry"], **place, measure="angle_left_mean")
     values = {row["batch"]: row["value"] for row in rows}
     assert values["all"] == pytest.approx((values[0] + values[1]) / 2)
     (row,) = rows_with(rows, batch="all")
@@ -179,11 +181,11 @@ def test_transfer_counts_facts_and_tests_layers(copy: Path) -> None:
     results = json.loads((copy / "results.json").read_text(encoding="utf-8"))
     for cell in results["cells"]:
         file = copy / "cells" / f"{cell['key']}.json"
-        whole = json.loads(file.read_text(encoding="utf-8"))
-        for number, item in enumerate(whole["items"]):
+        cell_json = json.loads(file.read_text(encoding="utf-8"))
+        for number, item in enumerate(cell_json["items"]):
             for lang, reached in (("zh", True), ("en", number % 2 == 0)):
                 item[lang] |= {"reliability": float(reached), "prefers_new": float(reached)}
-        file.write_text(json.dumps(whole), encoding="utf-8")
+        file.write_text(json.dumps(cell_json), encoding="utf-8")
     before = copy / "before" / "tiny-native.json"
     rows = json.loads(before.read_text(encoding="utf-8"))
     for row in rows:

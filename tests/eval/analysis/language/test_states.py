@@ -59,9 +59,10 @@ def test_states_equal_those_of_a_full_forward_pass(architecture: str) -> None:
             with torch.no_grad():
                 out = model.model(torch.tensor([placed.ids]), output_hidden_states=True)
             side = states.side(request.lang)
-            for layer in range(model.depth - 1):  # the last one comes normed from the model
-                whole = out.hidden_states[layer + 1][0, placed.subject].numpy()
-                assert side.hidden[layer][i] == pytest.approx(whole, rel=1e-3, abs=1e-4)
+            # The model returns the states of the last layer after its final norm.
+            for layer in range(model.depth - 1):
+                expected = out.hidden_states[layer + 1][0, placed.subject].numpy()
+                assert side.hidden[layer][i] == pytest.approx(expected, rel=1e-3, abs=1e-4)
     projection = model.mlp_out(3)
     for lang in LANGUAGES:
         side = states.side(lang)
@@ -139,7 +140,7 @@ def test_actual_and_expected_changes_agree_at_the_lowest_edited_layer_only(
 
 
 def _saved_edits(folder: Path, model: LoadedModel, method: str = "memit") -> tuple[EditGroup, ...]:
-    """A results folder with the deltas of zh, en and mix edits, in two batches."""
+    """Edit in zh, en and mix, two batches each, and save the deltas as a results folder."""
     contexts = contexts_from({"zh": ("{}",), "en": ("{}",)})
     params = params_for(method, "tiny")
     moments = None
@@ -206,10 +207,10 @@ def test_a_venn_diagram_counts_every_neuron_of_a_set_once(
     assert kinds == {"weight_rows", "weight_columns", "actual", "expected"}
     for kind in kinds:
         for layer in LAYERS:
-            mine = [row for row in rows if (row["kind"], row["layer"]) == (kind, layer)]
-            in_zh = sum(row["count"] for row in mine if "zh" in row["region"].split("+"))
-            assert len(mine) == 7
-            assert in_zh == mine[0]["set_size"] == round(0.05 * mine[0]["neurons"])
+            regions = [row for row in rows if (row["kind"], row["layer"]) == (kind, layer)]
+            in_zh = sum(row["count"] for row in regions if "zh" in row["region"].split("+"))
+            assert len(regions) == 7
+            assert in_zh == regions[0]["set_size"] == round(0.05 * regions[0]["neurons"])
 
 
 def test_selectivity_has_rows_from_the_first_edited_layer_up(

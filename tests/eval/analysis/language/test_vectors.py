@@ -30,9 +30,9 @@ def measures_of(zh: FloatArray, en: FloatArray) -> dict[str, Interval | None]:
 
 
 def value(measures: dict[str, Interval | None], name: str) -> float:
-    mean = measures[name]
-    assert mean is not None
-    return mean.mean
+    interval = measures[name]
+    assert interval is not None
+    return interval.mean
 
 
 def test_a_planted_direction_is_recovered() -> None:
@@ -55,7 +55,7 @@ def test_without_a_direction_the_measures_are_near_zero() -> None:
     measures = measures_of(zh, en)
     for name in ("delta_cosine_held_out", "separation", "split_half_cosine"):
         assert abs(value(measures, name)) < 0.25, name
-    # Measured with the vector that the same facts made, chance looks like a direction:
+    # With the language vector of the same facts, random differences look like a direction.
     assert value(measures, "delta_cosine") > abs(value(measures, "delta_cosine_held_out"))
 
 
