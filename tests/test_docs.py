@@ -172,18 +172,29 @@ def test_the_citation_is_of_this_version() -> None:
     assert {"message", "title", "authors", "references"} <= citation.keys()
 
 
-@pytest.mark.parametrize("page", ["CONTRIBUTING.md", *map(page_id, DOCS.glob("how-to/add-*.md"))])
-def test_files_that_contributors_should_open_exist(page: str) -> None:
-    for path in re.findall(r"`((?:clm_data|tests|prompts|eval|docs|review)/[^`\s]*)`", read(page)):
-        if not re.search("ID|LANG|mymethod", path):
+FOR_CONTRIBUTORS = ["CONTRIBUTING.md", *sorted(map(page_id, DOCS.glob("how-to/add-*.md")))]
+
+
+@pytest.mark.parametrize("page", [page_id(page) for page in PAGES])
+def test_files_that_a_page_names_exist(page: str) -> None:
+    for path in re.findall(r"`((?:clm_data|tests|docs|review)/[^`\s]*)`", read(page)):
+        if not re.search("ID|LANG|mymethod|[*{]", path):
             assert (ROOT / path).exists(), path
 
 
-@pytest.mark.parametrize("page", ["CONTRIBUTING.md", *map(page_id, DOCS.glob("how-to/add-*.md"))])
+@pytest.mark.parametrize("page", FOR_CONTRIBUTORS)
 def test_names_that_contributors_should_look_up_are_in_their_files(page: str) -> None:
     for name, path in re.findall(r"`(\w+)`\s+in\s+`([\w/]+\.py)`", read(page)):
         if "/" in path:
             assert re.search(rf"\b{name}\b", read(path)), f"{name} in {path}"
+
+
+@pytest.mark.parametrize("page", FOR_CONTRIBUTORS)
+def test_names_of_the_code_that_guides_use_exist(page: str) -> None:
+    code = "\n".join(file.read_text(encoding="utf-8") for file in ROOT.glob("clm_data/**/*.py"))
+    names = re.findall(r"`(?:self\.setup\.)?([A-Za-z_]\w{3,})(?:\([^`]*\))?`", read(page))
+    missing = {name for name in names if not re.search(rf"\b{name}\b", code)}
+    assert missing <= {"FUNCTION_OF", "EXAMPLES", "mymethod"}
 
 
 # --- the site
