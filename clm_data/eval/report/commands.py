@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from clm_data import __version__
+from clm_data.version import __version__
 
 RECIPE_NAME = "recipe.yaml"
 

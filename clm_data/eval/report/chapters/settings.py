@@ -8,12 +8,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from clm_data import __version__
 from clm_data.eval.bilingual import BilingualText
 from clm_data.eval.report.evaluation import CELL_COLUMNS, Evaluation, cell_fields
 from clm_data.eval.report.parts import NO_VALUE, Section, Table, columns
 from clm_data.eval.results import CellResult, Results
 from clm_data.files import sha256_file
+from clm_data.version import __version__
 
 _PACKAGES = ("numpy", "scikit-learn", "torch", "transformers", "safetensors", "matplotlib")
 
