@@ -96,6 +96,6 @@ def test_an_interrupted_run_exits_with_130_and_keeps_its_state(tmp_path: Path) -
         wait_for(server, 3, process)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
-        assert "interrupted; what was done is kept" in (tmp_path / "log").read_text()
+        assert "interrupted; finished work is kept" in (tmp_path / "log").read_text()
         assert start(tmp_path, server.url).wait(300) == 0
         assert sum(times - 1 for times in server.answered.values()) <= 4
