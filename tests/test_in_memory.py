@@ -72,6 +72,7 @@ def test_a_built_dataset_is_loaded_as_records(tmp_path: Path) -> None:
     clm_data.build(tmp_path / "dataset", workspace=workspace)
     loaded = clm_data.load(tmp_path / "dataset")
     assert [record.zh.subject for record in loaded.records] == list(SUBJECTS)
+    assert list(loaded.to_pandas()["en_subject"]) == list(ENGLISH)
     assert [record.zh for record in clm_data.load(published_rows()).records] == [
         record.zh for record in loaded.records
     ]
@@ -81,6 +82,7 @@ def test_the_settings_of_a_call_win_and_leave_the_workspace_as_it_is() -> None:
     workspace = clm_data.init()
     report = clm_data.generate("physics", count=2, provider="offline", workspace=workspace)
     assert report.domains[0].entries >= 2
+    assert list(report.to_pandas()["domain"]) == ["physics"]
     assert workspace.settings.provider == "deepseek"
 
 

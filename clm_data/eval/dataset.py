@@ -24,13 +24,14 @@ from clm_data.records import (
     unique_ids,
 )
 from clm_data.sources.files import RawFile, SourceFile
+from clm_data.tabular import Tabular
 
 _PARALLEL = Path("parallel") / "test.parquet"
 _IN_MEMORY = "in-memory dataset"
 
 
 @dataclass(frozen=True)
-class EvalSet:
+class EvalSet(Tabular):
     """Records to evaluate on.
 
     Attributes:
@@ -47,6 +48,26 @@ class EvalSet:
     def key(self) -> str:
         """sha256 of ids, domains and all texts that affect a result."""
         return digest([_texts(record) for record in self.records])
+
+    def table_title(self) -> str:
+        """Source and number of records."""
+        return f"{self.name}: {len(self.records)} records"
+
+    def table_rows(self) -> list[dict[str, Any]]:
+        """A row for each record, with its texts as `zh_prompt`, `en_prompt` and so on."""
+        return [
+            {
+                "id": record.id,
+                "domain": record.domain,
+                **{
+                    f"{lang}_{name}": text
+                    for lang in LANGUAGES
+                    for part in (record.fact(lang), record.probe(lang))
+                    for name, text in part.model_dump().items()
+                },
+            }
+            for record in self.records
+        ]
 
     def first(self, count: int | None) -> EvalSet:
         """The first records; None keeps all.

@@ -7,6 +7,7 @@ from typing import Any
 
 from clm_data.llm import Price
 from clm_data.llm.base import Usage
+from clm_data.tabular import Tabular
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class DomainReport:
 
 
 @dataclass(frozen=True)
-class GenerationReport:
+class GenerationReport(Tabular):
     """A whole run.
 
     Attributes:
@@ -85,6 +86,14 @@ class GenerationReport:
     def short(self) -> tuple[str, ...]:
         """Ids of domains with fewer entries than wanted."""
         return tuple(d.domain for d in self.domains if d.entries < d.target)
+
+    def table_title(self) -> str:
+        """Requests and domains."""
+        return f"generate: {len(self.domains)} domains, {self.requests} requests"
+
+    def table_rows(self) -> list[dict[str, Any]]:
+        """A row for each domain."""
+        return [{**asdict(domain), "rejected": domain.rejected} for domain in self.domains]
 
     def as_json(self) -> dict[str, Any]:
         """The report as JSON values."""
