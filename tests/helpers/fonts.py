@@ -11,6 +11,7 @@ import pytest
 def use_fonts(monkeypatch: pytest.MonkeyPatch, *files: Path) -> None:
     """Make these the only installed fonts."""
     names = [str(file) for file in files]
+    monkeypatch.delenv("MPL_IGNORE_SYSTEM_FONTS", raising=False)
     monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda: names)
 
 
