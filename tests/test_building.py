@@ -11,7 +11,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from clm_data import __version__
 from clm_data.building import build, collect
 from clm_data.codes import CODES
 from clm_data.config import Workspace, open_workspace
@@ -19,6 +18,7 @@ from clm_data.demo_run import run_demo
 from clm_data.errors import InputFileError, UserError
 from clm_data.manifest import file_hashes, read_manifest
 from clm_data.records import Decision
+from clm_data.version import __version__
 
 
 @pytest.fixture(scope="module")
