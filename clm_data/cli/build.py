@@ -1,12 +1,10 @@
-"""Commands that build a dataset: init, domains, generate, import, audit, locality, stats, build."""
+"""Commands that build a dataset: init, domains, import, audit, locality, stats, build."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,16 +20,12 @@ from clm_data.cli.output import (
     print_json,
     print_table,
     program,
-    progress_bars,
     say,
 )
 
 if TYPE_CHECKING:
     from clm_data.api.build import Audit
     from clm_data.dataset_stats import Stats
-    from clm_data.generation import CostEstimate, GenerationReport, Progress
-
-_SCOPE, _MODEL, _LIMITS = "What to ask for", "Model", "Limits"
 
 app = typer.Typer()
 locality_app = typer.Typer(no_args_is_help=True)
@@ -79,189 +73,6 @@ def domains(ctx: typer.Context, json: JsonFlag = False) -> None:
         ["id", "中文", "English", "quota", "topics"],
         [[d.id, d.zh, d.en, d.quota, len(d.ask_for)] for d in found],
     )
-
-
-@app.command(rich_help_panel=BUILD)
-def generate(
-    ctx: typer.Context,
-    *,
-    domain: Annotated[
-        list[str] | None,
-        typer.Option("--domain", "-d", help="Domain id; repeatable.", rich_help_panel=_SCOPE),
-    ] = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Every domain.", rich_help_panel=_SCOPE)
-    ] = False,
-    count: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Entries wanted in each domain. Default: its quota.",
-            rich_help_panel=_SCOPE,
-        ),
-    ] = None,
-    provider: Annotated[
-        str | None,
-        typer.Option(
-            help="deepseek, siliconflow, openrouter, dashscope, vllm, ollama, custom, or offline "
-            "(the bundled bank). Default: clm.yaml's, deepseek at first.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Model name. Default: the provider's.", rich_help_panel=_MODEL),
-    ] = None,
-    base_url: Annotated[
-        str | None,
-        typer.Option(
-            help="Address of an OpenAI-compatible endpoint. Default: the provider's.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None,
-    concurrency: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=512,
-            help="Maximum requests in flight. Default: 16, or clm.yaml's.",
-            rich_help_panel=_LIMITS,
-        ),
-    ] = None,
-    max_cost: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            help="Maximum cost of this run, in the currency of the model's price.",
-            rich_help_panel=_LIMITS,
-        ),
-    ] = None,
-    max_requests: Annotated[
-        int | None,
-        typer.Option(min=1, help="Maximum requests sent by this run.", rich_help_panel=_LIMITS),
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Show the first prompt and an estimate; send nothing.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = False,
-    json: JsonFlag = False,
-    strict: StrictFlag = False,
-) -> int:
-    """Ask a model for entries until each quota is met.
-
-    Answers are stored as they arrive: run the same command again to resume an interrupted run
-    without paying twice.
-
-    Example: `clm-data generate --domain chinese_literature --count 20`
-    """
-    from clm_data.errors import ConfigError
-
-    state: State = ctx.obj
-    if everything == bool(domain):
-        raise ConfigError("name domains with --domain ID, or choose every one with --all")
-    request: dict[str, Any] = {
-        "domains": "all" if everything else domain,
-        "count": count,
-        "provider": provider,
-        "model": model,
-        "base_url": base_url,
-        "workspace": state.workspace,
-    }
-    if dry_run:
-        _show_estimate(clm_data.estimate_cost(**request), as_json=json)
-        return 0
-    with _generation_progress() as progress:
-        report = clm_data.generate(
-            **request,
-            concurrency=concurrency,
-            max_requests=max_requests,
-            max_cost=max_cost,
-            progress=progress,
-        )
-    if json:
-        print_json(report.as_json())
-    else:
-        _show_generation(report)
-    return 1 if strict and (report.lost or report.short) else 0
-
-
-@contextmanager
-def _generation_progress() -> Iterator[Callable[[Progress], None]]:
-    """A bar for each domain on a terminal; elsewhere a line for each batch of dialogues."""
-    import sys
-
-    if not sys.stderr.isatty():
-        yield _log_batch
-        return
-    with progress_bars() as show:
-        yield lambda at: show(at.domain, at.entries, at.target, f"{at.requests} requests")
-
-
-def _log_batch(at: Progress) -> None:
-    if at.settled:
-        log(
-            f"{at.domain}: {at.entries} of {counted(at.target, 'entry', 'entries')}, "
-            f"{counted(at.requests, 'request')}"
-        )
-
-
-def _show_generation(report: GenerationReport) -> None:
-    print_table(
-        "generate",
-        ["domain", "entries", "wanted", "new", "rejected", "kept", "requests", "stopped"],
-        [
-            [
-                each.domain,
-                each.entries,
-                each.target,
-                each.new,
-                each.rejected,
-                "" if each.share_kept is None else f"{each.share_kept:.0%}",
-                each.requests,
-                each.stopped,
-            ]
-            for each in report.domains
-        ],
-    )
-    usage = report.usage
-    say(
-        f"tokens: {usage.prompt_tokens} sent, {usage.completion_tokens} received "
-        f"({usage.reasoning_tokens} of them reasoning); {_cost(report)}"
-    )
-    if report.retries:
-        say(f"retried {counted(report.retries, 'request')}; rate limits: {report.rate_limits}")
-    for loss in report.lost:
-        log(f"lost: {loss}")
-    if report.stopped:
-        log(f"stopped: {report.stopped}")
-    if report.short:
-        log("below quota: " + ", ".join(report.short))
-
-
-def _show_estimate(found: CostEstimate, *, as_json: bool) -> None:
-    if as_json:
-        print_json(found.as_json())
-        return
-    if found.prompt is None:
-        say("nothing to ask: every domain has met its quota")
-        return
-    say(found.prompt)
-    missing = sum(found.missing.values())
-    say(
-        f"about {counted(found.requests, 'request')} for {counted(missing, 'entry', 'entries')} "
-        f"if every answer is good; about {found.prompt_tokens} tokens sent and "
-        f"{found.completion_tokens} received, reasoning included; {_cost(found)}"
-    )
-
-
-def _cost(of: CostEstimate | GenerationReport) -> str:
-    if of.cost is None or of.price is None:
-        return "cost: unknown for this model"
-    return f"cost: at most {of.cost:.2f} {of.price.currency} at the prices this version knows"
 
 
 @app.command("import", rich_help_panel=BUILD)

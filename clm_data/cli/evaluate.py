@@ -1,8 +1,7 @@
-"""Commands that evaluate models: eval-baselines, analyze, report."""
+"""Commands that evaluate models: eval-baselines, analyze."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,18 +16,13 @@ from clm_data.cli.output import (
     counted,
     log,
     print_json,
-    print_table,
     say,
 )
+from clm_data.cli.report import RESULTS, show_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from clm_data.eval.report import HtmlReport, ReportResult
     from clm_data.eval.results import Results
-    from clm_data.eval.tables import TableRow
 
-_RESULTS = Path("eval_results")
 _GRID, _MODEL, _FILES = "What to evaluate", "Model and machine", "Files"
 
 app = typer.Typer()
@@ -153,7 +147,7 @@ def eval_baselines(
     out: Annotated[
         Path,
         typer.Option(help="Results; an interrupted run resumes there.", rich_help_panel=_FILES),
-    ] = _RESULTS,
+    ] = RESULTS,
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -231,34 +225,11 @@ def _sizes(text: str | None) -> list[int | str] | None:
 def _show_results(results: Results) -> None:
     from clm_data.eval import tables
 
-    _show_rows(tables.rows_of(results), "markdown")
+    show_rows(tables.rows_of(results), "markdown")
     if 0 < len(results.failed) < len(results.cells):
         log(
             f"{len(results.failed)} of {len(results.cells)} cells failed; see the table for reasons"
         )
-
-
-def _show_rows(rows: Sequence[TableRow], format: str) -> None:
-    """Draw rows on a terminal; print them in a format elsewhere."""
-    from clm_data.eval import tables
-    from clm_data.eval.metrics import PAPER_MEASURES
-
-    if format != "markdown" or not sys.stdout.isatty():
-        say(tables.as_text(rows, format).rstrip("\n"))
-        return
-    notes = any(row.note for row in rows)
-    print_table(
-        "",
-        [*tables.HEADINGS, *(["note"] if notes else [])],
-        [
-            [
-                *(row.model, row.method, row.language, row.batch_size),
-                *(tables.format_value(row.values.get(name)) for name in PAPER_MEASURES),
-                *([row.note] if notes else []),
-            ]
-            for row in rows
-        ],
-    )
 
 
 def _dataset_in(workspace: Path | None) -> str:
@@ -273,7 +244,7 @@ def analyze(
     ctx: typer.Context,
     folder: Annotated[
         Path, typer.Argument(help="Results of eval-baselines --save-deltas.")
-    ] = _RESULTS,
+    ] = RESULTS,
     *,
     dataset: Annotated[
         str | None,
@@ -330,91 +301,3 @@ def _existing_dataset(workspace: Path | None) -> str | None:
     except ConfigError:
         return None
     return folder if Path(folder).is_dir() else None
-
-
-@app.command(rich_help_panel=EVALUATE)
-def report(
-    folders: Annotated[
-        list[Path] | None, typer.Argument(help="Results of eval-baselines. [eval_results]")
-    ] = None,
-    *,
-    format: Annotated[str, typer.Option("--format", help="markdown, csv or latex.")] = "markdown",
-    compare_paper: Annotated[
-        bool, typer.Option("--compare-paper", help="Compare with the paper's reported values.")
-    ] = False,
-    html: Annotated[
-        Path | None, typer.Option("--html", help="Write an HTML report of one run.")
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="For the HTML report: the dataset that was edited.")
-    ] = None,
-    language: Annotated[
-        str, typer.Option(help="Language the HTML report opens in, zh or en; it contains both.")
-    ] = "en",
-    json: JsonFlag = False,
-) -> None:
-    """Print result tables, or write an HTML report.
-
-    With `--compare-paper` rows are matched by model, method, editing language and batch size. The
-    HTML report shows the dataset, the evaluation and what `clm-data analyze` found; its figures
-    (PNG, SVG) and tables (CSV, LaTeX) are written next to it.
-
-    Example: `clm-data report results --html results/report.html --dataset clm_demo/dataset`
-    """
-    found = clm_data.report(
-        folders or [_RESULTS],
-        html=html,
-        dataset=dataset,
-        lang=language,
-        compare_paper=compare_paper,
-        log=log,
-    )
-    if found.html is not None:
-        _show_page(found.html, as_json=json)
-    elif compare_paper:
-        _show_comparison(found, as_json=json)
-    elif json:
-        print_json([vars(row) for row in found.rows])
-    else:
-        _show_rows(found.rows, format)
-
-
-def _show_page(page: HtmlReport, *, as_json: bool) -> None:
-    if as_json:
-        missing = [{"what": one.what.en, "command": one.command} for one in page.missing]
-        places = {"tables": str(page.tables), "figures": str(page.figures)}
-        print_json({"page": str(page.page), **places, "missing": missing})
-        return
-    for one in page.missing:
-        log(f"missing: {one.what.en} {one.command}".rstrip())
-    say(f"{page.page}; tables in {page.tables}, figures in {page.figures}")
-
-
-def _show_comparison(found: ReportResult, *, as_json: bool) -> None:
-    from clm_data.eval import paper
-    from clm_data.eval.metrics import PAPER_MEASURES
-
-    pairs = found.comparisons
-    if as_json:
-        print_json(
-            [
-                {
-                    "table": pair.table,
-                    "ours": vars(pair.ours),
-                    "paper": vars(pair.paper),
-                    "difference": {name: pair.difference(name) for name in PAPER_MEASURES},
-                }
-                for pair in pairs
-            ]
-        )
-        return
-    if pairs:
-        say(paper.comparison(pairs).rstrip("\n"))
-        log(f"paper: {paper.paper_source()}")
-        return
-    _show_rows(found.rows, "markdown")
-    models = sorted({row.model for table in paper.paper_rows().values() for row in table})
-    log(
-        "no row of these results has a counterpart in the paper (same model, method, language and "
-        f"batch size); the paper reports {', '.join(models)}"
-    )
