@@ -81,16 +81,15 @@ def with_site_links(text: str, source: str, pages: dict[str, str]) -> str:
 def executed_notebook(file: Path, folder: Path) -> Any:
     """A notebook (`nbformat.NotebookNode`) with the outputs of executing it in a folder."""
     import nbformat
-    from jupyter_client.manager import AsyncKernelManager
     from nbclient import NotebookClient
+    from traitlets.config import Config
 
     notebook = nbformat.read(file, as_version=4)
+    place = {"metadata": {"path": str(folder)}}
     with tempfile.TemporaryDirectory() as sockets:
-        manager = AsyncKernelManager(
-            kernel_name="python3", transport="ipc", ip=str(Path(sockets) / "kernel")
-        )
-        place = {"metadata": {"path": str(folder)}}
-        NotebookClient(notebook, km=manager, timeout=600, resources=place).execute()
+        manager = {"transport": "ipc", "ip": str(Path(sockets) / "kernel")}
+        config = Config({"KernelManager": manager})
+        NotebookClient(notebook, timeout=600, resources=place, config=config).execute()
     return notebook
 
 
