@@ -39,6 +39,10 @@ _FENCE = re.compile(r"^( *)(```|~~~).*?^\1\2", re.MULTILINE | re.DOTALL)
 _FORMULA = re.compile(
     r'<(?P<tag>span|div) class="arithmatex">\\[(\[](?P<latex>.*?)\\[)\]]</(?P=tag)>', re.DOTALL
 )
+_CHINESE_LINE = re.compile(
+    r"^(?!#)(.*[\u3001-\u303f\u4e00-\u9fff\uff00-\uffef”])\n(?=[\u4e00-\u9fff“（《])", re.MULTILINE
+)
+"""A line of Chinese that continues in the next line: HTML would show a space between the two."""
 _ROLE = re.compile(r":(?:py:)?(?:attr|class|data|func|meth|mod):(?=<code>)")
 
 
@@ -129,7 +133,8 @@ def stage() -> None:
         if place.endswith(".md"):
             file = ROOT / source
             text = notebook_page(file) if source == NOTEBOOK else file.read_text(encoding="utf-8")
-            target.write_text(with_site_links(text, source, pages), encoding="utf-8")
+            text = with_site_links(_CHINESE_LINE.sub(r"\1", text), source, pages)
+            target.write_text(text, encoding="utf-8")
         else:
             shutil.copyfile(ROOT / source, target)
 
