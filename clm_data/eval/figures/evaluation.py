@@ -9,6 +9,7 @@ from clm_data.eval.bilingual import (
     EVALUATION_MEASURES,
     LANGUAGE_NAMES,
     BilingualText,
+    batch_of,
     edited_in,
     measured_in,
 )
@@ -21,6 +22,7 @@ from clm_data.eval.figures.style import (
     LANGUAGE_STYLE,
     MARKERS,
     FigureSpec,
+    joined,
 )
 from clm_data.records import LANGUAGES, Language
 
@@ -39,7 +41,7 @@ def _draw_measures(tables: Tables, lang: Language) -> Iterator[tuple[str, Any]]:
     for model in unique(tables["evaluation_long.csv"], "model"):
         rows = where(tables["evaluation_long.csv"], model=model)
         cells = list(dict.fromkeys(_cell(row) for row in rows))
-        title = f"{MEASURES.title.text(lang)} · {model}"
+        title = MEASURES.heading(lang, model)
         height = 1.2 + 0.42 * len(cells)
         figure, groups = panel_grid(title, [""], len(EVALUATION_MEASURES), height=height, width=3.4)
         for axes, (measure, name) in zip(groups[0], EVALUATION_MEASURES.items(), strict=True):
@@ -65,8 +67,7 @@ def _cell(row: Row) -> tuple[str, ...]:
 
 def _cell_name(lang: Language, cell: Sequence[str]) -> str:
     method, edit, size, note = cell
-    parts = [method, LANGUAGE_NAMES[edit].text(lang), size, note]
-    return ("，" if lang == "zh" else ", ").join(filter(None, parts))
+    return joined(lang, method, LANGUAGE_NAMES[edit].text(lang), size, note)
 
 
 def _draw_cell(axes: Any, lang: Language, rows: Sequence[Row], measure: str, place: int) -> None:
@@ -96,9 +97,8 @@ def _draw_domains(tables: Tables, lang: Language) -> Iterator[tuple[str, Any]]:
         if not 1 < len(domains) <= _MAX_DOMAINS:
             continue
         edits = _edits(rows)
-        title = (
-            f"{DOMAINS.title.text(lang)} · {model} · {rows[0]['method']}, {rows[0]['batch_size']}"
-        )
+        method, size = rows[0]["method"], batch_of(rows[0]["batch_size"]).text(lang)
+        title = joined(lang, DOMAINS.heading(lang, model), method, size)
         height = 1.3 + 0.24 * len(domains)
         figure, groups = panel_grid(title, [""], len(edits), height=height, width=3.4)
         for axes, edit in zip(groups[0], edits, strict=True):
@@ -158,7 +158,7 @@ def _draw_batch_sizes(tables: Tables, lang: Language) -> Iterator[tuple[str, Any
         if not methods:
             continue
         edits = _edits(rows)
-        title = f"{BATCH_SIZES.title.text(lang)} · {model}"
+        title = BATCH_SIZES.heading(lang, model)
         figure, groups = panel_grid(title, methods, len(edits), width=3.4)
         for group, method in zip(groups, methods, strict=True):
             for axes, edit in zip(group, edits, strict=True):
@@ -177,8 +177,10 @@ def _draw_sequential(tables: Tables, lang: Language) -> Iterator[tuple[str, Any]
         rows = where(tables["evaluation_along.csv"], model=model)
         runs = list(dict.fromkeys((row["method"], row["batch_size"], row["note"]) for row in rows))
         edits = _edits(rows)
-        headings = [" ".join(filter(None, run)) for run in runs]
-        title = f"{SEQUENTIAL.title.text(lang)} · {model}"
+        headings = [
+            joined(lang, method, batch_of(size).text(lang), note) for method, size, note in runs
+        ]
+        title = SEQUENTIAL.heading(lang, model)
         figure, groups = panel_grid(title, headings, len(edits), width=3.4)
         for group, (method, size, note) in zip(groups, runs, strict=True):
             of_run = where(rows, method=method, batch_size=size, note=note)

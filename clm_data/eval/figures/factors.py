@@ -27,7 +27,7 @@ from clm_data.eval.csv_tables import (
 )
 from clm_data.eval.figures.layout import add_legend, integer_ticks, panel_grid
 from clm_data.eval.figures.marks import data_points, draw_line
-from clm_data.eval.figures.style import COLORS, GRAY, LAYER, MARKERS, FigureSpec
+from clm_data.eval.figures.style import COLORS, GRAY, LAYER, MARKERS, FigureSpec, joined, layer_name
 from clm_data.eval.tables import variant_name
 from clm_data.records import LANGUAGES, Language
 
@@ -51,10 +51,10 @@ def _draw_parts(tables: Tables, lang: Language) -> Iterator[tuple[str, Any]]:
         known = variants(rows)
         largest = [largest_batch(of_variant(rows, one)) for one in known]
         headings = [
-            f"{variant_name(one)}, {batch_of(found[0]['batch_size']).text(lang)}"
+            joined(lang, variant_name(one), batch_of(found[0]["batch_size"]).text(lang))
             for one, found in zip(known, largest, strict=True)
         ]
-        title = f"{PARTS.title.text(lang)} · {model}"
+        title = PARTS.heading(lang, model)
         figure, groups = panel_grid(title, headings, len(shown) + 1)
         for group, found in zip(groups, largest, strict=True):
             for axes, part in zip(group, shown, strict=False):
@@ -106,11 +106,15 @@ def _draw_transfer(tables: Tables, lang: Language) -> Iterator[tuple[str, Any]]:
             for variant, criterion in known
         ]
         headings = [
-            f"{variant_name(variant)}, {batch_of(found[0]['batch_size']).text(lang)}, "
-            f"{_CRITERION.text(lang)}{TRANSFER_CRITERIA[criterion].text(lang)}"
+            joined(
+                lang,
+                variant_name(variant),
+                batch_of(found[0]["batch_size"]).text(lang),
+                f"{_CRITERION.text(lang)}{TRANSFER_CRITERIA[criterion].text(lang)}",
+            )
             for (variant, criterion), found in zip(known, largest, strict=True)
         ]
-        title = f"{TRANSFER.title.text(lang)} · {model}"
+        title = TRANSFER.heading(lang, model)
         figure, groups = panel_grid(title, headings, 2, height=2.7, width=4.6)
         for group, found in zip(groups, largest, strict=True):
             for axes, edited in zip(group, LANGUAGES, strict=True):
@@ -138,7 +142,7 @@ def _draw_transfer_panel(axes: Any, lang: Language, rows: Sequence[Row], edited:
                 color=color,
                 markerfacecolor=color if p is not None and p < _SIGNIFICANT else "white",
                 linestyle="none",
-                label=f"{LAYER.text(lang)} {layer}",
+                label=layer_name(layer).text(lang),
             )
     axes.axvline(0.5, color=GRAY, linewidth=1, linestyle="--")
     axes.set_xlim(-0.02, 1.02)

@@ -14,7 +14,7 @@ from clm_data.eval.figures.marks import (
     draw_null_ranges,
     draw_reported_range,
 )
-from clm_data.eval.figures.style import LAYER, FigureSpec
+from clm_data.eval.figures.style import LAYER, FigureSpec, layer_name
 from clm_data.eval.paper_ranges import reported_range
 from clm_data.eval.tables import variant_name
 from clm_data.records import LANGUAGES, Language
@@ -69,13 +69,13 @@ def _by_model(tables: Tables, comparison: str) -> Iterator[tuple[str, list[Row]]
 
 def _draw_independence(tables: Tables, lang: Language) -> Iterator[tuple[str, Any]]:
     for model, rows in _by_model(tables, "zh-en"):
-        title = f"{INDEPENDENCE.title.text(lang)} · {model}"
+        title = INDEPENDENCE.heading(lang, model)
         yield model, _comparison_figure(lang, title, rows, "zh-en", _INDEPENDENCE_MEASURES)
 
 
 def _draw_additivity(tables: Tables, lang: Language) -> Iterator[tuple[str, Any]]:
     for model, rows in _by_model(tables, "sum-mix"):
-        title = f"{ADDITIVITY.title.text(lang)} · {model}"
+        title = ADDITIVITY.heading(lang, model)
         yield model, _comparison_figure(lang, title, rows, "sum-mix", _ADDITIVITY_MEASURES)
 
 
@@ -153,7 +153,7 @@ def _draw_batch_sizes(tables: Tables, lang: Language) -> Iterator[tuple[str, Any
         if not shown:
             continue
         measures = [pair for pair in _BATCH_SIZE_MEASURES if where(rows, comparison=pair[0])]
-        title = f"{BATCH_SIZES.title.text(lang)} · {model}"
+        title = BATCH_SIZES.heading(lang, model)
         figure, groups = panel_grid(title, [variant_name(one) for one in shown], len(measures))
         for group, variant in zip(groups, shown, strict=True):
             of_one = of_variant(rows, variant)
@@ -169,7 +169,7 @@ def _draw_by_batch_size(
     _draw_reported(axes, lang, comparison, measure)
     for style, layer in enumerate(unique(rows, "layer")):
         points = data_points(where(_of_comparison(rows, comparison), layer=layer), x="batch_size")
-        draw_line(axes, points, f"{LAYER.text(lang)} {layer}", style)
+        draw_line(axes, points, layer_name(layer).text(lang), style)
     axes.set_xscale("log")
     log_ticks(axes.xaxis, [float(size) for size in unique(rows, "batch_size")])
     axes.set_xlabel(BilingualText("批大小（条）", "batch size (facts)").text(lang))

@@ -9,7 +9,7 @@ from clm_data.eval.bilingual import LANGUAGE_NAMES, BilingualText
 from clm_data.eval.csv_tables import Row, Tables, unique, where
 from clm_data.eval.figures.layout import add_legend, integer_ticks, panel_grid
 from clm_data.eval.figures.marks import data_points, draw_line, draw_null_ranges, draw_scatter
-from clm_data.eval.figures.style import GRAY, LANGUAGE_STYLE, LAYER, FigureSpec
+from clm_data.eval.figures.style import GRAY, LANGUAGE_STYLE, LAYER, FigureSpec, layer_name
 from clm_data.records import LANGUAGES, Language
 
 PAPER_FIGURES = "5–8"
@@ -25,7 +25,7 @@ def _draw_layers(tables: Tables, lang: Language) -> Iterator[tuple[str, Any]]:
     """Measures of the language vector by layer."""
     for model in unique(tables["language_layers.csv"], "model"):
         rows = where(tables["language_layers.csv"], model=model)
-        title = f"{LAYERS.title.text(lang)} · {model}"
+        title = LAYERS.heading(lang, model)
         figure, groups = panel_grid(title, ["", ""], 3, width=3.6)
         panels = [axes for group in groups for axes in group]
         for axes, (heading, draw) in zip(panels, _PANELS, strict=True):
@@ -119,7 +119,7 @@ def _draw_points(tables: Tables, lang: Language) -> Iterator[tuple[str, Any]]:
         layers = unique(rows, "layer")
         if not methods:
             continue
-        title = f"{POINTS.title.text(lang)} · {model}"
+        title = POINTS.heading(lang, model)
         headings = [_METHODS[name] for name in methods]
         figure, groups = panel_grid(title, headings, len(layers), height=2.9)
         for group, method in zip(groups, methods, strict=True):
@@ -131,7 +131,7 @@ def _draw_points(tables: Tables, lang: Language) -> Iterator[tuple[str, Any]]:
                     )
                     label = LANGUAGE_NAMES[side].text(lang)
                     draw_scatter(axes, xs, ys, label, LANGUAGE_STYLE[side])
-                axes.set_title(f"{LAYER.text(lang)} {layer}")
+                axes.set_title(layer_name(layer).text(lang))
                 _name_axes(axes, lang, method)
         add_legend(figure, groups)
         yield model, figure

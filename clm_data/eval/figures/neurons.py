@@ -29,9 +29,10 @@ from clm_data.eval.figures.style import (
     EDITING_LANGUAGES,
     GRAY,
     LANGUAGE_STYLE,
-    LAYER,
     LINE_STYLES,
     FigureSpec,
+    joined,
+    layer_name,
 )
 from clm_data.eval.tables import variant_name
 from clm_data.records import Language
@@ -60,8 +61,12 @@ def last_edited_layers(
         known = variants(rows)
         found = [_last_layer(largest_batch(of_variant(rows, one))) for one in known]
         headings = [
-            f"{variant_name(one)}, {batch_of(of_one[0]['batch_size']).text(lang)}, "
-            f"{LAYER.text(lang)} {of_one[0]['layer']}"
+            joined(
+                lang,
+                variant_name(one),
+                batch_of(of_one[0]["batch_size"]).text(lang),
+                layer_name(of_one[0]["layer"]).text(lang),
+            )
             for one, of_one in zip(known, found, strict=True)
         ]
         yield model, headings, found
@@ -72,13 +77,12 @@ def _last_layer(rows: Sequence[Row]) -> list[Row]:
 
 
 def _distribution_panels(
-    tables: Tables, lang: Language, file: str, title: BilingualText
+    tables: Tables, lang: Language, spec: FigureSpec
 ) -> Iterator[tuple[str, Any, list[tuple[Any, list[Row]]]]]:
     """Each model with an empty figure, and its panels with the rows to draw in them."""
-    for model, headings, groups in last_edited_layers(lang, tables, file):
-        heading = f"{title.text(lang)} · {model}"
-        count = len(_DISTRIBUTIONS)
-        figure, panels = panel_grid(heading, headings, count, width=4.4, columns=2)
+    for model, headings, groups in last_edited_layers(lang, tables, spec.sources[0]):
+        title = spec.heading(lang, model)
+        figure, panels = panel_grid(title, headings, len(_DISTRIBUTIONS), width=4.4, columns=2)
         filled = []
         for axes_of_group, rows in zip(panels, groups, strict=True):
             series = zip(axes_of_group, _DISTRIBUTIONS.items(), strict=True)
@@ -90,7 +94,7 @@ def _distribution_panels(
 
 def _draw_histograms(tables: Tables, lang: Language) -> Iterator[tuple[str, Any]]:
     """Histograms of the mean change of each neuron."""
-    for model, figure, panels in _distribution_panels(tables, lang, "neurons.csv", CHANGES.title):
+    for model, figure, panels in _distribution_panels(tables, lang, CHANGES):
         for axes, rows in panels:
             for edit in EDITING_LANGUAGES:
                 _draw_histogram(axes, lang, where(rows, edit=edit), edit)
@@ -132,8 +136,7 @@ def _merge_bins(bins: Sequence[tuple[float, float, int]]) -> list[tuple[float, f
 
 def _draw_cumulative(tables: Tables, lang: Language) -> Iterator[tuple[str, Any]]:
     """Cumulative distributions of the absolute change of each neuron."""
-    panels_of = _distribution_panels(tables, lang, "activation_cdf.csv", CUMULATIVE.title)
-    for model, figure, panels in panels_of:
+    for model, figure, panels in _distribution_panels(tables, lang, CUMULATIVE):
         for axes, rows in panels:
             for edit in EDITING_LANGUAGES:
                 _draw_cdf(axes, lang, where(rows, edit=edit), edit)
@@ -160,7 +163,7 @@ def _draw_cdf(axes: Any, lang: Language, rows: Sequence[Row], edit: str) -> None
 def _draw_actual_expected(tables: Tables, lang: Language) -> Iterator[tuple[str, Any]]:
     """The mean measured change of each neuron against the one expected from the weight change."""
     for model, headings, groups in last_edited_layers(lang, tables, "neuron_points.csv"):
-        title = f"{ACTUAL_EXPECTED.title.text(lang)} · {model}"
+        title = ACTUAL_EXPECTED.heading(lang, model)
         count = len(_EDITED_AND_PROMPTED)
         figure, panels = panel_grid(title, headings, count, height=3.4, width=4.2, columns=2)
         correlations = where(tables["activation.csv"], model=model, measure="neuron_correlation")
@@ -171,7 +174,7 @@ def _draw_actual_expected(tables: Tables, lang: Language) -> Iterator[tuple[str,
                 _draw_against(axes, lang, here, edit)
                 name = LANGUAGE_NAMES[prompted]
                 prompts = BilingualText(f"{name.zh}题干", f"{name.en} prompts")
-                heading = f"{edited_in(edit).text(lang)} · {prompts.text(lang)}"
+                heading = joined(lang, edited_in(edit).text(lang), prompts.text(lang))
                 axes.set_title(heading, fontsize=9)
                 correlation = _value_at(correlations, here)
                 if correlation:
@@ -207,7 +210,7 @@ def _draw_against(axes: Any, lang: Language, rows: Sequence[Row], edit: str) -> 
 def _draw_overlap(tables: Tables, lang: Language) -> Iterator[tuple[str, Any]]:
     """Overlap of the neurons that edits in each language change most."""
     for model, headings, groups in last_edited_layers(lang, tables, "venn.csv"):
-        title = f"{OVERLAP.title.text(lang)} · {model}"
+        title = OVERLAP.heading(lang, model)
         count = len(NEURON_SETS)
         figure, panels = panel_grid(title, headings, count, height=2.9, width=2.4, columns=4)
         for axes_of_group, rows in zip(panels, groups, strict=True):

@@ -19,7 +19,7 @@ from clm_data.eval.figures.language import PAPER_FIGURES
 from clm_data.eval.figures.layout import add_legend, integer_ticks, panel_grid
 from clm_data.eval.figures.marks import data_points, draw_line, draw_scatter
 from clm_data.eval.figures.neurons import last_edited_layers
-from clm_data.eval.figures.style import LANGUAGE_STYLE, LAYER, FigureSpec
+from clm_data.eval.figures.style import LANGUAGE_STYLE, LAYER, FigureSpec, joined
 from clm_data.eval.tables import variant_name
 from clm_data.records import LANGUAGES, Language
 
@@ -38,10 +38,10 @@ def _draw_layers(tables: Tables, lang: Language) -> Iterator[tuple[str, Any]]:
         known = variants(rows)
         largest = [largest_batch(of_variant(rows, one)) for one in known]
         headings = [
-            f"{variant_name(one)}, {batch_of(found[0]['batch_size']).text(lang)}"
+            joined(lang, variant_name(one), batch_of(found[0]["batch_size"]).text(lang))
             for one, found in zip(known, largest, strict=True)
         ]
-        title = f"{SELECTIVITY.title.text(lang)} · {model}"
+        title = SELECTIVITY.heading(lang, model)
         figure, groups = panel_grid(title, headings, len(_MEASURES), width=3.6)
         for group, found in zip(groups, largest, strict=True):
             for axes, (measure, name) in zip(group, _MEASURES.items(), strict=True):
@@ -63,7 +63,7 @@ def _draw_bias(tables: Tables, lang: Language) -> Iterator[tuple[str, Any]]:
     """The language bias of each fact against the selectivity of its edit."""
     correlations = where(tables["selectivity.csv"], measure="bias_selectivity_correlation")
     for model, headings, groups in last_edited_layers(lang, tables, "selectivity_points.csv"):
-        title = f"{BIAS.title.text(lang)} · {model}"
+        title = BIAS.heading(lang, model)
         figure, panels = panel_grid(title, headings, 2, height=3.0, width=4.2)
         of_model = where(correlations, model=model)
         for axes_of_group, rows in zip(panels, groups, strict=True):

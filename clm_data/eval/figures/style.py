@@ -50,6 +50,21 @@ class FigureSpec:
     draw: Draw
     paper: str = ""
 
+    def heading(self, lang: Language, model: str) -> str:
+        """The title with the model's name."""
+        colon = "：" if lang == "zh" else ": "
+        return f"{self.title.text(lang)}{colon}{model}"
+
+
+def joined(lang: Language, *parts: str) -> str:
+    """Parts of a heading, separated by commas of the language; empty parts are left out."""
+    return ("，" if lang == "zh" else ", ").join(filter(None, parts))
+
+
+def layer_name(layer: str) -> BilingualText:
+    """A layer, as in legends and panel titles."""
+    return BilingualText(f"第 {layer} 层", f"layer {layer}")
+
 
 @contextmanager
 def plot_settings() -> Iterator[None]:
