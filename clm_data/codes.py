@@ -26,7 +26,7 @@ class Code:
 
 CODES: dict[str, Code] = {
     "unreadable-answer": Code(
-        "error", "no complete entry could be parsed", "回答里解析不出完整条目"
+        "error", "no complete entry could be parsed", "未能从回答中解析出完整条目"
     ),
     "empty-field": Code("error", "a field is missing, null or empty", "字段缺失或为空"),
     "subject-not-in-prompt": Code(
@@ -44,7 +44,7 @@ CODES: dict[str, Code] = {
     "target-equals-truth": Code(
         "error",
         "the target is the true answer, perhaps spelled differently",
-        "反事实答案与真实答案相同",
+        "反事实答案与真实答案相同（可能只是写法不同）",
     ),
     "target-near-truth": Code(
         "warning", "the target barely differs from the true answer", "反事实答案与真实答案过于接近"
@@ -61,7 +61,7 @@ CODES: dict[str, Code] = {
         "题干应为待补全的陈述，而不是问句或完整句子",
     ),
     "mixed-script": Code(
-        "error", "contains a word in the script of the other language", "夹有另一种语言的文字"
+        "error", "contains a word in the script of the other language", "混有另一种语言的文字"
     ),
     "wrong-language": Code("error", "written in the wrong language", "语种不符"),
     "traditional-characters": Code(
@@ -70,7 +70,9 @@ CODES: dict[str, Code] = {
     "control-character": Code(
         "error", "contains an invisible or control character", "含不可见字符或控制字符"
     ),
-    "stray-whitespace": Code("warning", "extra or full-width whitespace", "空格多余或为全角"),
+    "stray-whitespace": Code(
+        "warning", "unnecessary or full-width whitespace", "有多余空格或全角空格"
+    ),
     "number-mismatch": Code(
         "warning", "numbers differ between the two languages", "中英文数字不一致"
     ),
@@ -80,15 +82,17 @@ CODES: dict[str, Code] = {
         "error", "same prompt and subject as an earlier entry", "题干和主语与前面的条目重复"
     ),
     "near-duplicate": Code(
-        "error", "prompt almost identical to that of an earlier entry", "题干与前面的条目高度相似"
+        "error",
+        "prompt almost identical to the prompt of an earlier entry",
+        "题干与前面的条目高度相似",
     ),
     "conflicting-truth": Code(
         "warning",
-        "an earlier entry gives another true answer to the same question",
+        "an earlier entry gives a different true answer to the same question",
         "同一问题的真实答案与前面的条目不一致",
     ),
     "untranslated-probe": Code(
-        "error", "the locality probe is not in the expected language", "局部性探针未翻译"
+        "error", "the locality probe is not in the expected language", "局部性探针的语种不符"
     ),
     "repeated-probe": Code(
         "error", "the locality probe is already used for another entry", "局部性探针已用于别的条目"

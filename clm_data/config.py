@@ -122,7 +122,7 @@ class Workspace:
         name = url.database or ":memory:"
         if name == ":memory:":
             raise ConfigError(
-                f"setting 'store': '{given}' is in memory; name a file: sqlite:///{STORE_NAME}"
+                f"setting 'store': '{given}' is in memory; use a file: sqlite:///{STORE_NAME}"
             )
         if name.startswith("file:") or Path(name).is_absolute():
             return given

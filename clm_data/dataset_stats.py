@@ -86,7 +86,7 @@ class OriginCount(Frozen):
 
 
 class Stats(Frozen, Tabular):
-    """Counts over a dataset."""
+    """Counts for a dataset."""
 
     records: int
     accepted: int
@@ -94,7 +94,7 @@ class Stats(Frozen, Tabular):
     fixed: int
     """Records that a reviewer corrected."""
     unreviewed: int
-    """Records that nobody has reviewed."""
+    """Records that have not been reviewed."""
     domains: tuple[DomainCount, ...]
     """Domains in file order, including empty ones, then other domains by id."""
     rejected: tuple[RejectionCount, ...]

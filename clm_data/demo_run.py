@@ -78,7 +78,7 @@ def _workspace(folder: Path) -> Workspace:
         folder.mkdir(parents=True, exist_ok=True)
         file.write_text(_CONFIG, encoding="utf-8")
     elif file.read_text(encoding="utf-8") != _CONFIG:
-        raise ConfigError(f"{folder} is another workspace; name a new folder: clm-data demo DIR")
+        raise ConfigError(f"{folder} is another workspace; choose a new folder: clm-data demo DIR")
     return open_workspace(folder, environ={})
 
 

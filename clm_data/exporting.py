@@ -133,11 +133,11 @@ def write_folder(out: Path, texts: Mapping[str, str], *, force: bool = False) ->
         InputFileError: ``out`` is a file, has files without ``force``, or cannot be written.
     """
     if out.exists() and not out.is_dir():
-        raise InputFileError(f"{out} is a file; name a folder with --out")
+        raise InputFileError(f"{out} is a file; choose a folder with --out")
     filled = out.is_dir() and any(out.iterdir())
     if filled and not force:
         raise InputFileError(
-            f"{out} is not empty; name another folder with --out, or replace files with the same "
+            f"{out} is not empty; choose another folder with --out, or replace files with the same "
             "names with --force"
         )
     try:

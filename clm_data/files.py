@@ -43,7 +43,7 @@ def atomic_folder(out: Path, marker: str) -> Iterator[Path]:
     Args:
         out: The folder to write. Its parents are created.
         marker: Name of a file that every folder written by clm-data contains. A folder with files
-            but without the marker belongs to somebody else and is never replaced.
+            but without the marker was not written by clm-data and is never replaced.
 
     Yields:
         The temporary folder, empty.
@@ -56,11 +56,11 @@ def atomic_folder(out: Path, marker: str) -> Iterator[Path]:
     if old.exists() and not out.exists():
         old.rename(out)
     if out.exists() and not out.is_dir():
-        raise InputFileError(f"{out} is a file; name a folder with --out")
+        raise InputFileError(f"{out} is a file; choose a folder with --out")
     if out.is_dir() and any(out.iterdir()) and not (out / marker).is_file():
         raise InputFileError(
             f"{out} contains files that clm-data did not write (no {marker}); "
-            "name another folder with --out, or empty it"
+            "choose another folder with --out, or empty it"
         )
     for leftover in (draft, old):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -96,9 +96,9 @@ def atomic_file(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     try:
         target = out.resolve()
         if target.exists() and not target.is_file():
-            raise InputFileError(f"{out} is not a regular file; name another one")
+            raise InputFileError(f"{out} is not a regular file; choose another one")
         if target.exists() and not overwrite:
-            raise InputFileError(f"{out} already exists; name another file, or add --force")
+            raise InputFileError(f"{out} already exists; choose another file, or add --force")
         draft = target.with_name(f".{target.name}.new")
         draft.touch()
     except OSError as error:

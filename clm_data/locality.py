@@ -152,7 +152,7 @@ class _Pool:
         return next((self._users[key] for key in keys if key in self._users), None)
 
     def use(self, pair: ProbePair, user: str) -> None:
-        """Record that an entry uses a pair, and thereby every probe with the same question."""
+        """Record that an entry uses a pair, and so every probe with the same question."""
         keys = question_keys(pair)
         for key in keys:
             self._users.setdefault(key, user)
@@ -228,7 +228,7 @@ def _side(pair: ProbePair, lang: Language) -> Probe:
 
 
 def _too_few(without: Sequence[Entry], entries: int, probes: int, repeat: bool) -> UserError:
-    source = "name a source with more: clm-data locality attach --source FILE|hub:ID"
+    source = "use a larger source: clm-data locality attach --source FILE|hub:ID"
     fix = source if repeat else f"{source}, or reuse probes with --repeat"
     return UserError(
         f"{len(without)} of {entries} entries get no locality probe, the first is "

@@ -57,12 +57,12 @@ def read_probes(spec: str, folder: Path = Path()) -> StageResult[ProbePair]:
     """
     name, (found, unread) = _read(spec, folder)
     if not found:
-        raise InputFileError(f"{name}: no locality probes (loc, loc_ans) in it")
+        raise InputFileError(f"{name} contains no locality probes (loc, loc_ans)")
     languages = {lang for sides in found for lang in sides}
     if not any(len(sides) == 2 for sides in found):
         only = "separate languages" if len(languages) == 2 else _one_language(languages)
         raise InputFileError(
-            f"{name}: has probes in {only}, but each probe needs both languages; name a "
+            f"{name}: has probes in {only}, but each probe needs both languages; use a "
             "bilingual source, or the folder with both published files"
         )
     checked = filter_probes(found, name)
@@ -236,5 +236,5 @@ def _hub_rows(name: str) -> RawFile:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputFileError(
             f"{HUB_PREFIX}{name} cannot be read ({reason}); check the id and the network "
-            "(HF_TOKEN for a private dataset), or name a file"
+            "(HF_TOKEN for a private dataset), or use a file"
         ) from error

@@ -33,8 +33,8 @@ def decisions_page() -> str:
         _GENERATED,
         "# Decisions",
         "",
-        "A record for each choice that somebody might want to undo: what made it necessary, what "
-        "was chosen, what follows. New ones are about ten lines and are named `NNN-title.md`.",
+        "A record for each choice that someone may want to revisit: its context, the decision and "
+        "its consequences. New records are about ten lines and are named `NNN-title.md`.",
         "",
         *(f"- [{title}]({name})" for name, title in titles.items()),
     ]
@@ -52,8 +52,9 @@ def cli_page() -> str:
 
 def _global_options(root: Any) -> Iterator[str]:
     yield (
-        "Exit codes: 0 done, 1 done with losses under `--strict`, 2 something you can fix "
-        "(one line says what), 130 interrupted (state kept)."
+        "Exit codes: 0 for success, 1 if something was dropped or wrong and `--strict` is used, "
+        "2 for an error that you can fix (explained in one line), 130 if interrupted (state is "
+        "kept)."
     )
     yield ""
     yield "Global options, before the command:"

@@ -168,7 +168,7 @@ def test_a_folder_with_files_is_changed_only_with_force(tmp_path: Path) -> None:
     out = tmp_path / "deep" / "out"
     write_folder(out, {"a.json": "1", "b.json": "2"})
     (out / "mine.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(InputFileError, match="is not empty; name another folder"):
+    with pytest.raises(InputFileError, match="is not empty; choose another folder"):
         write_folder(out, {"a.json": "3"})
     write_folder(out, {"a.json": "3"}, force=True)
     content = {path.name: path.read_text(encoding="utf-8") for path in out.iterdir()}

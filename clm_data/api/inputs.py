@@ -73,7 +73,7 @@ def inputs(source: Source) -> list[Path | RawFile]:
         return [Path(source)]
     items = list(source)
     if not items:
-        raise InputFileError("the source is empty; give at least one file or one row")
+        raise InputFileError("the source is empty; pass at least one file or row")
     if all(isinstance(item, str | Path) for item in items):
         return [Path(str(item)) for item in items]
     rows = [dict(item) if isinstance(item, Mapping) else item for item in items]

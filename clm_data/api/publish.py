@@ -61,7 +61,7 @@ def export(
         out: New or empty folder.
         format: `clm-bench` (the three published layouts), `jsonl`, `csv` or `easyedit`.
         unchecked: Write the imported CLM-Bench rows unchanged instead, all of them.
-        force: Replace files of equal names in a folder that is not empty.
+        force: Overwrite files of the same names in a folder that is not empty.
         workspace: See :data:`clm_data.api.inputs.WorkspaceLike`.
 
     Raises:

@@ -29,7 +29,7 @@ def init(folder: str | Path | None = None, *, own_domains: bool = False) -> Work
     Args:
         folder: Created if missing; an existing workspace is opened. None creates a temporary
             workspace, which is deleted when nothing refers to it any longer.
-        own_domains: Copy `domains.yaml` and `prompts/` into it, to be changed there.
+        own_domains: Copy `domains.yaml` and `prompts/` into it for editing.
 
     Raises:
         ConfigError: A setting is wrong, or the workspace already has its own domains.

@@ -1,8 +1,9 @@
 """The command line: parse arguments, call one function of `clm_data`, print, set the exit code.
 
 Each module has the commands of one help panel and imports what it needs inside the command, so
-that `clm-data --help` loads nothing heavy. Exit codes: 0 done, 1 done with losses under
-`--strict`, 2 an error the user can fix, 130 interrupted (state kept).
+that `clm-data --help` loads no heavy packages. Exit codes: 0 for success, 1 if
+`--strict` is used and something was dropped or wrong, 2 for an error that the user can fix, 130 if
+interrupted (state is kept).
 """
 
 from __future__ import annotations

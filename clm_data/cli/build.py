@@ -36,7 +36,7 @@ def init(
     folder: Annotated[Path, typer.Argument(help="Workspace folder; created if missing.")] = Path(),
     own_domains: Annotated[
         bool,
-        typer.Option("--own-domains", help="Copy domains.yaml and prompts/ there, to be changed."),
+        typer.Option("--own-domains", help="Copy domains.yaml and prompts/ there for editing."),
     ] = False,
 ) -> None:
     """Create a workspace: settings and store.
@@ -90,7 +90,7 @@ def import_files(
     """Store published files unchanged.
 
     Reads CLM-Bench, EasyEdit, CounterFact, ZsRE, Bi-ZsRE, CSV and clm-data's own records. A file
-    that is stored already is skipped; a file that cannot be read is reported, and the others are
+    that is already stored is skipped; a file that cannot be read is reported, and the others are
     imported.
 
     Example: `clm-data import chinese_fields_with_loc.json english_fields_with_loc.json`
@@ -137,10 +137,10 @@ def audit(
         typer.Option("--strict", help="Exit 1 if an error was found.", rich_help_panel=OUTPUT),
     ] = False,
 ) -> None:
-    """List every problem, by code; change nothing.
+    """List every problem by code, without changing anything.
 
-    Audits files or, without files, the workspace. Files given together are read together: the
-    Chinese and the English file of a dataset make bilingual entries.
+    Audits the given files, or the workspace if there are none. The Chinese and the English file of
+    a dataset, given together, make bilingual entries.
 
     Example: `clm-data audit chinese.json english.json --html audit.html`
     """
@@ -186,7 +186,7 @@ def _write(file: Path, text: str) -> None:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
         reason = error.strerror or error
-        raise InputFileError(f"{file}: cannot be written: {reason}; name another file") from error
+        raise InputFileError(f"{file}: cannot be written: {reason}; choose another file") from error
     log(f"wrote {file}")
 
 
@@ -198,7 +198,7 @@ def attach(
     ],
     seed: Annotated[
         int | None,
-        typer.Option(help="Another seed draws other probes. Default: 42, or clm.yaml's."),
+        typer.Option(help="Random seed for drawing probes. Default: the value in clm.yaml, or 42."),
     ] = None,
     repeat: Annotated[
         bool | None,
@@ -238,7 +238,7 @@ app.add_typer(
 def stats(ctx: typer.Context, json: JsonFlag = False) -> None:
     """Count what a build would contain now.
 
-    By domain, review status, source and reason of rejection.
+    Counts entries by domain, review status, source and reason for rejection.
 
     Example: `clm-data stats`
     """
@@ -291,14 +291,17 @@ def build(
         Path | None, typer.Option(help="Folder to write. Default: dataset in the workspace.")
     ] = None,
     reviewed_only: Annotated[
-        bool, typer.Option("--reviewed-only", help="Include only what people accepted or fixed.")
+        bool,
+        typer.Option(
+            "--reviewed-only", help="Include only entries that reviewers accepted or fixed."
+        ),
     ] = False,
     json: JsonFlag = False,
     strict: StrictFlag = False,
 ) -> int:
     """Build the dataset: Parquet, JSON, card, chart, manifest.
 
-    A pure function of the store and the settings: a second run writes the same bytes.
+    The same store and settings always give the same files, byte for byte.
 
     Example: `clm-data build --out dataset`
     """

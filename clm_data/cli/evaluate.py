@@ -146,12 +146,15 @@ def eval_baselines(
     ] = None,
     out: Annotated[
         Path,
-        typer.Option(help="Results; an interrupted run resumes there.", rich_help_panel=_FILES),
+        typer.Option(
+            help="Folder for results; an interrupted run resumes there.", rich_help_panel=_FILES
+        ),
     ] = RESULTS,
     cache: Annotated[
         Path | None,
         typer.Option(
-            help="Tiny models and second moments. Default: CLM_DATA_CACHE or ~/.cache/clm-data.",
+            help="Folder of tiny models and second moments. Default: CLM_DATA_CACHE or "
+            "~/.cache/clm-data.",
             rich_help_panel=_FILES,
         ),
     ] = None,
@@ -159,7 +162,7 @@ def eval_baselines(
         bool,
         typer.Option(
             "--save-deltas",
-            help="Keep the weight changes, for analyze.",
+            help="Save the weight changes for `clm-data analyze`.",
             rich_help_panel=_FILES,
         ),
     ] = False,
@@ -168,9 +171,9 @@ def eval_baselines(
 ) -> None:
     """Edit a model with a dataset's facts; measure both languages.
 
-    Every cell of model, method, editing language, batch size and layers is written when it is
-    done: run the command again and only unfinished cells are computed. A failed cell is recorded
-    with its reason.
+    Every cell (a combination of model, method, editing language, batch size and layers) is saved
+    when it finishes; run the command again to compute only unfinished cells. A failed cell is
+    recorded with the reason.
 
     Example: `clm-data eval-baselines --dataset clm_demo/dataset --model tiny --methods memit,pmet`
     """

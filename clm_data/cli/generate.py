@@ -55,7 +55,7 @@ def generate(
         str | None,
         typer.Option(
             help="deepseek, siliconflow, openrouter, dashscope, vllm, ollama, custom, or offline "
-            "(the bundled bank). Default: clm.yaml's, deepseek at first.",
+            "(the bundled bank). Default: the one in clm.yaml, initially deepseek.",
             rich_help_panel=_MODEL,
         ),
     ] = None,
@@ -75,7 +75,7 @@ def generate(
         typer.Option(
             min=1,
             max=512,
-            help="Maximum requests in flight. Default: 16, or clm.yaml's.",
+            help="Maximum requests in flight. Default: the value in clm.yaml, or 16.",
             rich_help_panel=_LIMITS,
         ),
     ] = None,
@@ -113,7 +113,7 @@ def generate(
 
     state: State = ctx.obj
     if everything == bool(domain):
-        raise ConfigError("name domains with --domain ID, or choose every one with --all")
+        raise ConfigError("specify domains with --domain ID, or use --all")
     request: dict[str, Any] = {
         "domains": "all" if everything else domain,
         "count": count,

@@ -67,7 +67,7 @@ def print_json(value: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Draw a table on stdout; columns of numbers are right-aligned."""
+    """Print a table to stdout, with columns of numbers right-aligned."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

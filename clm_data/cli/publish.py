@@ -27,10 +27,10 @@ def export(
         str, typer.Option("--format", help="clm-bench, jsonl, csv or easyedit.")
     ] = "clm-bench",
     unchecked: Annotated[
-        bool, typer.Option("--unchecked", help="All imported CLM-Bench rows, unchanged.")
+        bool, typer.Option("--unchecked", help="Export all imported CLM-Bench rows unchanged.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace files of equal names in a folder with files.")
+        bool, typer.Option("--force", help="Overwrite files in a folder that is not empty.")
     ] = False,
     json: JsonFlag = False,
 ) -> None:
@@ -78,7 +78,7 @@ def push_to_hub(
 ) -> None:
     """Push a built dataset to the Hugging Face Hub.
 
-    Pushes all configurations, card, manifest and tag. Only what differs is sent; pushing the same
+    Pushes all configurations, card, manifest and tag. Only changed files are sent; pushing the same
     content again changes nothing. The token is read from `HF_TOKEN` or from where `hf auth login`
     stored it.
 

@@ -42,13 +42,13 @@ def export_sheet(
     *,
     domain: Annotated[
         list[str] | None,
-        typer.Option(help="Only this domain; repeatable.", rich_help_panel=_ENTRIES),
+        typer.Option(help="Export only this domain; repeatable.", rich_help_panel=_ENTRIES),
     ] = None,
     everything: Annotated[
         bool,
         typer.Option(
             "--all",
-            help="Also entries that the checks rejected and a person could fix.",
+            help="Also entries that the checks rejected but a person could fix.",
             rich_help_panel=_ENTRIES,
         ),
     ] = False,
@@ -56,17 +56,17 @@ def export_sheet(
         bool,
         typer.Option(
             "--unreviewed/--any-status",
-            help="Only entries without a verdict on their current text, or any.",
+            help="Only entries whose current text has no verdict, or all entries.",
             rich_help_panel=_ENTRIES,
         ),
     ] = True,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="At most N entries.", rich_help_panel=_ENTRIES)
+        int | None, typer.Option(min=1, help="Maximum number of entries.", rich_help_panel=_ENTRIES)
     ] = None,
     out: Annotated[Path, typer.Option(help="Sheet to write: .xlsx or .csv.")] = Path("review.xlsx"),
     encoding: Annotated[
         str,
-        typer.Option(help="Of CSV: utf-8-sig (Excel opens it correctly), utf-8 or gb18030."),
+        typer.Option(help="CSV encoding: utf-8-sig (opens correctly in Excel), utf-8 or gb18030."),
     ] = "utf-8-sig",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing sheet.")] = False,
     json: JsonFlag = False,
@@ -104,7 +104,8 @@ def import_sheets(
     files: Annotated[list[Path], typer.Argument(help="Completed sheets, CSV or XLSX.")],
     *,
     reviewer: Annotated[
-        str | None, typer.Option(help="Name for rows whose column 'reviewer' is empty.")
+        str | None,
+        typer.Option(help="Reviewer's name for rows in which the column 'reviewer' is empty."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be stored; store nothing.")

@@ -31,7 +31,7 @@ def demo(
 ) -> None:
     """Run the full pipeline offline on bundled data.
 
-    Generates, imports, reviews and builds in a workspace of its own.
+    Generates, imports, reviews and builds in its own workspace.
 
     Example: `clm-data demo`
     """
@@ -60,7 +60,7 @@ def dedup(
             "-t",
             min=0.5,
             max=1.0,
-            help="Similarity threshold for near-duplicates; pairs above it are.",
+            help="Rows more similar than this are near-duplicates.",
             rich_help_panel=_COMPARE,
         ),
     ] = 0.9,
@@ -121,7 +121,9 @@ def dedup(
     ] = 0.85,
     provider: Annotated[
         str | None,
-        typer.Option(help="Embedding provider. Default: this machine.", rich_help_panel=_SEMANTIC),
+        typer.Option(
+            help="Embedding provider. Default: run the model locally.", rich_help_panel=_SEMANTIC
+        ),
     ] = None,
     base_url: Annotated[
         str | None,
@@ -131,7 +133,7 @@ def dedup(
     report: Annotated[
         str | None,
         typer.Option(
-            "--report", help="Report: a .json or .html file, else a text table; - for stdout."
+            "--report", help="Report: a .json or .html file, otherwise a text table; - for stdout."
         ),
     ] = None,
     format: Annotated[
@@ -139,7 +141,7 @@ def dedup(
         typer.Option("--format", help="jsonl, json, csv or parquet. Default: detected."),
     ] = None,
     split: Annotated[
-        str | None, typer.Option("--split", help="Split of a Hub dataset that has several.")
+        str | None, typer.Option("--split", help="Split to read if a Hub dataset has several.")
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace existing --out and --report files.")
@@ -214,7 +216,7 @@ def schema(
 
 @app.command(rich_help_panel=TOOLS)
 def doctor(ctx: typer.Context, json: JsonFlag = False) -> None:
-    """Check this machine and workspace; show no secrets.
+    """Check this machine and workspace, without showing secrets.
 
     Example: `clm-data doctor`
     """

@@ -18,7 +18,7 @@ from clm_data.records import LANGUAGES, Entry, Language, Problem, Rejection, Sta
 
 
 class Pair(NamedTuple):
-    """Positions of two texts more similar than a threshold, ``left < right``, and their ratio."""
+    """Positions of two near-duplicate texts (``left < right``), and their similarity."""
 
     left: int
     right: int

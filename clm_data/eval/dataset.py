@@ -112,7 +112,7 @@ def load_dataset(source: DatasetSource) -> EvalSet:
     if not loaded.records:
         raise InputFileError(
             f"{loaded.name}: no record with prompt, subject, answers, rephrasing and probe in both "
-            "languages; give a dataset made by `clm-data build`"
+            "languages; use a dataset made by `clm-data build`"
         )
     return loaded
 
@@ -147,7 +147,7 @@ def _from_rows(source: Iterable[Any]) -> EvalSet:
             return EvalSet(_IN_MEMORY, tuple(Record.model_validate(row) for row in plain))
     except ValidationError as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputFileError(f"{_IN_MEMORY}: not the records of clm-data: {reason}") from error
+        raise InputFileError(f"{_IN_MEMORY}: not clm-data records: {reason}") from error
     raw = RawFile(_IN_MEMORY, digest(plain), plain, is_csv=False)
     return _from_sources([sources.named_format(raw, None)], _IN_MEMORY)
 
@@ -204,7 +204,7 @@ def _of_row(row: Mapping[str, Any]) -> Record:
 
 def _from_files(files: Sequence[Path], name: str) -> EvalSet:
     if not files:
-        raise InputFileError(f"{name}: no dataset found; give a folder made by `clm-data build`")
+        raise InputFileError(f"{name}: no dataset found; use a folder made by `clm-data build`")
     return _from_sources([sources.read_file(file) for file in files], name)
 
 

@@ -181,7 +181,7 @@ def guess_params(name: str) -> str:
         if all(word in plain for word in words):
             return params
     raise UnknownNameError(
-        "model family (name one with --params)", name, {params for _, params in _PARAMS_BY_WORDS}
+        "model family (specify one with --params)", name, {params for _, params in _PARAMS_BY_WORDS}
     )
 
 

@@ -295,6 +295,6 @@ def read_results(path: Path) -> Results:
     except (OSError, ValidationError) as error:
         reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
         raise InputFileError(
-            f"{file}: no results of clm-data eval-baselines ({reason}); give the folder named "
-            "with --out"
+            f"{file}: no results of clm-data eval-baselines ({reason}); use the folder that was "
+            "given with --out"
         ) from error

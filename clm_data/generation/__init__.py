@@ -38,7 +38,7 @@ def generate(
     max_cost: float | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> GenerationReport:
-    """Ask the workspace's model for entries until each domain has its quota or must stop.
+    """Ask the workspace's model for entries until each domain meets its quota or must stop.
 
     Answers are stored as they arrive; calling the function again resumes an interrupted run.
 
@@ -105,7 +105,7 @@ def estimate_cost(
 
 def _choose(known: dict[str, Domain], ids: Sequence[str], all_domains: bool) -> list[Domain]:
     if all_domains == bool(ids):
-        raise ConfigError("name domains with --domain ID, or choose every one with --all")
+        raise ConfigError("specify domains with --domain ID, or use --all")
     return list(known.values()) if all_domains else pick(known, ids)
 
 

@@ -88,7 +88,7 @@ class GenerationReport(Tabular):
         return tuple(d.domain for d in self.domains if d.entries < d.target)
 
     def table_title(self) -> str:
-        """Requests and domains."""
+        """Title of the table, with the numbers of domains and requests."""
         return f"generate: {len(self.domains)} domains, {self.requests} requests"
 
     def table_rows(self) -> list[dict[str, Any]]:

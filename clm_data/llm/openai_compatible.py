@@ -136,7 +136,7 @@ class OpenAICompatibleModel:
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise TransientError("the answer contains no message") from error
         if completion.finish_reason == "insufficient_system_resource":
-            raise TransientError("the endpoint stopped for lack of resources")
+            raise TransientError("the endpoint ran out of resources")
         if completion.finish_reason == "content_filter" and not completion.text:
             raise PermanentError("the endpoint's content filter withheld the answer")
         return completion

@@ -247,7 +247,7 @@ def _merge(units: Iterable[Iterable[Candidate | Rejection]]) -> Iterator[Candida
 
 
 def _without_partial_copies(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Drop candidates in one language that another unit has in both languages."""
+    """Drop monolingual candidates that another unit has in both languages."""
     complete = Counter(
         key for candidate in candidates for key in _sides(candidate) if _is_bilingual(candidate)
     )

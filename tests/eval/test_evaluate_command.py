@@ -107,7 +107,7 @@ def test_eval_baselines_prints_the_table_and_report_prints_it_again(
         (["--model", "small", "--batch-sizes", "x"], "batch_sizes"),
         (["--model", "small", "--languages", "fr"], "languages"),
         (["--model", "small", "--dtype", "float99"], "dtype"),
-        (["--model", "small", "--out", "/dev/null/x"], "name another with --out"),
+        (["--model", "small", "--out", "/dev/null/x"], "choose another with --out"),
     ],
 )
 def test_an_error_of_the_whole_sweep_is_one_line_and_nothing_is_written(
@@ -156,10 +156,10 @@ def test_models_that_cannot_be_read_fail_with_a_reason_and_the_next_one_is_edite
     errors = errors_by_cell(tmp_path / "out")
     assert errors["small ft native"] is None
     for name, reason in {
-        "no-tokenizer": "no tokenizer in it; name one with --tokenizer",
+        "no-tokenizer": "contains no tokenizer; specify one with --tokenizer",
         "torn": "cannot be loaded: ",
-        "holes": "lack weights, such as model.layers.3.mlp.up_proj.weight",
-        "nan": "model.layers.3.mlp.up_proj.weight holds NaN",
+        "holes": "missing weights, such as model.layers.3.mlp.up_proj.weight",
+        "nan": "model.layers.3.mlp.up_proj.weight contains NaN",
         "unknown": "nonesuch",
         "set": "cannot be loaded",
         "model": "neither a local folder",

@@ -113,7 +113,7 @@ def test_an_empty_answer_is_corrected_and_sent_back_as_an_empty_list(
     model = ScriptedModel(answer)
     generate_with(model, tmp_path, [rivers(1)], generation_settings(entries_per_turn=1))
     assert model.requests[1][1] == {"role": "assistant", "content": "[]"}
-    assert "回答里解析不出完整条目" in model.requests[1][-1]["content"]
+    assert "未能从回答中解析出完整条目" in model.requests[1][-1]["content"]
 
 
 def test_a_repeated_entry_is_not_counted_and_is_corrected(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_complete_entries_of_a_cut_off_answer_count_and_the_dialogue_continues(
     model = ScriptedModel(lambda _, number: half if number == 1 else answer_with(entry("孤云野")))
     report = generate_with(model, tmp_path, [rivers(2)])
     assert report.domains[0].entries == 2
-    assert "回答里解析不出完整条目" not in model.requests[1][-1]["content"]
+    assert "未能从回答中解析出完整条目" not in model.requests[1][-1]["content"]
 
 
 def test_an_entry_rejected_by_a_reviewer_is_replaced(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def open_table(source: Any, format: str | None = None, split: str | None = None)
     if isinstance(source, Iterable) and not isinstance(source, Mapping):
         return RowTable(list(source))
     raise ConfigError(
-        f"rows cannot be read from a {type(source).__name__}; give a path, 'hub:ID', a list of "
+        f"rows cannot be read from a {type(source).__name__}; pass a path, 'hub:ID', a list of "
         "dicts or a datasets.Dataset (one split)"
     )
 

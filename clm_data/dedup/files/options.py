@@ -50,9 +50,9 @@ class DedupOptions:
         if self.policy not in POLICIES:
             raise UnknownNameError("policy", self.policy, POLICIES)
         if not self.fields:
-            raise ConfigError("no column to compare; name one with --field")
+            raise ConfigError("no column to compare; specify one with --field")
         if len(set(self.fields)) < len(self.fields):
-            raise ConfigError("--field names the same column twice; name each column once")
+            raise ConfigError("--field names the same column twice; use each column once")
         if not 0 <= self.threshold < 1:
             raise ConfigError(
                 f"--threshold {self.threshold:g} is not in [0, 1); for exact duplicates only, "

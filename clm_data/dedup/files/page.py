@@ -27,7 +27,7 @@ class Segment(NamedTuple):
 
 
 class RowDiff(NamedTuple):
-    """Two similar rows as the page shows them; row numbers are from 1."""
+    """Two similar rows as the page shows them; row numbers start at 1."""
 
     row: int
     duplicate_of: int

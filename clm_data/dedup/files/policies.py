@@ -268,7 +268,7 @@ class _KeptRows:
 def _all_pairs(
     texts: Sequence[str], threshold: float, progress: Progress | None
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-    """(left, right, distance) of all pairs of distinct texts."""
+    """All pairs of distinct texts, as (left, right, distance)."""
     import numpy as np
 
     blocks: list[tuple[NDArray[np.int32], ...]] = []

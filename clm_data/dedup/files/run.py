@@ -117,15 +117,15 @@ class _Outputs:
             if named not in (None, table.format):
                 usual = ENDINGS[table.format][0]
                 raise ConfigError(
-                    f"{self.rows}: the rows are written as {table.format}; name the file *{usual}"
+                    f"{self.rows}: the rows are written as {table.format}; use a *{usual} file"
                 )
         paths = [path for path in (self.rows, self.report) if path is not None]
         if len({path.expanduser().resolve() for path in paths}) < len(paths):
-            raise ConfigError("--out and --report are the same file; name two files")
+            raise ConfigError("--out and --report are the same file; use two files")
         for path in paths:
             if table.path is not None and _is_same(path, table.path):
                 raise ConfigError(
-                    f"{path} is the input, which is never modified; name another file"
+                    f"{path} is the input, which is never modified; choose another file"
                 )
 
 

@@ -49,7 +49,7 @@ class DistanceLimit:
 
     @classmethod
     def at(cls, threshold: Fraction | float, *, inclusive: bool = False) -> DistanceLimit:
-        """The limit at a threshold; a float stands for the decimal number it prints as.
+        """The limit at a threshold; a float is taken as the decimal number it prints as.
 
         Raises:
             ValueError: The threshold is not a number from 0 to 1.

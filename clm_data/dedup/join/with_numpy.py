@@ -174,7 +174,7 @@ def _candidates(
 def _later_columns(
     block: _Block, places: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and columns at flat positions of a block, where the column comes after the row."""
+    """Rows and columns of the flat positions in a block at which the column is after the row."""
     row, column = np.divmod(places, block.columns[1] - block.columns[0])
     row += block.rows[0]
     column += block.columns[0]

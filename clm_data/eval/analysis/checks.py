@@ -26,7 +26,7 @@ def in_range(
         low: Lower bound.
         high: Upper bound; may be infinite.
         what: Name of the measure, for the error.
-        allow_nan: Keep NaN, which stands for an undefined value, instead of raising.
+        allow_nan: Keep NaN, which represents an undefined value, instead of raising.
 
     Raises:
         AnalysisError: A value is NaN or infinite, or out of range by more than rounding.

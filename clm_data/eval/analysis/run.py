@@ -82,7 +82,7 @@ def analyze_folder(
     if not states:
         run.summary.left_out.append("states: not requested")
     elif dataset is None:
-        run.summary.left_out.append("states: give the dataset that was edited with --dataset")
+        run.summary.left_out.append("states: specify the dataset that was edited with --dataset")
     else:
         _check_dataset(dataset, results)
         records = dataset.first(results.records).records
@@ -119,7 +119,7 @@ def _check_dataset(dataset: EvalSet, results: Results) -> None:
     if not enough or dataset.first(results.records).key != results.dataset_key:
         raise InputFileError(
             f"{dataset.name} is not the dataset of these results ({results.records} records, "
-            f"sha256 {results.dataset_key[:12]}…); give the dataset that was edited"
+            f"sha256 {results.dataset_key[:12]}…); use the dataset that was edited"
         )
 
 

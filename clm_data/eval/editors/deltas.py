@@ -166,7 +166,7 @@ class Deltas:
                 keys,
             )
         except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise InputFileError(f"{path} holds no saved deltas: {error}") from error
+            raise InputFileError(f"{path} contains no saved deltas: {error}") from error
 
 
 def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

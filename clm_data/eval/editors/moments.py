@@ -209,7 +209,7 @@ def _read(path: Path, key: str) -> Moments:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("key") != key:
-                raise InputFileError(f"{path} does not hold what its name says; delete it")
+                raise InputFileError(f"{path} does not contain what its name indicates; delete it")
             by_layer = {int(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return Moments(by_layer, key, int(metadata["tokens"]))
     except (OSError, SafetensorError) as error:

@@ -114,5 +114,5 @@ def _read(file: Path) -> dict[str, tuple[Tensor, int]]:
         return dict(zip(steps, zip(targets, steps.values(), strict=True), strict=True))
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise InputFileError(
-            f"{file} holds no target values ({error}); delete it to optimize them again"
+            f"{file} contains no target values ({error}); delete it to optimize them again"
         ) from error

@@ -49,13 +49,13 @@ def load_model(
     source, gguf = _source(name)
     if gguf and tokenizer is None:
         raise InputFileError(
-            f"{name}: name a tokenizer folder (transformers converts GGUF tokenizers incorrectly)"
+            f"{name}: choose a tokenizer folder (transformers converts GGUF tokenizers incorrectly)"
         )
     model = _load_weights(name, source, dtype, device_map, gguf)
     loaded_tokenizer = _load_tokenizer(str(tokenizer or name), str(tokenizer or source))
     if device_map is None:
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        with _load_errors(f"model {name} on {place}", "; name another with --device"):
+        with _load_errors(f"model {name} on {place}", "; choose another with --device"):
             model.to(place)
     return prepare(name, model, loaded_tokenizer, layout)
 
@@ -76,7 +76,7 @@ def _load_weights(
         )
     missing = sorted(found["missing_keys"])
     if missing:
-        raise InputFileError(f"model {name}: its files lack weights, such as {missing[0]}")
+        raise InputFileError(f"model {name}: its files have missing weights, such as {missing[0]}")
     return model
 
 
@@ -85,8 +85,8 @@ def _load_tokenizer(name: str, source: str) -> PreTrainedTokenizerBase:
 
     folder = Path(source)
     if folder.is_dir() and not any(folder.glob("*token*")) and not any(folder.glob("vocab*")):
-        raise InputFileError(f"{folder}: no tokenizer in it; name one with --tokenizer")
-    with _load_errors(f"the tokenizer of {name}", "; name another with --tokenizer"):
+        raise InputFileError(f"{folder} contains no tokenizer; specify one with --tokenizer")
+    with _load_errors(f"the tokenizer of {name}", "; choose another with --tokenizer"):
         return transformers.AutoTokenizer.from_pretrained(source)
 
 
@@ -130,7 +130,7 @@ def prepare(
 def _check_finite(loaded: LoadedModel) -> None:
     for name, weight in loaded.model.named_parameters():
         if not bool(weight.isfinite().all()):
-            raise InputFileError(f"model {loaded.name}: {name} holds NaN or infinite weights")
+            raise InputFileError(f"model {loaded.name}: {name} contains NaN or infinite weights")
 
 
 def _source(name: str) -> tuple[str, dict[str, str]]:

@@ -221,7 +221,7 @@ class TrainingBatches:
         }
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches of sentences of similar length."""
+        """Yield batches of sentences of similar length."""
         step, size = 0, self._curriculum.batch_size
         short_steps = round(self._steps * self._curriculum.short_phase)
         while step < self._steps:

@@ -73,7 +73,9 @@ def report(
     """
     paths = [Path(one) for one in ([folders] if isinstance(folders, (str, Path)) else folders)]
     if html is not None and len(paths) != 1:
-        raise ConfigError(f"the page shows one run, but {len(paths)} folders are given; give one")
+        raise ConfigError(
+            f"the page shows one run, but {len(paths)} folders were given; pass only one"
+        )
     rows = tuple(row for path in paths for row in rows_of(read_results(path)))
     comparisons = tuple(paper.compare(rows)) if compare_paper else ()
     if html is None:

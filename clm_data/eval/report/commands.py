@@ -47,19 +47,19 @@ class Commands:
 
     @property
     def analyze(self) -> str:
-        """Analyze the edits."""
+        """The command that analyzes the edits."""
         dataset = self.dataset or "DATASET"
         return _command("clm-data", "analyze", str(self.folder), "--dataset", dataset)
 
     @property
     def report(self) -> str:
-        """Write the page, with the dataset if it was given."""
+        """The command that writes the page, with the dataset if one was given."""
         given = [] if self.dataset is None else ["--dataset", self.dataset]
         return _command("clm-data", "report", str(self.folder), "--html", str(self.page), *given)
 
     @property
     def report_with_dataset(self) -> str:
-        """Write the page with a dataset."""
+        """The command that writes the page with a dataset."""
         return self.report if self.dataset is not None else f"{self.report} --dataset DATASET"
 
 

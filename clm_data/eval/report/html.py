@@ -116,7 +116,7 @@ def _language(lang: str) -> Language:
     for known in LANGUAGES:
         if known == lang:
             return known
-    raise ConfigError(f"language {lang}: the page is in zh or en")
+    raise ConfigError(f"language {lang} is not supported; use zh or en")
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -142,7 +142,7 @@ def _choose_recipe(
         machine: Fields of every model; None keeps its value.
     """
     if recipe is None and not models:
-        raise ConfigError("no model given; name one (`tiny` needs no download), or a recipe")
+        raise ConfigError("no model given; specify one (`tiny` needs no download) or a recipe")
     if recipe is None:
         base: dict[str, Any] = {}
     else:

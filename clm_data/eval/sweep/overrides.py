@@ -29,7 +29,7 @@ def with_overrides(
     """
     if layers is not None:
         if not layers:
-            raise ConfigError("an empty list of layers; name at least one")
+            raise ConfigError("the list of layers is empty; specify at least one")
         params = params.with_layers(layers)
     return _changed(params, changes)
 

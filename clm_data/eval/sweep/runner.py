@@ -53,7 +53,7 @@ def run_sweep(
     """
     require_eval_extra()
     if not dataset.records:
-        raise InputFileError(f"{dataset.name}: the dataset is empty; give one with records")
+        raise InputFileError(f"{dataset.name}: the dataset is empty; use one with records")
     records = dataset.first(recipe.facts).records
     cache, tiny_config = cache or default_cache_folder(), tiny_config or TinyConfig()
     deltas_folder = out / "deltas" if save_deltas else None
@@ -100,7 +100,7 @@ def _write_errors(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputFileError(
-            f"{out}: cannot be written ({error.strerror or error}); name another with --out"
+            f"{out}: cannot be written ({error.strerror or error}); choose another with --out"
         ) from error
 
 

@@ -181,7 +181,7 @@ def test_user_errors_are_one_line_and_leave_no_file(
         ("existing.jsonl", "--force"),
         ("folder", "not a regular file"),
         ("folder/none/out.jsonl", "No such file"),
-        ("out.csv", "name the file *.jsonl"),
+        ("out.csv", "use a *.jsonl file"),
         ("x" * 300, "too long"),
         ("/dev/full", "not a regular file"),
         ("/proc/out.jsonl", "cannot be written"),

@@ -141,7 +141,7 @@ def test_lists_are_written_as_jsonl_and_datasets_as_parquet(tmp_path: Path) -> N
     table = tmp_path / "out.parquet"
     deduplicate(Dataset.from_list(ROWS), "prompt", threshold=0.85, out=str(table))
     assert pq.read_table(table).to_pylist() == [ROWS[0], ROWS[3]]
-    with pytest.raises(ConfigError, match=r"written as jsonl; name the file \*.jsonl"):
+    with pytest.raises(ConfigError, match=r"written as jsonl; use a \*.jsonl file"):
         deduplicate(ROWS, "prompt", out=tmp_path / "out.csv")
     with pytest.raises(InputFileError, match="--force"):
         deduplicate(ROWS, "prompt", out=lines)

@@ -110,7 +110,9 @@ def test_values_with_nan_are_not_cached(facts: list[PlacedFact], tmp_path: Path)
 
 def test_a_file_without_target_values_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"no")
-    with pytest.raises(InputFileError, match=r"x\.safetensors holds no target values.*delete it"):
+    with pytest.raises(
+        InputFileError, match=r"x\.safetensors contains no target values.*delete it"
+    ):
         TargetValueCache("m", tmp_path)
 
 

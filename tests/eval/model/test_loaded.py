@@ -85,7 +85,7 @@ def test_a_saved_model_is_loaded_with_its_tokenizer_and_dtype(tmp_path: Path) ->
 def test_what_cannot_be_loaded_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputFileError, match="cannot be loaded"):
         load_model(str(tmp_path), device="cpu")
-    with pytest.raises(InputFileError, match="name a tokenizer folder"):
+    with pytest.raises(InputFileError, match="choose a tokenizer folder"):
         load_model("gguf:smollm2")
     with pytest.raises(InputFileError, match="no such GGUF file"):
         load_model(f"gguf:{tmp_path / 'x.gguf'}", tokenizer=tmp_path)

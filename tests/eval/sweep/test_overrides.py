@@ -29,7 +29,7 @@ def test_an_invalid_change_is_an_error_that_names_the_hyperparameter(
 
 @pytest.mark.parametrize("method", ["memit", "rome", "ft"])
 def test_an_empty_list_of_layers_is_an_error(method: str) -> None:
-    with pytest.raises(ConfigError, match="empty list of layers"):
+    with pytest.raises(ConfigError, match="list of layers is empty"):
         with_overrides(params_for(method, "tiny"), (), {})
 
 

@@ -47,7 +47,7 @@ _OUTCOMES = ((True, True), (True, False), (False, True), (False, False))
 def evaluation_section(
     evaluation: Evaluation, records: Mapping[str, Record], figures: Sequence[Figure]
 ) -> Section:
-    """The results.
+    """The chapter on the results of the sweep.
 
     Args:
         evaluation: The results.
