@@ -84,6 +84,11 @@ def write_example_sweep(
         recipe=recipe.model_dump(mode="json"),
         cells=(*cells, failed, sequential),
     )
+    _write(folder, written, evaluated.records, rng)
+    return written
+
+
+def _write(folder: Path, written: Results, records: Sequence[Record], rng: random.Random) -> None:
     results.write_results(folder, written)
     for cell in written.cells:
         results.write_cell(folder, cell)
@@ -93,10 +98,9 @@ def write_example_sweep(
             **{lang: _measures(0.1, rng) for lang in LANGUAGES},
             continuation=_continuation(record, None),
         )
-        for record in evaluated.records
+        for record in records
     ]
     results.write_baseline(folder, "tiny", "native", baseline)
-    return written
 
 
 def _measures(probability: float, rng: random.Random) -> dict[str, float | None]:

@@ -25,7 +25,7 @@ from clm_data.eval.report.commands import RECIPE_NAME, Commands
 from clm_data.eval.report.dataset import DatasetContents, read_contents
 from clm_data.eval.report.evaluation import Evaluation
 from clm_data.eval.report.parts import Figure, MissingPart, Section
-from clm_data.eval.results import read_results
+from clm_data.eval.results import Results, read_results
 from clm_data.files import atomic_folder
 from clm_data.log import Log, silent
 from clm_data.records import LANGUAGES, Language
@@ -63,13 +63,13 @@ def write_report(
 ) -> HtmlReport:
     """Write the report of a sweep as a page, its figures (PNG, SVG) and tables (CSV, LaTeX).
 
-    Figures of the evaluation need no ``analyze`` beforehand; those of the geometry and of language
-    vectors do. The same results, tables and fonts give the same bytes.
+    Only the figures of the evaluation are drawn if ``analyze`` was not run before. The same
+    results, tables and fonts give the same bytes.
 
     Args:
         folder: Folder that ``eval-baselines`` and ``analyze`` wrote.
-        html: The page. If it is in ``folder``, its tables and figures are written to ``tables`` and
-            ``figures`` there, otherwise to ``NAME_files`` next to the page.
+        html: The page. Its tables and figures are written to ``folder`` if the page is there,
+            otherwise to ``NAME_files`` next to it.
         dataset: The dataset that was evaluated: a folder, a file, or ``OWNER/NAME`` on the Hub.
             Without it the page has neither a description of the dataset nor prompts of examples.
         lang: Language that the page shows first, ``zh`` or ``en``; it contains both.
@@ -77,8 +77,7 @@ def write_report(
 
     Raises:
         ConfigError: Another language.
-        InputFileError: There are no results, the dataset or a table cannot be read, or the page
-            cannot be written.
+        InputFileError: Results, dataset or a table cannot be read, or the page cannot be written.
     """
     shown_first = _language(lang)
     results, domains = read_results(folder), bundled_domains()
@@ -94,22 +93,24 @@ def write_report(
             log("drawing the figures")
             drawn = draw_figures(folder / "analysis", figures)
             sections = _sections(evaluation, contents, drawn, commands)
-            exports.write_tables(draft, exports.all_tables(sections))
-            if recipe := recipe_text(results):
-                (draft / RECIPE_NAME).write_text(recipe, encoding="utf-8")
-        text = page.render(
-            results.title,
-            sections,
-            lang=shown_first,
-            tables=_relative(tables, html),
-            figures=_relative(figures, html),
-        )
+            _write_tables(draft, sections, results)
+        shown = {"tables": _relative(tables, html), "figures": _relative(figures, html)}
+        text = page.render(results.title, sections, lang=shown_first, **shown)
         html.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise InputFileError(f"{html}: cannot be written: {error.strerror or error}") from error
-    parts = [part for section in sections for part in section.parts]
-    missing = tuple(part for part in parts if isinstance(part, MissingPart))
-    return HtmlReport(html, tables, figures, missing)
+    return HtmlReport(html, tables, figures, _missing(sections))
+
+
+def _write_tables(folder: Path, sections: Sequence[Section], results: Results) -> None:
+    exports.write_tables(folder, exports.all_tables(sections))
+    if recipe := recipe_text(results):
+        (folder / RECIPE_NAME).write_text(recipe, encoding="utf-8")
+
+
+def _missing(sections: Sequence[Section]) -> tuple[MissingPart, ...]:
+    parts = (part for section in sections for part in section.parts)
+    return tuple(part for part in parts if isinstance(part, MissingPart))
 
 
 def _language(lang: str) -> Language:
