@@ -1,8 +1,9 @@
 """CSV tables of results: analyses write them, figures and the report read them.
 
-UTF-8 with a header and a line feed after each row. Rows are sorted by their cells from left to
-right: empty cells first, then numbers by value, then text. Floats have six significant digits and
-``None`` becomes an empty cell, so equal results give equal bytes.
+UTF-8 with a header and a line feed after each row. Unless a writer keeps their order, rows are
+sorted by their cells from left to right: empty cells first, then numbers by value, then text.
+Floats have six significant digits and ``None`` becomes an empty cell, so equal results give equal
+bytes.
 """
 
 from __future__ import annotations

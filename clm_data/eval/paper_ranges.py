@@ -29,10 +29,10 @@ class ReportedRange:
 
     @property
     def text(self) -> str:
-        """The range as text: ``0.027-0.042``, ``over 0.75`` or ``under 0.23``."""
+        """The range as text: ``0.027–0.042``, ``> 0.75`` or ``< 0.23``."""
         if self.low is not None and self.high is not None:
-            return f"{self.low:g}-{self.high:g}"
-        return f"under {self.high:g}" if self.low is None else f"over {self.low:g}"
+            return f"{self.low:g}–{self.high:g}"
+        return f"< {self.high:g}" if self.low is None else f"> {self.low:g}"
 
 
 _JACCARD = ("jaccard_rows", "jaccard_columns", "jaccard_rows_norm", "jaccard_columns_norm")

@@ -178,7 +178,7 @@ def _summary_row(rows: Sequence[Row], comparison: str, measure: str) -> tuple[st
         decimals(other),
         *(kind.zh, kind.en),
         *(verdict.zh, verdict.en),
-        _range_text(reported),
+        NO_VALUE if reported is None else reported.text,
         *(agrees.zh, agrees.en),
     )
 
@@ -235,14 +235,6 @@ def _agrees(values: Sequence[float], reported: ReportedRange | None) -> Bilingua
     if len(inside) > 1:
         return _MIXED
     return _YES if inside == {True} else _NO
-
-
-def _range_text(reported: ReportedRange | None) -> str:
-    if reported is None:
-        return NO_VALUE
-    if reported.low is not None and reported.high is not None:
-        return f"{reported.low:g}–{reported.high:g}"
-    return f"< {reported.high:g}" if reported.low is None else f"> {reported.low:g}"
 
 
 def _factors(rows: Sequence[Row]) -> Table:
