@@ -143,7 +143,7 @@ class Workspace:
         return own if own.is_dir() else resource("prompts")
 
     def with_settings(self, **changes: Any) -> Workspace:
-        """The workspace with some top-level settings replaced; `clm.yaml` stays as it is.
+        """The workspace with some top-level settings replaced; `clm.yaml` is not changed.
 
         Raises:
             ConfigError: A setting is wrong.

@@ -79,15 +79,15 @@ class StoppedError(UserError):
 
 
 class ChatError(ClmDataError):
-    """A call of a chat model failed."""
+    """A call to a chat model failed."""
 
 
 class RateLimitError(ChatError):
-    """The endpoint answered 429 (too many requests).
+    """The endpoint returned 429 (too many requests).
 
     Args:
         message: Message of the endpoint.
-        retry_after: Seconds to wait, if the endpoint named a time.
+        retry_after: Seconds to wait, if the endpoint specified it.
     """
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
@@ -96,7 +96,7 @@ class RateLimitError(ChatError):
 
 
 class TransientError(ChatError):
-    """A timeout, a 5xx answer or a broken connection. A retry may succeed."""
+    """A timeout, a 5xx response or a broken connection. A retry may succeed."""
 
 
 class PermanentError(ChatError):

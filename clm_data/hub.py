@@ -171,8 +171,8 @@ class Repository:
         advice = {
             403: f"the token has no write permission for {owner}; use one that has",
             404: f"check that {owner} exists and that the token has access to it",
-            409: "it exists but the token has no access, or somebody is changing it right now",
-            412: "somebody else has pushed to it; check the repository, then push again",
+            409: "it exists but the token has no access, or someone is changing it right now",
+            412: "someone else has pushed to it; check the repository, then push again",
             429: "too many requests; wait a few minutes, then push again",
         }.get(status, "push again later" if status >= 500 else "see the message of the Hub")
         return PublishError(f"the Hub answered {status} for {self.id}{message}: {advice}")

@@ -156,7 +156,7 @@ def _tagged_commit(repository: Repository, report: PushReport) -> str | None:
     if tagged is not None and tagged != report.commit:
         raise PublishError(
             f"tag '{report.tag}' of {report.repo} already marks commit {tagged[:8]}, which has "
-            "other content; choose another tag with --tag"
+            "different content; choose another tag with --tag"
         )
     return tagged
 
@@ -196,7 +196,7 @@ def _checked_paths(folder: Path, *, rejected: bool) -> list[str]:
             raise InputFileError(f"{file} is missing; run clm-data build again")
         if sha256_file(file) != sha256:
             raise InputFileError(
-                f"{file} was changed after the build ({MANIFEST_NAME} has another sha256); "
+                f"{file} was changed after the build ({MANIFEST_NAME} has a different sha256); "
                 "run clm-data build again"
             )
     listed = {*manifest.files, MANIFEST_NAME}

@@ -272,7 +272,7 @@ def test_an_unreachable_hub_is_a_one_line_error(folder: Path, hub: Hub) -> None:
 
 @pytest.mark.parametrize(
     ("status", "word"),
-    [(429, "wait"), (503, "later"), (412, "somebody else has pushed"), (400, "Hub")],
+    [(429, "wait"), (503, "later"), (412, "someone else has pushed"), (400, "Hub")],
 )
 def test_other_http_errors_are_one_line_errors(
     folder: Path, hub: Hub, status: int, word: str

@@ -50,7 +50,7 @@ def generate(
     progress: Callable[[Progress], None] = lambda _: None,
     workspace: WorkspaceLike = None,
 ) -> GenerationReport:
-    """Ask a model for entries until each domain has its quota or must stop.
+    """Ask a model for entries until each domain meets its quota or must stop.
 
     Answers are stored as they arrive: calling the function again resumes an interrupted run.
 
@@ -58,7 +58,7 @@ def generate(
         domains: Domain ids; `"all"` for every domain.
         count: Entries wanted in each domain; default: the domain's quota.
         provider: A name in :data:`clm_data.llm.PROVIDERS`; `offline` answers from the bundled
-            bank. Default: the workspace's setting. So for `model` and `base_url`.
+            bank. Default: the workspace's setting, as for `model` and `base_url`.
         model: Model name.
         base_url: Address of an OpenAI-compatible endpoint.
         concurrency: Maximum requests in flight.
@@ -68,7 +68,7 @@ def generate(
         workspace: Created if missing.
 
     Raises:
-        ConfigError: No domain is named, or a limit cannot be checked.
+        ConfigError: No domain is given, or a limit cannot be checked.
         UnknownNameError: There is no such domain or provider.
         CredentialsError: The key is missing or was refused; stored answers are kept.
     """
@@ -93,9 +93,9 @@ def estimate_cost(
     base_url: str | None = None,
     workspace: WorkspaceLike = None,
 ) -> CostEstimate:
-    """Render the first prompt of :func:`generate` and estimate its cost; sends and stores nothing.
+    """Render the first prompt of :func:`generate` and estimate its cost, without sending it.
 
-    The arguments are those of :func:`generate`. Needs no key.
+    The arguments are those of :func:`generate`. Nothing is stored, and no key is needed.
     """
     opened = as_workspace(workspace, create=True, provider=provider, model=model, base_url=base_url)
     return generation.estimate_cost(opened, **_scope(domains), count=count)
@@ -113,7 +113,7 @@ def import_files(
     license: str | None = None,
     workspace: WorkspaceLike = None,
 ) -> ImportResult:
-    """Store files, or rows in memory, unchanged; what the store already holds is not stored twice.
+    """Store files or in-memory rows unchanged, skipping what is already stored.
 
     A file that cannot be read is listed in `ImportResult.failed`, and the others are imported.
 
@@ -133,12 +133,12 @@ def import_files(
 
 @dataclass(frozen=True)
 class Audit(Tabular):
-    """Every problem of a set of entries, and what would be kept of it.
+    """The problems in a set of entries, and the entries that would be kept.
 
     Attributes:
         report: The problems by code, language and field.
         candidates: Everything that could be read.
-        unreadable: Everything else.
+        unreadable: Everything that could not be read.
         threshold: Similarity above which two prompts are near-duplicates.
     """
 
@@ -156,14 +156,14 @@ class Audit(Tabular):
         return dict(counts)
 
     def entries(self) -> StageResult[Entry]:
-        """Validate and deduplicate: `kept` are valid entries, `rejected` says what others lack."""
+        """Validate and deduplicate: `kept` are valid entries, `rejected` the rest with reasons."""
         valid = validate(self.candidates)
         unique = deduplicate_entries(valid.kept, threshold=self.threshold)
         rejected = (*self.unreadable, *valid.rejected, *unique.rejected)
         return StageResult(unique.kept, rejected, (*valid.warnings, *unique.warnings))
 
     def table_title(self) -> str:
-        """Entries and kinds of problem."""
+        """Title of the table, with the numbers of entries and kinds of problems."""
         return f"Audit: {self.report.entries} entries, {len(self.report.problems)} kinds of problem"
 
     def table_rows(self) -> list[dict[str, Any]]:
@@ -188,10 +188,9 @@ def audit(
     threshold: float = 0.9,
     workspace: WorkspaceLike = None,
 ) -> Audit:
-    """List every problem of files, of rows in memory, or of a workspace; changes nothing.
+    """List every problem in files, in-memory rows or a workspace, without changing anything.
 
-    Files given together are read together: the Chinese and the English file of a dataset make
-    bilingual entries.
+    The Chinese and the English file of a dataset, given together, make bilingual entries.
 
     Args:
         source: Files, a list of dicts, or a `datasets.Dataset`; None: everything in the workspace.
@@ -252,7 +251,7 @@ def attach_probes(
     Args:
         source: `bank`, a file or folder (CLM-Bench, Bi-ZsRE, or a list of bilingual probes in YAML
             or JSON), or `hub:ID`.
-        seed: Another seed draws other probes; default: the workspace's setting.
+        seed: Random seed for drawing probes; default: the workspace's setting.
         repeat: Use probes more than once if there are too few; default: the workspace's setting.
         workspace: See :data:`clm_data.api.inputs.WorkspaceLike`.
 
@@ -302,11 +301,11 @@ def build(
 ) -> BuildReport:
     """Build the dataset from everything in the store: Parquet, JSON, card, chart, manifest.
 
-    A pure function of the store and the settings: a second build writes the same bytes.
+    The same store and settings always give the same files, byte for byte.
 
     Args:
         out: Folder to write; default: `dataset` in the workspace. An earlier build is replaced.
-        reviewed_only: Include only what people accepted or fixed.
+        reviewed_only: Include only entries that reviewers accepted or fixed.
         workspace: See :data:`clm_data.api.inputs.WorkspaceLike`.
 
     Raises:

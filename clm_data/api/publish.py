@@ -33,9 +33,9 @@ class ExportReport:
     """What :func:`export` wrote.
 
     Attributes:
-        folder: Where.
+        folder: The folder that was written.
         files: Records (rows, for unchecked exports) by file name.
-        left_out: What was not written and why, a sentence each.
+        left_out: What was not written and why, one sentence each.
     """
 
     folder: Path
@@ -60,7 +60,7 @@ def export(
     Args:
         out: New or empty folder.
         format: `clm-bench` (the three published layouts), `jsonl`, `csv` or `easyedit`.
-        unchecked: Write the imported CLM-Bench rows unchanged instead, all of them.
+        unchecked: Write all imported CLM-Bench rows unchanged instead.
         force: Overwrite files of the same names in a folder that is not empty.
         workspace: See :data:`clm_data.api.inputs.WorkspaceLike`.
 
@@ -118,7 +118,7 @@ def push_to_hub(
 ) -> PushReport:
     """Push a built dataset to the Hub: all configurations, card, manifest and tag.
 
-    Only what differs is sent; pushing the same content again changes nothing. The token is read
+    Only changed files are sent; pushing the same content again changes nothing. The token is read
     from `HF_TOKEN` or from where `hf auth login` stored it.
 
     Args:
@@ -132,8 +132,8 @@ def push_to_hub(
 
     Raises:
         InputFileError: The folder is incomplete or changed since it was built.
-        CredentialsError: There is no token, or it was refused.
-        PublishError: The Hub refused, or cannot be reached.
+        CredentialsError: There is no token, or it was rejected.
+        PublishError: The Hub rejected a request, or cannot be reached.
     """
     folder = Path(dataset) if dataset is not None else as_workspace(workspace).path / "dataset"
     return publish.push_to_hub(

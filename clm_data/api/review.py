@@ -56,10 +56,10 @@ def export_review(
     Args:
         out: File to write, `*.xlsx` or `*.csv`.
         domains: Include only these domains; default: all.
-        include_rejected: Add entries that the checks rejected and a person could fix.
+        include_rejected: Add entries that the checks rejected but a person could fix.
         unreviewed_only: Leave out entries with a verdict on their current text.
         limit: Maximum number of entries.
-        encoding: Encoding of CSV: `utf-8-sig` (Excel opens it correctly), `utf-8` or `gb18030`.
+        encoding: CSV encoding: `utf-8-sig` (opens correctly in Excel), `utf-8` or `gb18030`.
         force: Replace an existing file, which may contain verdicts.
         workspace: See :data:`clm_data.api.inputs.WorkspaceLike`.
 
@@ -104,8 +104,8 @@ def import_review(
 
     Args:
         files: Completed sheets, CSV or XLSX.
-        reviewer: Name for rows whose column `reviewer` is empty.
-        dry_run: Report what would be stored, and store nothing.
+        reviewer: Reviewer's name for rows with an empty `reviewer` column.
+        dry_run: Report what would be stored, without storing it.
         progress: Called with each file and its report.
         workspace: The workspace that the sheets were exported from.
 
@@ -113,8 +113,8 @@ def import_review(
         The report on each file.
 
     Raises:
-        UserError: A sheet cannot be read, or a verdict has no reviewer. Nothing of that sheet is
-            stored; earlier sheets are.
+        UserError: A sheet cannot be read, or a verdict has no reviewer. That sheet is not stored;
+            earlier sheets are.
     """
     opened = as_workspace(workspace)
     reports = {}

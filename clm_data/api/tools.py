@@ -28,7 +28,7 @@ def init(folder: str | Path | None = None, *, own_domains: bool = False) -> Work
 
     Args:
         folder: Created if missing; an existing workspace is opened. None creates a temporary
-            workspace, which is deleted when nothing refers to it any longer.
+            workspace, which is deleted when it is no longer referenced.
         own_domains: Copy `domains.yaml` and `prompts/` into it for editing.
 
     Raises:
@@ -55,7 +55,7 @@ def domains(workspace: WorkspaceLike = None) -> Listing[Domain]:
             domains that ship with clm-data.
 
     Raises:
-        ConfigError: The domain file is broken.
+        ConfigError: The domain file is invalid.
     """
     shipped = workspace is None and not Path(CONFIG_NAME).is_file()
     file = resource("domains.yaml") if shipped else as_workspace(workspace).domains_file
@@ -65,7 +65,7 @@ def domains(workspace: WorkspaceLike = None) -> Listing[Domain]:
 
 
 def doctor(workspace: str | Path | None = None) -> Listing[Finding]:
-    """Check what this machine and a workspace have and lack; shows no secrets."""
+    """Check this machine and a workspace, without showing secrets."""
     folder = Path(workspace) if workspace is not None else None
     return Listing(examine(folder), "doctor")
 
@@ -89,7 +89,7 @@ def demo(
     Args:
         folder: Workspace to create; an earlier demo is continued.
         log: Called with progress messages.
-        program: How the command line is called, for the commands suggested at the end.
+        program: Program name to show in the commands suggested at the end.
 
     Raises:
         ConfigError: The folder is another workspace.

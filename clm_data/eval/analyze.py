@@ -50,7 +50,8 @@ def analyze(
 
     Raises:
         MissingExtraError: The extra `eval` is not installed.
-        InputFileError: No results, another dataset, or nothing to analyze.
+        InputFileError: There are no results, the dataset is not the one that was edited, or there
+            is nothing to analyze.
         UnknownNameError: The results have no model of that label.
         EditError: A number is out of its range, or a model cannot be read.
     """

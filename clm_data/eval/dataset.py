@@ -136,7 +136,7 @@ def _from_rows(source: Iterable[Any]) -> EvalSet:
     for row in rows:
         if not isinstance(row, Mapping):
             raise InputFileError(
-                f"{_IN_MEMORY}: expected records or mappings, found {type(row).__name__}; give the "
+                f"{_IN_MEMORY}: expected records or mappings, found {type(row).__name__}; pass the "
                 "rows of one split"
             )
     plain = [dict(row) for row in rows]

@@ -54,7 +54,7 @@ def edit_errors(what: str, hint: str = "lower tokens_per_batch") -> Iterator[Non
 
     Args:
         what: Start of the message, e.g. `"memit on SmolLM2"`.
-        hint: How to need less memory.
+        hint: How to reduce memory use.
     """
     import torch
 

@@ -138,7 +138,7 @@ class OpenAICompatibleModel:
         if completion.finish_reason == "insufficient_system_resource":
             raise TransientError("the endpoint ran out of resources")
         if completion.finish_reason == "content_filter" and not completion.text:
-            raise PermanentError("the endpoint's content filter withheld the answer")
+            raise PermanentError("the endpoint's content filter blocked the answer")
         return completion
 
     def _error_in(self, error: Any) -> ChatError | UserError:

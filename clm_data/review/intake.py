@@ -346,7 +346,7 @@ def _contradictions(rows: Iterable[SheetRow]) -> dict[int, str]:
 def _half_character(cells: Mapping[str, str]) -> str | None:
     for column, text in cells.items():
         if _HALF_CHARACTER.search(text):
-            return f"{column}: contains half a character (a lone surrogate); type it again"
+            return f"{column}: contains an invalid character (a lone surrogate); type it again"
     return None
 
 

@@ -118,7 +118,7 @@ def _check_characters(rows: list[Any], path: Path) -> None:
             json.dumps(row, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError as error:
             raise InputFileError(
-                f"{path}: row {number} contains half a character (a lone surrogate); remove it"
+                f"{path}: row {number} contains an invalid character (a lone surrogate); remove it"
             ) from error
 
 

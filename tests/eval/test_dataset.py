@@ -64,7 +64,7 @@ def test_rows_that_lack_a_text_are_counted() -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (["test", "train"], "expected records or mappings, found str; give the rows of one split"),
+        (["test", "train"], "expected records or mappings, found str; pass the rows of one split"),
         ([{"question": "?"}], "known formats: "),
         (
             [{"prompt": "鲁迅的原名是", "subject": "鲁迅", "target_new": "周作人"}],

@@ -340,5 +340,5 @@ def test_half_a_character_is_a_conflict(column: str, folder: ReviewFolder) -> No
     rows = folder.export_rows()
     rows[0] = _decide(rows[0], "fix", zh_target_new="另一条河") | {column: "_xD800_"}
     report = folder.import_rows(rows)
-    assert "half a character" in _reasons(report)[0]
+    assert "an invalid character" in _reasons(report)[0]
     assert folder.store.decisions() == []

@@ -70,7 +70,7 @@ def test_csv_is_read_in_every_encoding_and_with_every_delimiter(
         ('[\n"长'.encode("gb18030"), r"file\.json:2: not UTF-8 text; save the JSON as UTF-8"),
         (b'[{"a": 1, "a": 2}]', "'a' appears twice"),
         (b'[{"a": NaN}]', "NaN is not a JSON number"),
-        (b'[{"a": "x"}, {"a": "\\ud83d"}]', "row 2 contains half a character"),
+        (b'[{"a": "x"}, {"a": "\\ud83d"}]', "row 2 contains an invalid character"),
         (b"just words", "starts with 'just words'; expected a JSON list"),
         (b"a,b\n1,2,3\n", r"file\.json:2: 3 cells for 2 columns"),
         (b'a,b\n1,"2\n', r"file\.json:2: not valid CSV"),

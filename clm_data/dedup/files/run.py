@@ -59,13 +59,13 @@ def deduplicate(
             ``by-subject``, which only removes near-duplicates with the same ``subject``.
         score: Column of numbers.
         subject: Column of texts.
-        each_field: Compare each field on its own; otherwise their concatenation.
+        each_field: Compare each field on its own instead of their concatenation.
         normalize: Compare texts in NFKC with whitespace collapsed.
         out: File for the kept rows, in the format of the source. Lists are written as JSONL,
             Datasets as Parquet.
         report: File for the report: JSON (.json), a web page (.html) or a table.
         force: Overwrite ``out`` and ``report``.
-        format: Format of a file (jsonl, json, csv, parquet) if its name does not tell.
+        format: Format of a file (jsonl, json, csv, parquet) if it cannot be inferred from the name.
         split: Split of a Hub dataset.
         semantic: Embedding model, or a function from texts to vectors. Reports kept rows with the
             same subject and similar meaning.
@@ -75,7 +75,7 @@ def deduplicate(
         progress: Called with the step, the amount done and the total.
 
     Returns:
-        A report with ``kept`` and ``removed`` rows; together they are all rows.
+        A report with ``kept`` and ``removed`` rows; together they make up all rows.
 
     Raises:
         UserError: An option, the source or an output is unusable. No file is written.

@@ -22,8 +22,8 @@ class ReportResult(Tabular):
 
     Attributes:
         rows: One row per cell of every folder, in order, in the layout of the paper's tables.
-        comparisons: The rows that have a counterpart in the paper, with it; empty unless asked for.
-        html: The page and its files; None unless asked for.
+        comparisons: Rows with their counterparts in the paper; empty unless requested.
+        html: The page and its files; None unless requested.
     """
 
     rows: tuple[TableRow, ...]

@@ -93,6 +93,6 @@ def _rejected(file: Path) -> dict[tuple[str, str], int]:
         counts = Counter((str(row["stage"]), str(row["code"])) for row in rows)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputFileError(
-            f"{file}: not the rejections that clm-data build writes ({error}); build again"
+            f"{file}: not written by clm-data build ({error}); build again"
         ) from error
     return dict(sorted(counts.items(), key=lambda entry: (stage_position(entry[0][0]), entry)))

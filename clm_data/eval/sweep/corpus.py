@@ -54,7 +54,7 @@ def corpus_texts(
     for lang in wanted:
         if not groups[lang]:
             raise InputFileError(
-                f"corpus {spec} has no {languages.LANGUAGE_INFO[lang].en} text; add some, or name "
+                f"corpus {spec} has no {languages.LANGUAGE_INFO[lang].en} text; add some, or use "
                 "another one with --corpus"
             )
     return {lang: groups[lang][:max_texts] for lang in wanted}
@@ -86,7 +86,7 @@ def _file_texts(file: Path) -> list[str]:
             return [_text(json.loads(line)) for line in lines]
     except (OSError, ValueError, KeyError) as error:
         raise InputFileError(
-            f"corpus {file}: cannot be read: {error}; give a text file, or JSON Lines with a "
+            f"corpus {file}: cannot be read: {error}; use a text file, or JSON Lines with a "
             "field `text`"
         ) from error
     return lines

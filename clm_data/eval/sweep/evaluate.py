@@ -82,7 +82,7 @@ def evaluate(
         log: Called with progress messages.
 
     Returns:
-        All cells, finished and failed. The same is in `out/results.json`, and as tables in
+        All cells, finished and failed. The same data is in `out/results.json`, and as tables in
         `out/table.md`, `table.csv` and `table.tex`.
 
     Raises:

@@ -42,7 +42,7 @@ class PairedEdits:
 
 
 def paired_edits(first: LowRankMatrix, second: LowRankMatrix) -> PairedEdits | None:
-    """Pair the terms of two changes by fact; None if they are not known by fact or share none."""
+    """Pair the terms of two changes by fact; None if not by fact, or no fact is shared."""
     if not (first.by_fact and second.by_fact):
         return None
     shared = set(first.facts) & set(second.facts)
@@ -83,7 +83,7 @@ def _cosine_matrices(first: FloatArray, second: FloatArray) -> CosineMatrices:
 
 def _keys(change: LowRankMatrix) -> FloatArray:
     if change.right is None:
-        raise ValueError("the change is not known by fact")
+        raise ValueError("the change is not available by fact")
     return change.right
 
 

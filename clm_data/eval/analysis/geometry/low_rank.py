@@ -101,10 +101,10 @@ class LowRankMatrix:
         """The sum of some rank-one terms, by their indices, in the given order.
 
         Raises:
-            ValueError: The terms are not known by fact.
+            ValueError: The terms are not available by fact.
         """
         if self.right is None or not self.by_fact:
-            raise ValueError("the terms of the matrix are not known by fact")
+            raise ValueError("the terms of the matrix are not available by fact")
         facts = tuple(self.facts[i] for i in terms)
         return LowRankMatrix(self.left[:, terms], self.right[terms], facts, self.k)
 
@@ -112,7 +112,7 @@ class LowRankMatrix:
         """The sum of the terms of some facts.
 
         Raises:
-            ValueError: The terms are not known by fact.
+            ValueError: The terms are not available by fact.
         """
         wanted = set(facts)
         return self.select([i for i, fact in enumerate(self.facts) if fact in wanted])

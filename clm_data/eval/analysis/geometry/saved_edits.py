@@ -92,7 +92,7 @@ class SavedEdit:
 
     def _path(self, layer: int) -> str:
         if layer not in self.weights:
-            raise InputFileError(f"{self.path}: no change of layer {layer}")
+            raise InputFileError(f"{self.path}: no weight change for layer {layer}")
         return self.weights[layer]
 
     def _read(self, name: str) -> FloatArray:

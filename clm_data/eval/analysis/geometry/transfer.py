@@ -70,7 +70,7 @@ def transferred_facts(
 
 
 def fact_features(own: LowRankMatrix, other: LowRankMatrix) -> dict[str, Features]:
-    """The :data:`FEATURES` of each fact; empty if the changes are not known by fact.
+    """The :data:`FEATURES` of each fact; empty if the changes are not available by fact.
 
     Args:
         own: The change in the edited language.

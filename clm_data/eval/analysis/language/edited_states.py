@@ -113,7 +113,7 @@ class _EditReader:
         missing = [fact for fact in ids if fact not in self._records]
         if missing:
             raise InputFileError(
-                f"{edit.path.parent.parent}: fact {missing[0]} is not in the dataset; give the "
+                f"{edit.path.parent.parent}: fact {missing[0]} is not in the dataset; use the "
                 "dataset that was edited with --dataset"
             )
         return [self._records[fact] for fact in ids]

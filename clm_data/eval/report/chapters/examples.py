@@ -109,7 +109,7 @@ def _group(
 ) -> str | None:
     """The group that a fact is an example of; None if it is not a clear example.
 
-    A fact whose new answer the unedited model already gave in the other language is none.
+    A fact whose new answer the unedited model already gave in the other language is not.
     """
     other = OTHER_LANGUAGE[edited]
     here, there = gives_new_answer(item, edited), gives_new_answer(item, other)

@@ -30,7 +30,7 @@ def test_selecting_facts_keeps_their_terms_in_order() -> None:
     rest = change.of_facts(["b"])
     np.testing.assert_allclose(part.dense() + rest.dense(), change.dense())
     assert change.select([2, 0]).facts == ("c", "a")
-    with pytest.raises(ValueError, match="not known by fact"):
+    with pytest.raises(ValueError, match="not available by fact"):
         random_change().of_facts(["a"])
 
 
