@@ -268,9 +268,9 @@ def analyze(
     ] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Explain why edits do or don't cross languages.
+    """Explain why edits do or don't transfer across languages.
 
-    Compares the weight changes of edits in zh, en and mix with null distributions, and reads
+    Compares the weight changes of edits in zh, en and mix with null distributions, and computes
     language vectors from hidden states. Tables go to FOLDER/analysis and FOLDER/tables, figures to
     FOLDER/figures; `clm-data report FOLDER --html FOLDER/report.html` puts them on one page.
 
