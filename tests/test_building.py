@@ -115,12 +115,12 @@ def test_all_configurations_contain_the_same_records(demo: Path) -> None:
             assert alternating == side
 
 
-def test_load_dataset_works_on_the_folder(demo: Path) -> None:
+def test_load_dataset_works_on_the_folder(demo: Path, tmp_path: Path) -> None:
     from datasets import load_dataset
 
     kept = read_manifest(demo / "dataset").stages["locality"]["kept"]
     for name, factor in (("parallel", 1), ("zh", 1), ("en", 1), ("mix", 2)):
-        dataset = load_dataset(str(demo / "dataset"), name)
+        dataset = load_dataset(str(demo / "dataset"), name, cache_dir=str(tmp_path))
         assert list(dataset) == ["test"]
         assert len(dataset["test"]) == factor * kept
 

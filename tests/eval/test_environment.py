@@ -27,6 +27,7 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, pack
 
 
 def test_transformers_shows_no_progress_bars_and_no_warnings() -> None:
+    pytest.importorskip("torch", reason="the extra eval is not installed")
     transformers = pytest.importorskip("transformers", reason="the extra eval is not installed")
     transformers.utils.logging.enable_progress_bar()
     transformers.utils.logging.set_verbosity_warning()
