@@ -11,8 +11,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tempfile
+import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,12 +97,28 @@ class Settings(Frozen):
     dataset: DatasetSettings = DatasetSettings()
 
 
+class TemporaryFolder:
+    """A new folder that is deleted when nothing refers to this object any longer."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="clm-data-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+    def __deepcopy__(self, memo: Any) -> TemporaryFolder:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(None), ()  # another process does not delete the folder
+
+
 @dataclass(frozen=True)
 class Workspace:
     """A workspace folder and its settings."""
 
     path: Path
     settings: Settings
+    temporary: TemporaryFolder | None = field(default=None, compare=False, repr=False)
+    """Keeps a temporary folder as long as a workspace or a copy with other settings uses it."""
 
     @property
     def store_url(self) -> str:
@@ -150,6 +168,16 @@ class Workspace:
         """
         values = self.settings.model_dump() | changes
         return replace(self, settings=parse_settings(values, str(self.path / CONFIG_NAME)))
+
+    def use_locality(self, locality: LocalitySettings) -> None:
+        """Save the source of the probes in `clm.yaml`, and use it from now on.
+
+        Raises:
+            ConfigError: `clm.yaml` cannot be edited.
+        """
+        save_locality(self.path, locality)
+        changed = self.settings.model_copy(update={"locality": locality})
+        object.__setattr__(self, "settings", changed)
 
     def domains(self) -> dict[str, Domain]:
         """Read the domains by id, in file order.
@@ -236,8 +264,12 @@ def _unknown_setting(name: str) -> str:
 
 
 def write_default_config(folder: Path) -> Path:
-    """Write a ``clm.yaml`` with the most common settings and return its path."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a ``clm.yaml`` with the most common settings and return its path.
+
+    Raises:
+        ConfigError: The folder cannot be created.
+    """
+    make_folder(folder)
     file = folder / CONFIG_NAME
     defaults = Settings()
     file.write_text(
@@ -251,6 +283,20 @@ def write_default_config(folder: Path) -> Path:
         encoding="utf-8",
     )
     return file
+
+
+def make_folder(folder: Path) -> None:
+    """Create the folder of a workspace if it is missing.
+
+    Raises:
+        ConfigError: It cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: {error.strerror}; check the path, its permissions and the free space"
+        ) from error
 
 
 def save_locality(folder: Path, settings: LocalitySettings) -> None:

@@ -17,7 +17,7 @@ from clm_data import bank, sources
 from clm_data.assemble import assemble
 from clm_data.building import CHART_NAME, REJECTED_NAME, BuildReport, build, collect
 from clm_data.codes import CODES
-from clm_data.config import CONFIG_NAME, Workspace, open_workspace
+from clm_data.config import CONFIG_NAME, Workspace, make_folder, open_workspace
 from clm_data.errors import ConfigError
 from clm_data.generation.run import run_generation
 from clm_data.llm import open_model
@@ -75,7 +75,7 @@ def run_demo(folder: Path, log: Log, program: str = "clm-data") -> BuildReport:
 def _workspace(folder: Path) -> Workspace:
     file = folder / CONFIG_NAME
     if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         file.write_text(_CONFIG, encoding="utf-8")
     elif file.read_text(encoding="utf-8") != _CONFIG:
         raise ConfigError(f"{folder} is another workspace; choose a new folder: clm-data demo DIR")

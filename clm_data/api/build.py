@@ -20,7 +20,7 @@ from clm_data.assemble import assemble, read_candidates
 from clm_data.auditing import AuditReport
 from clm_data.auditing import audit as audit_candidates
 from clm_data.building import BuildReport
-from clm_data.config import LocalitySettings, Workspace, save_locality
+from clm_data.config import LocalitySettings, Workspace, parse_settings
 from clm_data.dataset_stats import Stats, statistics
 from clm_data.dedup import deduplicate_entries
 from clm_data.errors import InputFileError
@@ -257,20 +257,21 @@ def attach_probes(
 
     Raises:
         InputFileError: The source does not exist or cannot be read.
+        ConfigError: `seed` is not an integer, or `repeat` is not true or false.
         UserError: There are too few probes for the entries.
     """
     opened = as_workspace(workspace)
     given = {"source": _probe_source(str(source), opened), "seed": seed, "repeat": repeat}
-    chosen = opened.settings.locality.model_copy(
-        update={name: value for name, value in given.items() if value is not None}
-    )
+    values = opened.settings.locality.model_dump()
+    values |= {name: value for name, value in given.items() if value is not None}
+    chosen = parse_settings({"locality": values}, "attach_probes").locality
     probes = read_probes(chosen.source, opened.path)
     with opened.open_store() as store:
         assembly = assemble(store, opened.domains(), opened.settings)
     located = attach(
         assembly.entries, probes, seed=chosen.seed, repeat=chosen.repeat, status=assembly.status
     )
-    save_locality(opened.path, chosen)
+    opened.use_locality(chosen)
     codes = Counter(rejection.code for rejection in located.rejected)
     return ProbeReport(chosen, len(probes.kept), len(located.kept), dict(sorted(codes.items())))
 

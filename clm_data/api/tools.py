@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import weakref
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from clm_data import json_schema
 from clm_data.api.inputs import WorkspaceLike, as_workspace
 from clm_data.building import BuildReport
-from clm_data.config import CONFIG_NAME, Workspace, copy_domains, open_workspace
+from clm_data.config import (
+    CONFIG_NAME,
+    TemporaryFolder,
+    Workspace,
+    copy_domains,
+    open_workspace,
+)
 from clm_data.demo_run import run_demo
 from clm_data.diagnosis import Finding, examine
 from clm_data.domain import Domain, load_domains
@@ -32,15 +37,14 @@ def init(folder: str | Path | None = None, *, own_domains: bool = False) -> Work
         own_domains: Copy `domains.yaml` and `prompts/` into it for editing.
 
     Raises:
-        ConfigError: A setting is wrong, or the workspace already has its own domains.
+        ConfigError: A setting is wrong, the folder cannot be created, or the workspace already has
+            its own domains.
     """
-    if folder is None:
-        place = Path(tempfile.mkdtemp(prefix="clm-data-"))
-        workspace = open_workspace(place, create=True)
-        weakref.finalize(workspace, shutil.rmtree, place, ignore_errors=True)
-    else:
-        place = Path(folder)
-        workspace = open_workspace(place, create=True)
+    temporary = TemporaryFolder() if folder is None else None
+    place = temporary.path if temporary else Path(folder or "")
+    # The path is absolute, so that the object means the same folder after a change of directory.
+    opened = open_workspace(place, create=True)
+    workspace = replace(opened, path=opened.path.absolute(), temporary=temporary)
     Store(workspace.store_url).close()
     if own_domains:
         copy_domains(place)
@@ -57,16 +61,20 @@ def domains(workspace: WorkspaceLike = None) -> Listing[Domain]:
     Raises:
         ConfigError: The domain file is invalid.
     """
-    shipped = workspace is None and not Path(CONFIG_NAME).is_file()
+    named = workspace is not None or os.environ.get("CLM_DATA_WORKSPACE")
+    shipped = not named and not Path(CONFIG_NAME).is_file()
     file = resource("domains.yaml") if shipped else as_workspace(workspace).domains_file
     found = load_domains(file)
     wanted = sum(domain.quota for domain in found.values())
     return Listing(found.values(), f"{len(found)} domains, {wanted} entries wanted")
 
 
-def doctor(workspace: str | Path | None = None) -> Listing[Finding]:
+def doctor(workspace: WorkspaceLike = None) -> Listing[Finding]:
     """Check this machine and a workspace, without showing secrets."""
-    folder = Path(workspace) if workspace is not None else None
+    if isinstance(workspace, Workspace):
+        folder: Path | None = workspace.path
+    else:
+        folder = Path(workspace) if workspace is not None else None
     return Listing(examine(folder), "doctor")
 
 
