@@ -9,7 +9,7 @@ from clm_data.eval.paper_ranges import REPORTED_RANGES, reported_range
 def test_reported_ranges_are_found_by_comparison_and_measure() -> None:
     found = reported_range("zh-en", "cosine")
     assert found is not None
-    assert (found.low, found.high, found.text) == (0.027, 0.042, "0.027-0.042")
+    assert (found.low, found.high, found.text) == (0.027, 0.042, "0.027–0.042")
     jaccard = reported_range("sum-mix", "jaccard_columns")
     assert jaccard is not None
     assert jaccard.text == "over 0.75"
