@@ -99,6 +99,45 @@ def test_an_empty_source_is_refused(source: Any) -> None:
         clm_data.audit(source)
 
 
+def test_numpy_values_and_nan_are_read_as_json_values() -> None:
+    import numpy as np
+
+    plain: list[dict[str, Any]] = [{**row, "note": None} for row in published_rows()]
+    rows = [{**row, "case_id": np.int64(row["case_id"]), "note": float("nan")} for row in plain]
+    workspace = clm_data.init()
+    assert clm_data.import_files(plain, workspace=workspace).files[0].is_new
+    assert not clm_data.import_files(rows, workspace=workspace).files[0].is_new
+
+
+@pytest.mark.parametrize("value", [{1}, Path("a"), "\ud800"])
+def test_a_value_that_json_lacks_is_an_error_with_its_row(value: Any) -> None:
+    rows = [*published_rows(), {"case_id": 9, "prompt": value}]
+    with pytest.raises(InputFileError, match="row 7"):
+        clm_data.audit(rows)
+
+
+@pytest.mark.parametrize("source", [5, {"prompt": ["a"]}])
+def test_what_is_not_rows_is_refused_by_its_type(source: Any) -> None:
+    with pytest.raises(InputFileError, match=type(source).__name__):
+        clm_data.audit(source)
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_count_below_one_asks_for_nothing(count: int) -> None:
+    with pytest.raises(ConfigError, match="at least 1"):
+        clm_data.generate("physics", count=count, provider="offline", workspace=clm_data.init())
+
+
+def test_deduplicate_reads_numpy_scores_and_nan_texts() -> None:
+    import numpy as np
+
+    rows = [{"text": "one text", "score": np.float32(score)} for score in (1, 2)]
+    report = clm_data.deduplicate(
+        [*rows, {"text": float("nan")}], "text", policy="keep-best", score="score"
+    )
+    assert [removed.position for removed in report.removed] == [0]
+
+
 def test_rows_of_an_unknown_layout_are_refused() -> None:
     with pytest.raises(InputFileError, match="rows"):
         clm_data.audit([{"question": "?"}])

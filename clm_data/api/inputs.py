@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from clm_data.config import Workspace, open_workspace
 from clm_data.errors import InputFileError
-from clm_data.records import digest
 from clm_data.sources import SourceFile, named_format, read_file
-from clm_data.sources.files import RawFile
+from clm_data.sources.files import RawFile, rows_in_memory
 
 if TYPE_CHECKING:
     from datasets.arrow_dataset import Dataset
@@ -71,10 +70,14 @@ def inputs(source: Source) -> list[Path | RawFile]:
     """
     if isinstance(source, str | Path):
         return [Path(source)]
+    if not isinstance(source, Iterable) or isinstance(source, Mapping) or hasattr(source, "iloc"):
+        raise InputFileError(
+            f"rows cannot be read from a {type(source).__name__}; pass files, dicts (from a "
+            "DataFrame: to_dict('records')) or a datasets.Dataset (one split)"
+        )
     items = list(source)
     if not items:
         raise InputFileError("the source is empty; pass at least one file or row")
     if all(isinstance(item, str | Path) for item in items):
         return [Path(str(item)) for item in items]
-    rows = [dict(item) if isinstance(item, Mapping) else item for item in items]
-    return [RawFile(IN_MEMORY, digest(rows), rows, is_csv=False)]
+    return [rows_in_memory(items, IN_MEMORY)]

@@ -6,12 +6,15 @@ import csv
 import hashlib
 import io
 import json
+import math
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clm_data.errors import InputFileError
+from clm_data.records import digest
 
 _HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -70,6 +73,37 @@ def read_rows(path: Path) -> RawFile:
     if not rows:
         raise InputFileError(f"{path}: the file contains no rows")
     return RawFile(path.name, hashlib.sha256(data).hexdigest(), rows, is_csv)
+
+
+def rows_in_memory(items: Iterable[Any], name: str) -> RawFile:
+    """Rows in memory as a file: numpy values become JSON values, and NaN becomes null.
+
+    Raises:
+        InputFileError: A row contains a value that JSON does not have.
+    """
+    rows = []
+    for number, item in enumerate(items, 1):
+        try:
+            row = _json_value(item)
+            json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8")
+        except (TypeError, ValueError) as error:
+            raise InputFileError(f"{name}: row {number} is not usable as JSON: {error}") from error
+        rows.append(row)
+    return RawFile(name, digest(rows), rows, is_csv=False)
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _json_value(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_value(inner) for inner in value]
+    if hasattr(value, "tolist"):  # a numpy array or scalar
+        return _json_value(value.tolist())
+    if hasattr(value, "model_dump"):  # a record
+        return value.model_dump(mode="json")
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    return value
 
 
 def _decode(data: bytes, path: Path) -> str:

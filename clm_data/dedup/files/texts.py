@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 from clm_data.dedup.files.options import DedupOptions
@@ -99,8 +100,8 @@ def _joined(
 
 
 def _text(cell: Any, location: str, name: str, normalize: bool) -> str | None:
-    """The text of a cell; None if it is missing, null or whitespace."""
-    if cell is MISSING or cell is None:
+    """The text of a cell; None if it is missing, null, NaN (as in pandas) or whitespace."""
+    if cell is MISSING or cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return None
     if not isinstance(cell, str):
         fix = "choose another column or fix the row"
@@ -128,7 +129,7 @@ def _score(cell: Any, location: str, name: str) -> float:
     if cell is MISSING or cell is None or (isinstance(cell, str) and not cell.strip()):
         return -math.inf
     try:
-        if isinstance(cell, bool) or not isinstance(cell, (int, float, str, Decimal)):
+        if isinstance(cell, bool) or not isinstance(cell, (Real, str, Decimal)):
             raise ValueError(cell)
         score = float(cell)
     except (ValueError, OverflowError) as error:
