@@ -23,7 +23,7 @@ from clm_data.records import (
     digest,
     unique_ids,
 )
-from clm_data.sources.files import RawFile, SourceFile
+from clm_data.sources.files import SourceFile, rows_in_memory
 from clm_data.tabular import Tabular
 
 _PARALLEL = Path("parallel") / "test.parquet"
@@ -148,7 +148,7 @@ def _from_rows(source: Iterable[Any]) -> EvalSet:
     except ValidationError as error:
         reason = " ".join(str(error).split())[:200]
         raise InputFileError(f"{_IN_MEMORY}: not clm-data records: {reason}") from error
-    raw = RawFile(_IN_MEMORY, digest(plain), plain, is_csv=False)
+    raw = rows_in_memory(plain, _IN_MEMORY)
     return _from_sources([sources.named_format(raw, None)], _IN_MEMORY)
 
 
