@@ -12,7 +12,7 @@ def test_reported_ranges_are_found_by_comparison_and_measure() -> None:
     assert (found.low, found.high, found.text) == (0.027, 0.042, "0.027–0.042")
     jaccard = reported_range("sum-mix", "jaccard_columns")
     assert jaccard is not None
-    assert jaccard.text == "over 0.75"
+    assert jaccard.text == "> 0.75"
     assert reported_range("zh-en", "relative_error") is None
     names = {*measures.OVERLAPS, *measures.ANGLES, "cosine", "relative_error"}
     assert all(set(one.measures) <= names for one in REPORTED_RANGES)
