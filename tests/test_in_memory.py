@@ -122,12 +122,6 @@ def test_what_is_not_rows_is_refused_by_its_type(source: Any) -> None:
         clm_data.audit(source)
 
 
-@pytest.mark.parametrize("count", [0, -1])
-def test_a_count_below_one_asks_for_nothing(count: int) -> None:
-    with pytest.raises(ConfigError, match="at least 1"):
-        clm_data.generate("physics", count=count, provider="offline", workspace=clm_data.init())
-
-
 def test_deduplicate_reads_numpy_scores_and_nan_texts() -> None:
     import numpy as np
 
@@ -146,3 +140,31 @@ def test_rows_of_an_unknown_layout_are_refused() -> None:
 def test_a_folder_without_settings_is_no_workspace(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="clm-data init"):
         clm_data.stats(tmp_path)
+
+
+def test_domains_can_be_passed_as_they_were_listed() -> None:
+    workspace = clm_data.init()
+    chosen = clm_data.domains(workspace)[:2]
+    estimate = clm_data.estimate_cost(chosen, provider="offline", workspace=workspace)
+    assert set(estimate.missing) == {domain.id for domain in chosen}
+
+
+@pytest.mark.parametrize("threshold", [5, -0.1, float("nan")])
+def test_a_threshold_outside_0_to_1_is_refused(threshold: float) -> None:
+    with pytest.raises(ConfigError, match="threshold"):
+        clm_data.audit(published_rows(), threshold=threshold)
+
+
+@pytest.mark.parametrize("limit", [0, -1, 2.5])
+def test_a_limit_that_is_no_count_is_refused(limit: Any, tmp_path: Path) -> None:
+    workspace = clm_data.init()
+    with pytest.raises(ConfigError, match=f"limit is {limit}"):
+        clm_data.export_review(tmp_path / "sheet.csv", limit=limit, workspace=workspace)
+    with pytest.raises(ConfigError, match=f"count is {limit}"):
+        clm_data.generate("physics", count=limit, provider="offline", workspace=workspace)
+
+
+@pytest.mark.parametrize("source", [None, 5])
+def test_what_is_no_dataset_is_refused_by_load(source: Any) -> None:
+    with pytest.raises(InputFileError, match="cannot be read from a"):
+        clm_data.load(source)

@@ -13,6 +13,7 @@ from clm_data.api.inputs import (
     Source,
     WorkspaceLike,
     as_workspace,
+    check_at_least_one,
     inputs,
     source_files,
 )
@@ -23,7 +24,8 @@ from clm_data.building import BuildReport
 from clm_data.config import LocalitySettings, Workspace, parse_settings
 from clm_data.dataset_stats import Stats, statistics
 from clm_data.dedup import deduplicate_entries
-from clm_data.errors import InputFileError
+from clm_data.domain import Domain
+from clm_data.errors import ConfigError, InputFileError
 from clm_data.generation import CostEstimate, GenerationReport, Progress
 from clm_data.locality import attach, read_probes
 from clm_data.probes import BANK, HUB_PREFIX
@@ -38,7 +40,7 @@ __all__ = ["attach_probes", "audit", "build", "estimate_cost", "generate", "impo
 
 
 def generate(
-    domains: str | Sequence[str] = (),
+    domains: str | Sequence[str | Domain] = (),
     *,
     count: int | None = None,
     provider: str | None = None,
@@ -55,7 +57,7 @@ def generate(
     Answers are stored as they arrive: calling the function again resumes an interrupted run.
 
     Args:
-        domains: Domain ids; `"all"` for every domain.
+        domains: Domains or their ids; `"all"` for every domain.
         count: Entries wanted in each domain; default: the domain's quota.
         provider: A name in :data:`clm_data.llm.PROVIDERS`; `offline` answers from the bundled
             bank. Default: the workspace's setting, as for `model` and `base_url`.
@@ -72,6 +74,7 @@ def generate(
         UnknownNameError: There is no such domain or provider.
         CredentialsError: The key is missing or was refused; stored answers are kept.
     """
+    check_at_least_one(count=count, concurrency=concurrency, max_requests=max_requests)
     opened = as_workspace(workspace, create=True, provider=provider, model=model, base_url=base_url)
     return generation.generate(
         opened,
@@ -85,7 +88,7 @@ def generate(
 
 
 def estimate_cost(
-    domains: str | Sequence[str] = (),
+    domains: str | Sequence[str | Domain] = (),
     *,
     count: int | None = None,
     provider: str | None = None,
@@ -97,12 +100,14 @@ def estimate_cost(
 
     The arguments are those of :func:`generate`. Nothing is stored, and no key is needed.
     """
+    check_at_least_one(count=count)
     opened = as_workspace(workspace, create=True, provider=provider, model=model, base_url=base_url)
     return generation.estimate_cost(opened, **_scope(domains), count=count)
 
 
-def _scope(domains: str | Sequence[str]) -> dict[str, Any]:
-    ids = [domains] if isinstance(domains, str) else list(domains)
+def _scope(domains: str | Sequence[str | Domain]) -> dict[str, Any]:
+    named = [domains] if isinstance(domains, str) else domains
+    ids = [each.id if isinstance(each, Domain) else each for each in named]
     return {"all_domains": True} if ids == ["all"] else {"domains": ids}
 
 
@@ -201,6 +206,8 @@ def audit(
     Raises:
         InputFileError: A file is unreadable, or a layout is not known.
     """
+    if not 0 <= threshold <= 1:
+        raise ConfigError(f"threshold is {threshold}; pass a similarity from 0 to 1")
     if source is not None:
         found = candidates_of(source_files(source, format))
     else:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from clm_data.config import Workspace, open_workspace
-from clm_data.errors import InputFileError
+from clm_data.errors import ConfigError, InputFileError
 from clm_data.sources import SourceFile, named_format, read_file
 from clm_data.sources.files import RawFile, rows_in_memory
 
@@ -60,6 +61,17 @@ def source_files(
         else named_format(item, format, license)
         for item in inputs(source)
     ]
+
+
+def check_at_least_one(**limits: int | None) -> None:
+    """Check limits that the caller may leave out.
+
+    Raises:
+        ConfigError: A limit is not a whole number, or less than 1.
+    """
+    for name, value in limits.items():
+        if value is not None and (not isinstance(value, Integral) or value < 1):
+            raise ConfigError(f"{name} is {value}; pass a whole number of at least 1, or None")
 
 
 def inputs(source: Source) -> list[Path | RawFile]:

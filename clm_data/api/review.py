@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clm_data.api.inputs import WorkspaceLike, as_workspace
+from clm_data.api.inputs import WorkspaceLike, as_workspace, check_at_least_one
 from clm_data.assemble import assemble, read_candidates
 from clm_data.errors import UnknownNameError
 from clm_data.review.decisions import current_contents
@@ -67,6 +67,7 @@ def export_review(
         UnknownNameError: A domain is neither in the domain file nor in the data.
         UserError: The file exists or cannot be written, or the encoding is not supported.
     """
+    check_at_least_one(limit=limit)
     opened = as_workspace(workspace)
     known = opened.domains()
     wanted = [domains] if isinstance(domains, str) else list(domains)

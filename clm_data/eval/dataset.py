@@ -130,6 +130,10 @@ def _from_path(source: str) -> EvalSet:
 
 
 def _from_rows(source: Iterable[Any]) -> EvalSet:
+    if not isinstance(source, Iterable):
+        raise InputFileError(
+            f"a dataset cannot be read from a {type(source).__name__}; pass a path or rows"
+        )
     rows = list(source)
     if all(isinstance(row, Record) for row in rows):
         return EvalSet(_IN_MEMORY, tuple(rows))

@@ -58,7 +58,6 @@ def generate(
             is given and the price of the model is not known.
         CredentialsError: The key is missing or was refused; stored answers are kept.
     """
-    _check_limits(count=count, concurrency=concurrency, max_requests=max_requests)
     known = workspace.domains()
     chosen = _choose(known, domains, all_domains)
     settings = _with_concurrency(workspace.settings, concurrency)
@@ -91,7 +90,6 @@ def estimate_cost(
 
     Sends nothing, stores nothing and needs no key. The arguments are those of :func:`generate`.
     """
-    _check_limits(count=count)
     known = workspace.domains()
     chosen = _choose(known, domains, all_domains)
     with workspace.open_store() as store:
@@ -103,12 +101,6 @@ def estimate_cost(
             prompts=Prompts(workspace.prompts_folder),
             count=count,
         )
-
-
-def _check_limits(**limits: int | None) -> None:
-    for name, value in limits.items():
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} is {value}; it must be at least 1, or left out")
 
 
 def _choose(known: dict[str, Domain], ids: Sequence[str], all_domains: bool) -> list[Domain]:
