@@ -1,7 +1,7 @@
 """Everything that differs between Chinese and English.
 
 How a prompt and its answer are joined, which scripts are expected, how answers are compared, and
-how a language is detected. Other modules have no language-specific code.
+how a language is detected. Rules that apply to one language only are in `clm_data.validate.form`.
 """
 
 from __future__ import annotations
