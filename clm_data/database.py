@@ -36,7 +36,7 @@ class SafeText(sa.TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
-        r"""Write NUL as ``\x00`` and lone surrogates as ``\udXXX``."""
+        r"""Write NUL as ``\x00`` and lone surrogates as ``\ud800``."""
         if value is None:
             return None
         return value.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", r"\x00")

@@ -6,7 +6,6 @@ the same folder resumes it; completed steps are not repeated.
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import shlex
 from collections import Counter
@@ -19,10 +18,8 @@ from clm_data.building import CHART_NAME, REJECTED_NAME, BuildReport, build, col
 from clm_data.codes import CODES
 from clm_data.config import CONFIG_NAME, Workspace, make_folder, open_workspace
 from clm_data.errors import ConfigError
-from clm_data.generation.run import run_generation
-from clm_data.llm import open_model
+from clm_data.generation import generate
 from clm_data.log import Log
-from clm_data.prompts import Prompts
 from clm_data.records import Problem, Rejection
 from clm_data.resources import bank_path
 from clm_data.review.intake import import_sheet
@@ -54,9 +51,9 @@ def run_demo(folder: Path, log: Log, program: str = "clm-data") -> BuildReport:
         ConfigError: The folder is a workspace that the demo did not create.
     """
     workspace = _workspace(folder)
+    log(f"1. generate: {len(workspace.domains())} domains, answered by the bundled bank")
+    _generate(workspace, log)
     with workspace.open_store() as store:
-        log(f"1. generate: {len(workspace.domains())} domains, answered by the bundled bank")
-        _generate(workspace, store, log)
         log("2. import: a small file in the published CLM-Bench layout")
         _import(store)
         log("3. review: a sheet is exported and imported again with a reviewer's verdicts")
@@ -82,18 +79,8 @@ def _workspace(folder: Path) -> Workspace:
     return open_workspace(folder, environ={})
 
 
-def _generate(workspace: Workspace, store: Store, log: Log) -> None:
-    domains = workspace.domains()
-    report = asyncio.run(
-        run_generation(
-            store,
-            open_model(workspace.settings),
-            list(domains.values()),
-            all_domains=domains,
-            settings=workspace.settings,
-            prompts=Prompts(workspace.prompts_folder),
-        )
-    )
+def _generate(workspace: Workspace, log: Log) -> None:
+    report = generate(workspace, all_domains=True)
     new = sum(domain.new for domain in report.domains)
     log(f"   {report.requests} requests, {new} new entries in {len(report.domains)} domains")
 

@@ -24,7 +24,7 @@ from clm_data.records import (
     StageResult,
 )
 from clm_data.resources import bank_path
-from clm_data.sources import candidates_of, named_format
+from clm_data.sources import candidates_of, read_file
 from clm_data.sources.files import RawFile, read_rows
 from clm_data.validate.form import is_untranslated
 
@@ -202,7 +202,7 @@ def _from_files(raw: Sequence[RawFile]) -> ProbeRows:
     """Probes of files: rows that are probes, or else the probes of all candidates in the files."""
     if len(raw) == 1 and any(_is_bare(row) for row in raw[0].rows):
         return _from_rows(raw[0].rows, raw[0].name)
-    read = candidates_of([named_format(file, None) for file in raw])
+    read = candidates_of([read_file(file) for file in raw])
     found: list[Sides] = []
     for candidate in read.kept:
         probes = {lang: candidate.probe(lang) for lang in LANGUAGES}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -15,16 +16,16 @@ _SHOWN = 20
 T = TypeVar("T")
 
 
-class Tabular:
+class Tabular(ABC):
     """Base of results that can be read as a table."""
 
     def table_title(self) -> str:
         """One line above the table."""
         return type(self).__name__
 
+    @abstractmethod
     def table_rows(self) -> list[dict[str, Any]]:
         """The rows; every row has the same keys, which are the columns."""
-        raise NotImplementedError
 
     def to_pandas(self) -> pd.DataFrame:
         """The rows as a `pandas.DataFrame`."""

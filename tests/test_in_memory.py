@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,15 @@ def test_rows_of_an_unknown_layout_are_refused() -> None:
 def test_a_folder_without_settings_is_no_workspace(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="clm-data init"):
         clm_data.stats(tmp_path)
+
+
+def test_the_demo_runs_inside_an_event_loop(tmp_path: Path) -> None:
+    """As in a notebook."""
+
+    async def cell() -> int:
+        return clm_data.demo(tmp_path / "demo").stats.records
+
+    assert asyncio.run(cell()) > 250
 
 
 def test_domains_can_be_passed_as_they_were_listed() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from clm_data.config import Workspace, open_workspace
 from clm_data.errors import ConfigError, InputFileError
-from clm_data.sources import SourceFile, named_format, read_file
+from clm_data.sources import SourceFile, read_file
 from clm_data.sources.files import RawFile, rows_in_memory
 
 if TYPE_CHECKING:
@@ -55,12 +55,7 @@ def source_files(
         InputFileError: A file is unreadable or of no known format, or there are no rows.
         UnknownNameError: There is no format of that name.
     """
-    return [
-        read_file(item, format, license)
-        if isinstance(item, Path)
-        else named_format(item, format, license)
-        for item in inputs(source)
-    ]
+    return [read_file(item, format, license) for item in inputs(source)]
 
 
 def check_at_least_one(**limits: int | None) -> None:

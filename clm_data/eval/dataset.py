@@ -153,7 +153,7 @@ def _from_rows(source: Iterable[Any]) -> EvalSet:
         reason = " ".join(str(error).split())[:200]
         raise InputFileError(f"{_IN_MEMORY}: not clm-data records: {reason}") from error
     raw = rows_in_memory(plain, _IN_MEMORY)
-    return _from_sources([sources.named_format(raw, None)], _IN_MEMORY)
+    return _from_sources([sources.read_file(raw)], _IN_MEMORY)
 
 
 def _is_parallel_row(row: Mapping[str, Any]) -> bool:

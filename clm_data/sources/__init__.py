@@ -18,18 +18,19 @@ __all__ = [
     "FORMATS",
     "SourceFile",
     "candidates_of",
-    "named_format",
     "read_file",
     "stored_candidates",
     "stored_files",
 ]
 
 
-def read_file(path: Path, format: str | None = None, licence: str | None = None) -> SourceFile:
+def read_file(
+    file: Path | RawFile, format: str | None = None, licence: str | None = None
+) -> SourceFile:
     """Read a file without altering or dropping any row.
 
     Args:
-        path: A JSON list, JSON Lines or CSV file.
+        file: A JSON list, JSON Lines or CSV file, or rows that have been read already.
         format: A name in :data:`FORMATS`; default: detected from the fields.
         licence: License of the content, if known.
 
@@ -38,11 +39,7 @@ def read_file(path: Path, format: str | None = None, licence: str | None = None)
             that does not match its schema.
         UnknownNameError: There is no such format.
     """
-    return named_format(read_rows(path), format, licence)
-
-
-def named_format(raw: RawFile, format: str | None, licence: str | None = None) -> SourceFile:
-    """Add the given or detected format to a file's rows; see :func:`read_file`."""
+    raw = read_rows(file) if isinstance(file, Path) else file
     if format is not None:
         check_format(raw, format)
     chosen = format or detect_format(raw)

@@ -9,7 +9,7 @@ from typing import Any
 
 from clm_data.config import Workspace
 from clm_data.errors import InputFileError
-from clm_data.sources import named_format, read_file, stored_candidates
+from clm_data.sources import read_file, stored_candidates
 from clm_data.sources.files import RawFile
 from clm_data.store import Store
 from clm_data.tabular import Tabular
@@ -97,10 +97,7 @@ def _import_file(
 ) -> FileImport:
     file = given if isinstance(given, Path) else Path(given.name)
     try:
-        if isinstance(given, Path):
-            source = read_file(given, format, licence)
-        else:
-            source = named_format(given, format, licence)
+        source = read_file(given, format, licence)
     except InputFileError as error:
         return FileImport(file, error=str(error))
     is_new = store.add_source(source.name, source.format, source.sha256, licence, source.rows)
