@@ -49,6 +49,11 @@ class GenerationSettings(Frozen):
     """Seconds to wait for an answer."""
     attempts: int = Field(6, ge=1, le=50)
     """Maximum number of tries for a request that fails with a transient error."""
+    max_pause: float = Field(600.0, ge=0)
+    """Longest pause (seconds) that an endpoint may ask for; the run stops if it asks for more."""
+    max_tokens: int | None = Field(None, ge=1)
+    """Maximum tokens of an answer, reasoning included. If it is set, an answer that is cut off is
+    asked for again with twice as many, at most twice. None: the endpoint's own limit."""
     dry_waves: int = Field(2, ge=1, le=10)
     """Stop a domain after this many consecutive batches of dialogues with no new entries."""
 

@@ -15,6 +15,7 @@
         ├── RateLimitError       429: pause all requests, then retry
         ├── TransientError       timeout, 5xx or broken connection: retry
         └── PermanentError       retrying would give the same error
+            └── ModeratedError   a content filter or the model refused this prompt
 
 Exceptions of other libraries are wrapped with ``raise ... from``.
 """
@@ -83,7 +84,7 @@ class ChatError(ClmDataError):
 
 
 class RateLimitError(ChatError):
-    """The endpoint returned 429 (too many requests).
+    """The endpoint limits the number of requests or tokens.
 
     Args:
         message: Message of the endpoint.
@@ -100,4 +101,8 @@ class TransientError(ChatError):
 
 
 class PermanentError(ChatError):
-    """A retry would fail again (400, 404, 422, content filter)."""
+    """A retry would fail again: a bad request, a dialogue that is too long, a body over a limit."""
+
+
+class ModeratedError(PermanentError):
+    """A content filter, or the model itself, refused this prompt; others may be answered."""

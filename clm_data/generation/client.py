@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from clm_data.config import GenerationSettings
@@ -23,8 +24,8 @@ from clm_data.store import Dialogue, NewRequest, RequestOutcome
 
 _MAX_BACKOFF = 60.0
 """Seconds."""
-_MAX_PAUSE = 600.0
-"""Seconds; if an endpoint asks for a longer pause, the run stops."""
+_LONGER_ANSWERS = 2
+"""How often the token limit of an answer that was cut off is doubled."""
 
 
 class HaltedError(Exception):
@@ -84,6 +85,7 @@ class ModelClient:
         usage: Total tokens of the answers.
         requests: Number of requests by domain, retries included.
         answers: Number of answers by domain.
+        cut_off: Number of answers that were cut off at the token limit.
         rate_limits: Number of responses with status 429.
         retries: Number of requests that were repeated.
     """
@@ -104,12 +106,16 @@ class ModelClient:
         self._pause = _SharedPause()
         self._budget = budget
         self._backoff = backoff
+        self._max_pause = settings.max_pause
+        self._max_tokens = settings.max_tokens
+        self._halted = asyncio.Event()
         self._in_flight = 0
         self.stop_reason: str | None = None
         self.error: UserError | None = None
         self.usage = Usage()
         self.requests: Counter[str] = Counter()
         self.answers: Counter[str] = Counter()
+        self.cut_off = 0
         self.rate_limits = 0
         self.retries = 0
 
@@ -124,6 +130,8 @@ class ModelClient:
         """
         request_id: int | None = None
         failures = refusals = 0
+        limit, longest = self._max_tokens, (self._max_tokens or 0) * 2**_LONGER_ANSWERS
+        cut: Completion | None = None
         while True:
             try:
                 async with self._slots:
@@ -132,9 +140,12 @@ class ModelClient:
                         if request_id is None:
                             request = NewRequest(dialogue.id, turn, messages)
                             request_id = await self._journal.write(request)
-                        completion = await self._send(dialogue.domain, messages)
-                await self._settle(request_id, completion=completion.model_dump())
-                return completion
+                        answer = await self._send(dialogue.domain, messages, limit)
+                if answer.finish_reason == "length" and limit is not None and limit < longest:
+                    cut, limit = answer, limit * 2
+                    self.retries += 1
+                    continue
+                return await self._stored(request_id, answer)
             except RateLimitError as error:
                 refusals += 1
                 last: RateLimitError | TransientError = error
@@ -143,14 +154,35 @@ class ModelClient:
                 failures += 1
                 last = error
                 wait = self._wait_after(failures)
-            except PermanentError as error:
-                await self._settle(request_id, error=str(error))
+            except (PermanentError, HaltedError) as error:
+                if cut is not None:  # what was paid for is better than nothing
+                    return await self._stored(request_id, cut)
+                if isinstance(error, PermanentError):
+                    await self._settle(request_id, error=str(error))
                 raise
-            if max(failures, refusals) >= self._attempts:
+            if cut is not None and max(failures, refusals) >= self._attempts:
+                return await self._stored(request_id, cut)
+            if max(failures, refusals) >= self._attempts or self.stop_reason is not None:
                 await self._settle(request_id, error=str(last))
                 raise last
             self.retries += 1
-            await asyncio.sleep(wait)
+            await self._sleep(wait)
+
+    async def _stored(self, request_id: int | None, answer: Completion) -> Completion:
+        await self._settle(request_id, completion=answer.model_dump())
+        return answer
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait, but no longer than the run sends requests."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._halted.wait()
+
+    def _stop(self, reason: str) -> None:
+        """Send no more requests; those in flight are awaited, and nothing else is."""
+        self.stop_reason = self.stop_reason or reason
+        self._halted.set()
+        self._pause.end()
 
     async def _settle(self, request_id: int | None, **outcome: Any) -> None:
         if request_id is not None:
@@ -175,35 +207,41 @@ class ModelClient:
         finally:
             self._in_flight -= 1
 
-    async def _send(self, domain: str, messages: Sequence[Message]) -> Completion:
+    async def _send(
+        self, domain: str, messages: Sequence[Message], max_tokens: int | None
+    ) -> Completion:
         """Send a request once, and count its answer or refusal."""
         sent_at = asyncio.get_running_loop().time()
+        options = {} if max_tokens is None else {"max_tokens": max_tokens}
         try:
-            completion = await self._model.complete(messages)
+            completion = await self._model.complete(messages, **options)
         except RateLimitError as error:
             self.rate_limits += 1
             self._pause_all(sent_at, error.retry_after)
             raise
         except UserError as error:
             self.error = self.error or error
-            self.stop_reason = self.stop_reason or str(error)
+            self._stop(str(error))
             raise HaltedError from error
         self._pause.end_if_sent_later(sent_at)
         self.answers[domain] += 1
         self.usage += completion.usage
+        self.cut_off += completion.finish_reason == "length"
         return completion
 
     def _pause_all(self, sent_at: float, retry_after: float | None) -> None:
-        if retry_after is not None and retry_after > _MAX_PAUSE:
-            self.stop_reason = self.stop_reason or (
-                f"the endpoint asks for a pause of {retry_after:.0f} s; "
-                "run the command again after that"
+        if retry_after is not None and retry_after > self._max_pause:
+            over = datetime.now().astimezone() + timedelta(seconds=retry_after)
+            self._stop(
+                f"the endpoint asks for a pause of {retry_after:.0f} s; run the command again "
+                f"after {over:%Y-%m-%d %H:%M}, or set generation.max_pause to wait that long"
             )
+            return
         self._pause.start(sent_at, self._wait_after(1, retry_after))
 
     def _wait_after(self, failures: int, retry_after: float | None = None) -> float:
         if retry_after is not None:
-            return min(retry_after, _MAX_PAUSE)
+            return retry_after
         return min(_MAX_BACKOFF, self._backoff * 2.0 ** (failures - 1))
 
 
@@ -238,5 +276,9 @@ class _SharedPause:
     def end_if_sent_later(self, sent_at: float) -> None:
         """End the pause if an answered request was sent after the last rate-limited one."""
         if sent_at > self._refused_at:
-            self._until = 0.0
-            self._ended_early.set()
+            self.end()
+
+    def end(self) -> None:
+        """End the pause now."""
+        self._until = 0.0
+        self._ended_early.set()

@@ -10,7 +10,13 @@ from typing import Any
 
 from clm_data.config import Settings
 from clm_data.domain import Domain
-from clm_data.errors import PermanentError, RateLimitError, TransientError
+from clm_data.errors import (
+    ClmDataError,
+    ModeratedError,
+    PermanentError,
+    RateLimitError,
+    TransientError,
+)
 from clm_data.generation.client import HaltedError, ModelClient
 from clm_data.generation.dialogue import DialogueState, End, ParsedAnswer, next_step, with_reply
 from clm_data.generation.domain_progress import DomainProgress, DomainState
@@ -22,6 +28,10 @@ from clm_data.prompts import Prompts
 from clm_data.store import Dialogue, DialogueEnd, NewDialogue, Store
 
 _REFUSED = "refused: "
+_BLOCKED = "blocked: "
+_MAX_REASON = 500
+_BLOCKED_BATCHES = 3
+"""Batches in a row of which every dialogue was blocked, after which a domain stops."""
 _QUOTA_REACHED = "quota reached"
 
 
@@ -197,10 +207,22 @@ class DomainRun:
             return _QUOTA_REACHED
         if last_batch and all(_was_refused(dialogue) for dialogue in last_batch):
             return f"every dialogue of a batch was {last_batch[0].ended}"
+        if self._last_batches_were_blocked(dialogues):
+            return f"every dialogue of {_BLOCKED_BATCHES} batches was {dialogues[-1].ended}"
         limit = self._session.settings.generation.dry_waves
         if self._last_batches_found_nothing(dialogues, limit):
             return f"{limit} batches in a row with no new entries"
         return stop_reason
+
+    @staticmethod
+    def _last_batches_were_blocked(dialogues: Sequence[Dialogue]) -> bool:
+        """Whether a content filter blocked all of the last batches, each with another topic."""
+        last = sorted({dialogue.wave for dialogue in dialogues})[-_BLOCKED_BATCHES:]
+        return len(last) == _BLOCKED_BATCHES and all(
+            (dialogue.ended or "").startswith(_BLOCKED)
+            for dialogue in dialogues
+            if dialogue.wave in last
+        )
 
     def _last_batches_found_nothing(self, dialogues: Sequence[Dialogue], count: int) -> bool:
         """Whether the last batches with this model had no new entries; refused ones are ignored."""
@@ -208,7 +230,7 @@ class DomainRun:
         models = {
             dialogue.wave: (dialogue.provider, dialogue.model)
             for dialogue in dialogues
-            if not _was_refused(dialogue)
+            if not _was_refused(dialogue) and not (dialogue.ended or "").startswith(_BLOCKED)
         }
         last = sorted(models)[-count:]
         return len(last) == count and all(
@@ -249,8 +271,15 @@ class DomainRun:
             self._lost.append(f"{name} left unfinished for the next run: {error}")
             return
         except PermanentError as error:
-            reason = f"{_REFUSED}{error}"
+            reason = f"{_BLOCKED if isinstance(error, ModeratedError) else _REFUSED}{error}"
             self._lost.append(f"{name} {reason}")
+        except ClmDataError:
+            raise
+        except Exception as error:  # one answer that cannot be handled leaves the others alone
+            kind = type(error).__name__
+            words = " ".join(str(error).split())
+            reason = f"{_REFUSED}its answer cannot be handled: {kind}: {words}"
+            self._lost.append(f"{name} {reason[:_MAX_REASON]}")
         await self._session.journal.write(DialogueEnd(dialogue.id, reason))
 
     async def _converse(self, dialogue: Dialogue, earlier: DomainState) -> str:

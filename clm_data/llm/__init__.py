@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 
 from clm_data.config import Settings
 from clm_data.errors import ConfigError, CredentialsError, UnknownNameError
+from clm_data.llm.address import Address, check_recipient, parse_address
 from clm_data.llm.base import ChatModel, Completion, Message, Usage
+from clm_data.llm.transport import Endpoint
 
 __all__ = [
     "PROVIDERS",
@@ -55,6 +57,7 @@ class Provider:
         key_variable: Environment variable with the key; None if no key is used.
         key_required: Whether requests require the key.
         model: Default model; None if the user must name one.
+        hosts: Its other hosts (https), which may get the key too.
         prices: Known prices by model name.
     """
 
@@ -63,22 +66,8 @@ class Provider:
     key_variable: str | None = None
     key_required: bool = True
     model: str | None = None
+    hosts: tuple[str, ...] = ()
     prices: Mapping[str, Price] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """Address and key of an API.
-
-    Attributes:
-        base_url: Address without ``/chat/completions``, ``/embeddings`` etc.
-        key: Sent only as a bearer token; None if no key is needed.
-        key_variable: Environment variable of the key, named in error messages.
-    """
-
-    base_url: str
-    key: str | None
-    key_variable: str | None
 
 
 _PRESETS = (
@@ -101,6 +90,7 @@ _PRESETS = (
         "https://api.siliconflow.cn/v1",
         "SILICONFLOW_API_KEY",
         model="deepseek-ai/DeepSeek-R1",
+        hosts=("api.siliconflow.com", "api-st.siliconflow.cn", "api.ap.siliconflow.com"),
     ),
     # https://openrouter.ai/deepseek/deepseek-r1
     Provider(
@@ -117,6 +107,7 @@ _PRESETS = (
         "https://dashscope.aliyuncs.com/compatible-mode/v1",
         "DASHSCOPE_API_KEY",
         model="deepseek-r1",
+        hosts=("dashscope-intl.aliyuncs.com", "dashscope-us.aliyuncs.com"),
     ),
     # https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html
     Provider("vllm", "http://localhost:8000/v1"),
@@ -145,14 +136,8 @@ def open_model(settings: Settings, environ: Mapping[str, str] = os.environ) -> C
         return OfflineModel()
     from clm_data.llm.openai_compatible import OpenAICompatibleModel
 
-    model, api = model_name(settings), endpoint(settings, environ)
     return OpenAICompatibleModel(
-        provider.name,
-        model,
-        base_url=api.base_url,
-        key=api.key,
-        key_variable=api.key_variable,
-        timeout=settings.generation.timeout,
+        endpoint(settings, environ), model_name(settings), timeout=settings.generation.timeout
     )
 
 
@@ -161,11 +146,12 @@ def endpoint(settings: Settings, environ: Mapping[str, str] = os.environ) -> End
 
     Raises:
         UnknownNameError: There is no such provider.
-        CredentialsError: The provider's key is not in the environment.
-        ConfigError: The address is missing or invalid.
+        CredentialsError: The provider's key is not in the environment, or cannot be sent.
+        ConfigError: The address is missing or invalid, or is not one that may get the key.
     """
     provider = _provider(settings)
-    return Endpoint(_base_url(settings, provider), _key(provider, environ), provider.key_variable)
+    address = _address(settings, provider)
+    return Endpoint(provider.name, address, _key(provider, environ), provider.key_variable)
 
 
 def model_name(settings: Settings) -> str:
@@ -199,25 +185,36 @@ def _provider(settings: Settings) -> Provider:
     return PROVIDERS[settings.provider]
 
 
-def _base_url(settings: Settings, provider: Provider) -> str:
+def _address(settings: Settings, provider: Provider) -> Address:
+    """The checked address; a required key is sent to the provider's own origins only."""
     url = settings.base_url or provider.base_url
     if url is None:
         raise ConfigError(
             f"provider '{provider.name}' needs an address; "
             "set it with --base-url or with 'base_url:' in clm.yaml"
         )
-    if not url.startswith(("http://", "https://")):
-        raise ConfigError(f"base_url '{url}' must start with http:// or https://")
-    return url
+    address = parse_address(url)
+    if provider.base_url is not None and provider.key_variable is not None:
+        own = parse_address(provider.base_url).origin
+        origins = {own, *(("https", host, 443) for host in provider.hosts)}
+        check_recipient(address, provider.name, provider.key_variable, origins)
+    return address
 
 
 def _key(provider: Provider, environ: Mapping[str, str]) -> str | None:
-    if provider.key_variable is None:
+    variable = provider.key_variable
+    if variable is None:
         return None
-    key = environ.get(provider.key_variable, "").strip()
+    key = environ.get(variable, "").strip()
     if not key and provider.key_required:
         raise CredentialsError(
-            f"no API key for {provider.name}: set {provider.key_variable}, "
+            f"no API key for {provider.name}: set {variable}, "
             "or use --provider offline, which needs no key"
         )
+    for place, character in enumerate(key, start=1):
+        if not "!" <= character <= "~":
+            raise CredentialsError(
+                f"{variable} cannot be sent: its character {place} of {len(key)} is "
+                f"U+{ord(character):04X}, not a printable ASCII character; copy the key again"
+            )
     return key or None

@@ -51,8 +51,10 @@ class ChatModel(Protocol):
     provider: str
     model: str
 
-    async def complete(self, messages: Sequence[Message]) -> Completion:
-        """Answer the last message.
+    async def complete(
+        self, messages: Sequence[Message], max_tokens: int | None = None
+    ) -> Completion:
+        """Answer the last message, with at most some tokens (None: the endpoint's own limit).
 
         Raises:
             ChatError: The request failed; the subclass says whether to retry it.

@@ -83,8 +83,12 @@ class OfflineModel:
         self._groups: dict[str, tuple[_Group, ...]] = {}
         self._defects: tuple[Defect, ...] | None = None
 
-    async def complete(self, messages: Sequence[Message]) -> Completion:
+    async def complete(
+        self, messages: Sequence[Message], max_tokens: int | None = None
+    ) -> Completion:
         """Answer with the next entries for the domain and topic of the conversation.
+
+        ``max_tokens`` is ignored.
 
         Raises:
             UserError: The prompt names no domain, or the bank has no entries for it.

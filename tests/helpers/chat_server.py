@@ -162,7 +162,7 @@ class ChatServer:
             headers = {"Retry-After": f"{faults.retry_after:g}"}
             return web.json_response(_error("slow down"), status=429, headers=headers)
         if kind == "garbage":
-            return web.Response(text="<html>bad gateway</html>", content_type="text/html")
+            return web.Response(text="upstream connect error", content_type="text/plain")
         if kind == "truncated":
             return web.Response(body=answer[: len(answer) // 2], content_type="application/json")
         if kind == "hang":

@@ -23,16 +23,17 @@ from clm_data.errors import (
     UserError,
 )
 from clm_data.llm import PROVIDERS, Completion, Message, Usage, model_name, open_model, price_of
-from clm_data.llm.openai_compatible import OpenAICompatibleModel, retry_after, split_reasoning
+from clm_data.llm.address import parse_address
+from clm_data.llm.openai_compatible import OpenAICompatibleModel, split_reasoning
+from clm_data.llm.transport import Endpoint, retry_after
 
 KEY = "sk-test-9f8e7d"
 MESSAGES: list[Message] = [{"role": "user", "content": "问"}]
 
 
 def model_at(url: str, *, timeout: float = 5.0, key: str | None = KEY) -> OpenAICompatibleModel:
-    return OpenAICompatibleModel(
-        "deepseek", "m", base_url=url, key=key, key_variable="DEEPSEEK_API_KEY", timeout=timeout
-    )
+    endpoint = Endpoint("deepseek", parse_address(url), key, "DEEPSEEK_API_KEY")
+    return OpenAICompatibleModel(endpoint, "m", timeout=timeout)
 
 
 def send_once(model: OpenAICompatibleModel) -> Completion:
@@ -195,7 +196,6 @@ def test_the_key_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        "<html>",
         "",
         "[]",
         "null",

@@ -6,12 +6,14 @@ are not compared.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clm_data.dedup.join.all_pairs import Progress
-from clm_data.errors import ConfigError, CredentialsError, UserError
+from clm_data.errors import ChatError, ConfigError, RateLimitError, TransientError, UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +28,9 @@ BATCH_SIZE = 64
 MAX_ROWS_PER_SUBJECT = 2_000
 """Subjects with more rows are skipped: such a subject is not specific, and cost is quadratic."""
 _TIMEOUT = 120.0
+_ATTEMPTS = 5
+_MAX_PAUSE = 60.0
+"""Seconds; if an endpoint asks for a longer pause, it is an error."""
 _MAX_REASON = 200
 """Characters of another library's error shown in ours."""
 
@@ -166,34 +171,42 @@ def remote_embedder(model: str, endpoint: Endpoint) -> Embed:
     The returned function raises CredentialsError if access is refused, and UserError for other
     failures of a request.
     """
-    from openai import OpenAI, OpenAIError
-
-    client = OpenAI(
-        api_key=endpoint.key or "none",
-        base_url=endpoint.base_url,
-        timeout=_TIMEOUT,
-        max_retries=4,
-    )
-    # The SDK reads these from environment variables that are meant for another service.
-    client.organization = None
-    client.project = None
 
     def embed(texts: Sequence[str]) -> NDArray[np.float32]:
         body = {"model": model, "input": list(texts), "encoding_format": "float"}
-        try:
-            response = client.post("/embeddings", cast_to=object, body=body)
-        except (OpenAIError, ValueError) as error:
-            raise _request_error(error, endpoint) from error
-        return _vectors(response, len(texts), endpoint)
+        with ThreadPoolExecutor(1) as pool:  # the caller's thread may have a running event loop
+            response = pool.submit(lambda: asyncio.run(_request(endpoint, body))).result()
+        return _vectors(response, len(texts), endpoint.address.shown)
 
     return embed
 
 
-def _vectors(response: Any, count: int, endpoint: Endpoint) -> NDArray[np.float32]:
+async def _request(endpoint: Endpoint, body: Mapping[str, Any]) -> Any:
+    """Send a request, again after passing failures."""
+    from clm_data.llm.transport import Transport
+
+    transport = Transport(endpoint, _TIMEOUT)
+    try:
+        for attempt in range(_ATTEMPTS):
+            try:
+                return await transport.post("/embeddings", body)
+            except (RateLimitError, TransientError) as error:
+                pause = getattr(error, "retry_after", None)
+                if attempt == _ATTEMPTS - 1 or (pause or 0) > _MAX_PAUSE:
+                    raise
+                await asyncio.sleep(0.5 * 2**attempt if pause is None else pause)
+    except ChatError as error:
+        reason = f"{endpoint.address.shown}: no embeddings: {error}; nothing was written"
+        raise UserError(reason) from error
+    finally:
+        await transport.close()
+    raise AssertionError  # the last attempt returns or raises
+
+
+def _vectors(response: Any, count: int, url: str) -> NDArray[np.float32]:
     """The vectors of a response, in the order of the texts."""
     import numpy as np
 
-    url = endpoint.base_url
     try:
         rows = sorted(response["data"], key=lambda row: row["index"])
         vectors = np.array([row["embedding"] for row in rows], dtype=np.float32)
@@ -202,16 +215,3 @@ def _vectors(response: Any, count: int, endpoint: Endpoint) -> NDArray[np.float3
     if vectors.ndim != 2 or len(vectors) != count or not np.isfinite(vectors).all():
         raise UserError(f"{url} did not return one embedding per text; check the model")
     return vectors
-
-
-def _request_error(error: Exception, endpoint: Endpoint) -> UserError:
-    status = getattr(error, "status_code", None)
-    if status in (401, 403):
-        fix = f"check {endpoint.key_variable}" if endpoint.key_variable else "it requires a key"
-        return CredentialsError(f"{endpoint.base_url} refused access (HTTP {status}); {fix}")
-    reason = " ".join(str(error).split())
-    if endpoint.key:
-        reason = reason.replace(endpoint.key, "***")
-    return UserError(
-        f"{endpoint.base_url}: no embeddings: {reason[:_MAX_REASON]}; nothing was written"
-    )
