@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,39 @@ from clm_data.errors import InputFileError, UserError
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The C loader if PyYAML was built with libyaml."""
+
+
+MAX_FILE = 256 * 2**20
+"""Largest file that is read as a whole, in bytes."""
+_OPEN_STREAMS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
+
+
+def read_bytes(
+    file: Path, error_type: type[UserError] = InputFileError, limit: int = MAX_FILE
+) -> bytes:
+    """Read a file, or standard input (``/dev/stdin``), of limited size.
+
+    Raises:
+        UserError: The file is missing, unreadable, too large, a folder, a device or a named pipe,
+            from which a reader could wait forever. Raised as ``error_type``.
+    """
+    try:
+        kind = file.stat().st_mode
+        if stat.S_ISDIR(kind):
+            raise error_type(f"{file} is a folder; name a file in it")
+        stream = str(file).startswith(_OPEN_STREAMS) and not stat.S_ISCHR(kind)
+        if not stat.S_ISREG(kind) and not stream:
+            raise error_type(f"{file} is not a regular file but a device or pipe; save a file")
+        with file.open("rb") as opened:
+            data = opened.read(limit + 1)
+    except FileNotFoundError as error:
+        raise error_type(f"{file}: no such file; check the name") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise error_type(f"{file}: cannot be read: {reason}") from error
+    if len(data) > limit:
+        raise error_type(f"{file} is larger than {limit // 2**20} MB; split it")
+    return data
 
 
 def read_yaml(file: Path, error_type: type[UserError] = InputFileError) -> Any:

@@ -285,3 +285,33 @@ def detect(text: str) -> Language | None:
         if found in info.detector_codes:
             return code
     return None
+
+
+_NAMES: dict[str, Language] = {
+    "zh": "zh",
+    "zho": "zh",
+    "chi": "zh",
+    "cn": "zh",
+    "chinese": "zh",
+    "中文": "zh",
+    "汉语": "zh",
+    "en": "en",
+    "eng": "en",
+    "english": "en",
+    "英文": "en",
+    "英语": "en",
+}
+_REGION = re.compile(r"(?:zh(?:-hans)?(?:-(?:cn|sg))?|en-[a-z]{2})")
+
+
+def language_named(name: object) -> Language | None:
+    """The language that a key names: zh, zh-CN, zh_Hans, cn, Chinese, en-US; None if none.
+
+    Traditional Chinese (zh-TW, zh-Hant) is not the language of the dataset, and gives None.
+    """
+    key = str(name).strip().casefold().replace("_", "-")
+    if key in _NAMES:
+        return _NAMES[key]
+    if _REGION.fullmatch(key):
+        return "zh" if key.startswith("zh") else "en"
+    return None

@@ -26,6 +26,7 @@ from clm_data.records import (
     StageResult,
     content_id,
 )
+from clm_data.text import number_as_text
 
 JSONObject = dict[str, Any]
 
@@ -215,7 +216,15 @@ def _load(text: str) -> JSONObject | None:
 
 
 def _loads(text: str) -> Any:
-    return json.loads(text, strict=False, parse_int=str, parse_float=str, parse_constant=str)
+    return json.loads(text, strict=False, parse_int=str, parse_float=_decimal, parse_constant=str)
+
+
+def _decimal(literal: str) -> str | float:
+    """A decimal as written (18.50), except whole numbers (1881.0) and powers, as in imports."""
+    value = float(literal)
+    if value.is_integer() or "e" in literal.lower():
+        return number_as_text(value) or value
+    return literal
 
 
 def _repair(text: str) -> Any:
@@ -278,7 +287,7 @@ def _fact(part: Any, lang: Language, problems: list[Problem]) -> LooseFact | Non
         if match is None:
             continue
         name = match["field"]
-        text = str(content) if _is_number(content) else content
+        text = (number_as_text(content) or content) if _is_number(content) else content
         if text is not None and not isinstance(text, str):
             message = f"expected text, found {type(text).__name__}"
             problems.append(_unreadable(message, lang, name))

@@ -26,6 +26,7 @@ from clm_data.records import (
 from clm_data.resources import bank_path
 from clm_data.sources import candidates_of, read_file
 from clm_data.sources.files import RawFile, read_rows
+from clm_data.sources.readers import language_keys
 from clm_data.validate.form import is_untranslated
 
 BANK = "bank"
@@ -174,9 +175,13 @@ def _read(spec: str, folder: Path) -> tuple[str, ProbeRows]:
 
 
 def _is_bare(row: Any) -> bool:
-    """Whether a row has a probe but no fact."""
-    sides = [row.get(lang) for lang in LANGUAGES] if isinstance(row, dict) else []
-    return any(isinstance(side, dict) and "loc" in side and "prompt" not in side for side in sides)
+    """Whether a row has a probe but no fact of any format."""
+    keys = language_keys(list(map(str, row))) if isinstance(row, dict) else {}
+    sides = [row[key] for key in keys.values() if isinstance(row[key], dict)]
+    facts = ("prompt", "src", "requested_rewrite")
+    return any("loc" in side for side in sides) and not any(
+        name in side for side in sides for name in facts
+    )
 
 
 def _from_rows(rows: Sequence[Any], name: str) -> ProbeRows:
@@ -184,7 +189,7 @@ def _from_rows(rows: Sequence[Any], name: str) -> ProbeRows:
     unread = []
     for number, row in enumerate(rows, 1):
         try:
-            sides = {lang: row[lang] for lang in LANGUAGES if lang in row}
+            sides = {lang: row[key] for lang, key in language_keys(list(row)).items()}
             found.append(
                 {
                     lang: LooseProbe(**{field: side.get(field) for field in PROBE_FIELDS})

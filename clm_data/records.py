@@ -110,6 +110,11 @@ class Candidate(Frozen):
     en_probe: LooseProbe | None = None
     case_id: int | str | None = None
     """``case_id`` in the published file it was imported from, unchanged."""
+    accepted: dict[Language, tuple[str, ...]] = Field(
+        default={}, exclude_if=lambda value: not value
+    )
+    """By language: answers that the source accepts besides ``ground_truth``. They are compared with
+    the target; an :class:`Entry` does not have them."""
 
     def fact(self, lang: Language) -> LooseFact | None:
         """The fact in one language, if present."""

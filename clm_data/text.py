@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 
@@ -42,6 +43,19 @@ def stray_whitespace(text: str) -> list[str]:
     if _SPACE_IN_CHINESE.search(inner):
         found.append("a space between Chinese characters")
     return found
+
+
+def number_as_text(number: int | float) -> str | None:
+    """A number as the text that a person would write: 1881, 1881.0 and 1.881e3 give "1881".
+
+    None for NaN and infinity, which are no answers. Answers of models and imported files use this
+    alike.
+    """
+    if isinstance(number, int):
+        return str(number)
+    if not math.isfinite(number):
+        return None
+    return str(int(number)) if number.is_integer() else repr(number)
 
 
 def visible(text: str) -> str:

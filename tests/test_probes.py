@@ -183,3 +183,37 @@ def test_an_unreachable_hub_is_a_one_line_error(tmp_path: Path) -> None:
     assert "check the id and the network" in done.stdout
     assert done.stdout.count("\n") == 1
     assert "Retrying" not in done.stderr
+
+
+def _mzsre(key: str) -> list[dict[str, object]]:
+    side = {"src": "p", "subject": "s", "alt": "a"}
+    return [
+        {
+            "en": {**side, "loc": f"nq question: how many keys has piano {n}?", "loc_ans": "88"},
+            key: {**side, "loc": f"第{n}架钢琴有几个琴键？", "loc_ans": "88"},
+        }
+        for n in range(3)
+    ]
+
+
+@pytest.mark.parametrize("key", ["zh-cn", "zh_CN", "Chinese"])
+def test_probes_of_mzsre_rows_are_read(tmp_path: Path, key: str) -> None:
+    file = tmp_path / "mzsre.json"
+    file.write_text(json.dumps(_mzsre(key), ensure_ascii=False), encoding="utf-8")
+    probes = read_probes(str(file))
+    assert [pair.zh.loc for pair in probes.kept] == [f"第{n}架钢琴有几个琴键？" for n in range(3)]
+    bare = [
+        {lang: {name: side[name] for name in ("loc", "loc_ans")} for lang, side in row.items()}
+        for row in json.loads(file.read_text(encoding="utf-8"))
+    ]
+    file.write_text(json.dumps(bare, ensure_ascii=False), encoding="utf-8")
+    assert read_probes(str(file)).kept == probes.kept
+
+
+def test_a_side_in_an_unread_language_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "mzsre.json"
+    file.write_text(json.dumps(_mzsre("zh-tw"), ensure_ascii=False), encoding="utf-8")
+    with pytest.raises(InputFileError, match="missing: add an object 'zh'"):
+        read_probes(str(file))
+    with pytest.raises(InputFileError, match="not a regular file"):
+        read_probes("/dev/zero")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,10 @@ from clm_data.generation import CostEstimate, GenerationReport, Progress
 from clm_data.locality import attach, read_probes
 from clm_data.probes import BANK, HUB_PREFIX
 from clm_data.records import Candidate, Entry, Rejection, StageResult
-from clm_data.sources import candidates_of
+from clm_data.sources import candidates_of, stored_files
 from clm_data.sources.importing import ImportResult
 from clm_data.sources.importing import import_files as import_into
+from clm_data.sources.notices import Reading, reading_of
 from clm_data.tabular import Tabular
 from clm_data.validate import validate
 
@@ -145,12 +146,18 @@ class Audit(Tabular):
         candidates: Everything that could be read.
         unreadable: Everything that could not be read.
         threshold: Similarity above which two prompts are near-duplicates.
+        reading: Fields of the files that are not read, and rows that cannot be used.
     """
 
     report: AuditReport
     candidates: tuple[Candidate, ...]
     unreadable: tuple[Rejection, ...]
     threshold: float
+    reading: Reading = field(default_factory=Reading)
+
+    def as_json(self) -> dict[str, Any]:
+        """The JSON value that ``clm-data audit --json`` prints."""
+        return {**self.report.as_json(), "unread": self.reading.unread}
 
     @property
     def by_code(self) -> dict[str, int]:
@@ -209,13 +216,15 @@ def audit(
     if not 0 <= threshold <= 1:
         raise ConfigError(f"threshold is {threshold}; pass a similarity from 0 to 1")
     if source is not None:
-        found = candidates_of(source_files(source, format))
+        files = source_files(source, format)
+        found = candidates_of(files)
     else:
         opened = as_workspace(workspace)
         with opened.open_store() as store:
             found = read_candidates(store, opened.domains())
+            files = stored_files(store)
     report = audit_candidates(found.kept, threshold, found.rejected)
-    return Audit(report, found.kept, found.rejected, threshold)
+    return Audit(report, found.kept, found.rejected, threshold, reading_of(files))
 
 
 @dataclass(frozen=True)

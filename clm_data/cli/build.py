@@ -91,15 +91,17 @@ def import_files(
 
     Reads CLM-Bench, EasyEdit, CounterFact, ZsRE, Bi-ZsRE, CSV and clm-data's own records. A file
     that is already stored is skipped; a file that cannot be read is reported, and the others are
-    imported.
+    imported. Rows that cannot be used and fields that are not read are listed. Exits 2 if a file
+    cannot be read or has no usable row.
 
     Example: `clm-data import chinese_fields_with_loc.json english_fields_with_loc.json`
     """
     state: State = ctx.obj
     result = clm_data.import_files(files, format=format, license=license, workspace=state.workspace)
+    code = 2 if result.failed or result.useless else 0
     if json:
         print_json(result.as_json())
-        return 2 if result.failed else 0
+        return code
     rows = [
         [str(file.file), file.format, file.rows, "new" if file.is_new else "already stored"]
         for file in result.files
@@ -109,8 +111,13 @@ def import_files(
         print_table("imported", ["file", "format", "rows", "state"], rows)
     for file in result.failed:
         log(f"error: {file.error}")
+    for file in result.files:
+        kind = "error: " if file.is_useless else ""
+        for line in file.reading.notices():
+            log(f"{kind}{file.file.name}: {line}")
+            kind = ""
     say(f"{counted(result.candidates, 'candidate')} in imported files; next: clm-data audit")
-    return 2 if result.failed else 0
+    return code
 
 
 @app.command(rich_help_panel=BUILD)
@@ -152,7 +159,7 @@ def audit(
         title = ", ".join(file.name for file in files or ()) or "workspace"
         _write(html, found.report.as_html(f"Audit: {title}"))
     if json:
-        print_json(found.report.as_json())
+        print_json(found.as_json())
     else:
         _show_audit(found)
     if strict and found.report.errors:
@@ -160,6 +167,8 @@ def audit(
 
 
 def _show_audit(found: Audit) -> None:
+    for line in found.reading.notes():
+        log(line)
     if not found.report.entries:
         say("the workspace has no entries; fill it with: clm-data generate or clm-data import")
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +21,11 @@ from clm_data.records import (
     content_id,
     digest,
 )
+from clm_data.sources.fields import Fields
 from clm_data.sources.files import SourceFile
-from clm_data.sources.formats import FORMATS, ParsedRow, han_share, plain_reader, written_in
-
-Reader = Callable[[Mapping[str, Any]], ParsedRow]
+from clm_data.sources.formats import FORMATS
+from clm_data.sources.readers import ParsedRow, Reader, han_share, plain_reader, written_in
+from clm_data.text import number_as_text
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def candidates_of(files: Sequence[SourceFile]) -> StageResult[Candidate]:
     and so are the alternating rows of the mixed layout. Facts that appear in two files give one
     candidate, and a row in one language is dropped if another file has it in both. Repetitions
     *within* a file are kept. A row that is not an object or has a value of a wrong type becomes an
-    ``unreadable-answer`` rejection.
+    ``unreadable-answer`` rejection with the row's number. Numbers become text as in the answers of
+    models (:func:`clm_data.text.number_as_text`).
 
     Returns:
         Candidates and rejections in the order of files and rows. Ids are
@@ -115,10 +117,11 @@ def pair_alternating(rows: Sequence[Any]) -> list[tuple[Any, Any]]:
 
 
 def _case_ids(rows: Sequence[Any]) -> list[str]:
-    """Ids as JSON, so that 1 and "1" are different."""
+    """Ids as JSON, so that 1 and "1" are different; 1.0 is 1."""
+    ids = (row.get("case_id") if isinstance(row, dict) else "not an object" for row in rows)
     return [
-        canonical_json(row.get("case_id")) if isinstance(row, dict) else "not an object"
-        for row in rows
+        canonical_json(int(id_) if isinstance(id_, float) and id_.is_integer() else id_)
+        for id_ in ids
     ]
 
 
@@ -132,11 +135,14 @@ def _are_pair(left: Any, right: Any) -> bool:
 
 def _read_unit(unit: Unit) -> Iterator[Candidate | Rejection]:
     origin = unit.origin
-    for number, (content, parts) in enumerate(_rows_of(unit), 1):
+    number = 1
+    for content, parts in _rows_of(unit):
         try:
             yield _candidate(parts, origin)
         except ValueError as error:
-            yield _rejection(f"{origin.name}#{number}", str(error), content)
+            reason = f"row {number}: {error}"
+            yield _rejection(f"{origin.name}#{number}", reason, content)
+        number += 1 if unit.english is not None else len(parts)
 
 
 Parts = list[tuple[Reader, Any]]
@@ -171,11 +177,11 @@ def _candidate(parts: Parts, origin: Origin) -> Candidate:
     Raises:
         ValueError: A row is not an object, or a value has a wrong type.
     """
-    rows = [read(_object(row)) for read, row in parts]
+    rows = [read(Fields(_object(row))) for read, row in parts]
     facts = {lang: _loose_fact(row, lang) for row in rows for lang in row.facts}
     probes = {lang: _loose_probe(row, lang) for row in rows for lang in row.probes}
     first = rows[0]
-    domain = _checked(first.domain, (str,), "domain")
+    domain = _text(first.domain, "domain")
     content: dict[str, Any] = {
         "domain": domain,
         **{lang: facts[lang].model_dump() if lang in facts else None for lang in LANGUAGES},
@@ -188,7 +194,13 @@ def _candidate(parts: Parts, origin: Origin) -> Candidate:
         en=facts.get("en"),
         zh_probe=probes.get("zh"),
         en_probe=probes.get("en"),
-        case_id=_checked(first.case_id, (int, str), "case_id"),
+        case_id=_case_id(first.case_id),
+        accepted={
+            lang: texts
+            for row in rows
+            for lang, others in row.accepted.items()
+            if (texts := tuple(_text(other, f"{lang}.ground_truth") or "" for other in others))
+        },
     )
 
 
@@ -208,14 +220,29 @@ def _loose_probe(row: ParsedRow, lang: Language) -> LooseProbe | None:
 
 
 def _texts(values: dict[str, Any], lang: Language) -> dict[str, str | None]:
-    return {name: _checked(value, (str,), f"{lang}.{name}") for name, value in values.items()}
+    return {name: _text(value, f"{lang}.{name}") for name, value in values.items()}
 
 
-def _checked(value: Any, types: tuple[type, ...], name: str) -> Any:
-    if value is None or (isinstance(value, types) and not isinstance(value, bool)):
+def _text(value: Any, name: str) -> str | None:
+    """A text or number as text; None stays None.
+
+    Raises:
+        ValueError: The value is something else.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = number_as_text(value) or value
+    if value is None or isinstance(value, str):
         return value
-    expected = "text" if types == (str,) else "a whole number or text"
-    raise ValueError(f"{name}: expected {expected}, found {_excerpt(value)}")
+    raise ValueError(f"{name}: expected text, found {_excerpt(value)}")
+
+
+def _case_id(value: Any) -> int | str | None:
+    """An id, unaltered; pandas writes whole numbers as 1.0 where another row has none."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if value is None or (isinstance(value, int | str) and not isinstance(value, bool)):
+        return value
+    raise ValueError(f"case_id: expected a whole number or text, found {_excerpt(value)}")
 
 
 def _excerpt(value: Any) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import math
 import re
@@ -14,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from clm_data.errors import InputFileError
+from clm_data.files import read_bytes
 from clm_data.records import digest
+from clm_data.sources.texts import csv_rows, json_rows
 
 _HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -55,24 +55,43 @@ def read_rows(path: Path) -> RawFile:
 
     Raises:
         InputFileError: The file is missing, unreadable, empty or invalid. The message gives the
-            line if there is one.
+            line and the row if there is one.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise InputFileError(f"{path}: no such file; check the name") from error
-    except OSError as error:
-        raise InputFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    data = read_bytes(path)
+    _check_kind(data, path)
     text = _decode(data, path)
     if not text.strip():
         raise InputFileError(f"{path}: the file is empty")
     is_csv = text.lstrip()[0] not in "[{"
-    rows = _csv_rows(text, path) if is_csv else _json_rows(text, path)
+    rows = csv_rows(text, path) if is_csv else json_rows(text, path)
     if _HALF_CHARACTER.search(text):
         _check_characters(rows, path)
     if not rows:
         raise InputFileError(f"{path}: the file contains no rows")
     return RawFile(path.name, hashlib.sha256(data).hexdigest(), rows, is_csv)
+
+
+_KINDS = {
+    b"\x1f\x8b": "is compressed (gzip); unpack it first: gunzip FILE",
+    b"BZh": "is compressed (bzip2); unpack it first: bunzip2 FILE",
+    b"\xfd7zXZ": "is compressed (xz); unpack it first: unxz FILE",
+    b"(\xb5/\xfd": "is compressed (zstd); unpack it first: unzstd FILE",
+    b"PK\x03\x04": "is a ZIP file or a spreadsheet (XLSX); unpack it, or save it as CSV UTF-8",
+    b"\xd0\xcf\x11\xe0": "is an old spreadsheet (XLS); save it as CSV UTF-8",
+    b"PAR1": "is a Parquet file; save it as JSON Lines, for example with "
+    "datasets.Dataset.from_parquet(FILE).to_json(OUT)",
+    b"SQLite format 3": "is a database; export the rows as JSON Lines",
+    b"%PDF": "is a PDF file; save the rows as JSON Lines or CSV",
+}
+"""What files of other kinds start with, and what to do with them."""
+
+
+def _check_kind(data: bytes, path: Path) -> None:
+    for start, reason in _KINDS.items():
+        if data.startswith(start):
+            raise InputFileError(f"{path} {reason}")
+    if data[:2] not in (b"\xff\xfe", b"\xfe\xff") and b"\x00" in data[:4096]:
+        raise InputFileError(f"{path} is not a text file; save the rows as JSON Lines or CSV UTF-8")
 
 
 def rows_in_memory(items: Iterable[Any], name: str) -> RawFile:
@@ -97,6 +116,8 @@ def _json_value(value: Any) -> Any:
         return {str(key): _json_value(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_json_value(inner) for inner in value]
+    if type(value).__name__ in ("NAType", "NaTType"):  # pandas.NA and NaT: no value
+        return None
     if hasattr(value, "tolist"):  # a numpy array or scalar
         return _json_value(value.tolist())
     if hasattr(value, "model_dump"):  # a record
@@ -121,31 +142,6 @@ def _decode(data: bytes, path: Path) -> str:
         raise InputFileError(f"{reason}, and not GB18030; save the file as UTF-8") from error
 
 
-def _json_rows(text: str, path: Path) -> list[Any]:
-    try:
-        value = _parse(text)
-    except json.JSONDecodeError as error:
-        if text.lstrip().startswith("{"):
-            return _json_lines(text, path)
-        raise InputFileError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputFileError(f"{path}: not usable as JSON: {error}") from error
-    return value if isinstance(value, list) else [value]
-
-
-def _json_lines(text: str, path: Path) -> list[Any]:
-    rows = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                rows.append(_parse(line))
-            except json.JSONDecodeError as error:
-                raise InputFileError(f"{path}:{number}: not valid JSON: {error.msg}") from error
-            except (ValueError, RecursionError) as error:
-                raise InputFileError(f"{path}:{number}: not usable as JSON: {error}") from error
-    return rows
-
-
 def _check_characters(rows: list[Any], path: Path) -> None:
     for number, row in enumerate(rows, 1):
         try:
@@ -154,48 +150,3 @@ def _check_characters(rows: list[Any], path: Path) -> None:
             raise InputFileError(
                 f"{path}: row {number} contains an invalid character (a lone surrogate); remove it"
             ) from error
-
-
-def _parse(text: str) -> Any:
-    """Parse JSON; duplicate keys, NaN and infinity raise ValueError, as they would be lost."""
-    return json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        duplicate = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the field '{duplicate}' appears twice in one object")
-    return value
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def _csv_rows(text: str, path: Path) -> list[Any]:
-    head = text.split("\n", 1)[0]
-    delimiter = max(",\t;", key=head.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        header = [name.strip() for name in next(reader)]
-        if len(header) < 2:
-            raise InputFileError(
-                f"{path}: starts with '{head.strip()[:40]}'; expected a JSON list, JSON Lines, "
-                "or CSV with a header line"
-            )
-        if len(set(header)) < len(header):
-            raise InputFileError(f"{path}:1: a column name appears twice in the header")
-        rows = []
-        for cells in reader:
-            if len(cells) > len(header):
-                raise InputFileError(
-                    f"{path}:{reader.line_num}: {len(cells)} cells for {len(header)} columns; "
-                    "quote texts that contain the delimiter"
-                )
-            if cells:
-                rows.append(dict(zip(header, cells, strict=False)))
-    except csv.Error as error:
-        raise InputFileError(f"{path}:{reader.line_num}: not valid CSV: {error}") from error
-    return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from clm_data.config import Workspace
 from clm_data.errors import InputFileError
 from clm_data.sources import read_file, stored_candidates
 from clm_data.sources.files import RawFile
+from clm_data.sources.notices import Reading, reading_of
 from clm_data.store import Store
 from clm_data.tabular import Tabular
 
@@ -27,6 +28,13 @@ class FileImport:
     """False if the store already holds a file with the same bytes."""
     error: str | None = None
     """Why the file could not be read."""
+    reading: Reading = field(default_factory=Reading)
+    """Rows that cannot be used, and fields that are not read."""
+
+    @property
+    def is_useless(self) -> bool:
+        """Whether no row of the file can be used."""
+        return self.error is None and self.rows > 0 and self.reading.candidates == 0
 
     def as_json(self) -> dict[str, Any]:
         """The result as JSON values."""
@@ -37,6 +45,7 @@ class FileImport:
             "format": self.format,
             "rows": self.rows,
             "state": "new" if self.is_new else "already there",
+            **self.reading.as_json(),
         }
 
 
@@ -54,13 +63,28 @@ class ImportResult(Tabular):
         """The files that could not be read."""
         return tuple(file for file in self.files if file.error is not None)
 
+    @property
+    def useless(self) -> tuple[FileImport, ...]:
+        """The files that were stored but have no usable row."""
+        return tuple(file for file in self.files if file.is_useless)
+
     def table_title(self) -> str:
         """Files and candidates."""
         return f"{len(self.files)} files, {self.candidates} candidates in the workspace"
 
     def table_rows(self) -> list[dict[str, Any]]:
         """A row for each file."""
-        return [{**vars(file), "file": str(file.file)} for file in self.files]
+        return [
+            {
+                "file": str(file.file),
+                "format": file.format,
+                "rows": file.rows,
+                "is_new": file.is_new,
+                "error": file.error,
+                "candidates": file.reading.candidates,
+            }
+            for file in self.files
+        ]
 
     def as_json(self) -> dict[str, Any]:
         """The result as JSON values."""
@@ -101,4 +125,5 @@ def _import_file(
     except InputFileError as error:
         return FileImport(file, error=str(error))
     is_new = store.add_source(source.name, source.format, source.sha256, licence, source.rows)
-    return FileImport(file, source.format, len(source.rows), is_new)
+    reading = reading_of([source])
+    return FileImport(file, source.format, len(source.rows), is_new, reading=reading)

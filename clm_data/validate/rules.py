@@ -72,23 +72,36 @@ def answer_in_rephrase(candidate: Candidate) -> Iterator[Problem]:
 
 
 def target_equals_truth(candidate: Candidate) -> Iterator[Problem]:
-    """The target equals the true answer, possibly in another spelling."""
+    """The target equals the true answer or another accepted one, possibly in another spelling."""
     for lang, truth, target in _pairs(candidate, "ground_truth", "target_new"):
-        if same(truth, target, lang):
+        equal = next(
+            (each for each in _truths(candidate, lang, truth) if same(each, target, lang)), None
+        )
+        if equal == truth:
             message = f"{quote(target)} is the same as the true answer {quote(truth)}"
+            yield _problem("target-equals-truth", message, lang, "target_new")
+        elif equal is not None:
+            message = (
+                f"{quote(target)} is one of the accepted answers: {quote(equal)}, besides "
+                f"{quote(truth)}"
+            )
             yield _problem("target-equals-truth", message, lang, "target_new")
 
 
 def target_near_truth(candidate: Candidate) -> Iterator[Problem]:
-    """The true answer and the target contain each other or differ by a few characters.
+    """The target and the true answer, or another accepted one, contain each other or nearly agree.
 
     A negation (对称, 不对称) or different numbers make the two clearly different. Single characters
     are too short to be compared.
     """
     for lang, truth, target in _pairs(candidate, "ground_truth", "target_new"):
-        relation = None if same(truth, target, lang) else nearness(truth, target, lang)
-        if relation:
-            message = f"{quote(target)} {relation} the true answer {quote(truth)}"
+        truths = _truths(candidate, lang, truth)
+        if any(same(each, target, lang) for each in truths):
+            continue
+        near = ((each, nearness(each, target, lang)) for each in truths)
+        for each, relation in [pair for pair in near if pair[1]][:1]:
+            kind = "true answer" if each == truth else "accepted answer"
+            message = f"{quote(target)} {relation} the {kind} {quote(each)}"
             yield _problem("target-near-truth", message, lang, "target_new")
 
 
@@ -286,6 +299,11 @@ def _pairs(candidate: Candidate, one: str, other: str) -> Iterator[tuple[Languag
         first, second = _field(candidate, lang, one), _field(candidate, lang, other)
         if first is not None and second is not None and not is_blank(first) | is_blank(second):
             yield lang, first, second
+
+
+def _truths(candidate: Candidate, lang: Language, truth: str) -> tuple[str, ...]:
+    """The true answer and the other accepted answers, each once."""
+    return tuple(dict.fromkeys((truth, *candidate.accepted.get(lang, ()))))
 
 
 def _subject_missing(candidate: Candidate, name: str, code: str) -> Iterator[Problem]:

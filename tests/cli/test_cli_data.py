@@ -63,7 +63,7 @@ def test_a_bad_file_is_reported_and_the_others_are_taken(
     bad.write_text('[{"case_id": 1},\n{]', encoding="utf-8")
     assert clm(workspace, "import", files[ZH_FILE], bad, files[EN_FILE]) == 2
     shown = capsys.readouterr()
-    assert f"error: {bad}:2: not valid JSON" in shown.err
+    assert f"error: {bad}:2: row 2: not valid JSON" in shown.err
     assert "1 candidate in imported files" in shown.out
     with Store(open_workspace(workspace).store_url) as store:
         assert [source.name for source in store.sources()] == [ZH_FILE, EN_FILE]

@@ -49,6 +49,28 @@ COUNTERFACT = {
     "neighborhood_prompts": ["The author of Long River is", "x"],
     "generation_prompts": [],
 }
+
+
+def counterfact(lang: Language) -> dict[str, Any]:
+    side = VALID[lang]
+    edit = {
+        "prompt": side["prompt"].replace(side["subject"], "{}"),
+        "subject": side["subject"],
+        "target_new": side["target_new"],
+        "target_true": [side["ground_truth"]],
+    }
+    return {"requested_rewrite": edit, "paraphrase_prompts": [side["rephrase_prompt"]]}
+
+
+CKNOWEDIT = {
+    "prompt": ZH["prompt"],
+    "subject": ZH["subject"],
+    "target_old": ZH["ground_truth"],
+    "target_new": ZH["target_new"],
+    "rephrase": [ZH["rephrase_prompt"], "另一种问法"],
+    "portability": [{"prompt": "另一个问题", "answer": "另一个答案"}],
+    "locality": [{"prompt": ZH["loc"], "answer": ZH["loc_ans"]}],
+}
 EASYEDIT = {
     "subject": EN["subject"],
     "prompt": EN["prompt"],
@@ -85,6 +107,13 @@ ROWS: dict[str, tuple[str, list[dict[str, Any]], set[str]]] = {
     "zsre": ("zsre", [zsre(EN)], {"en"}),
     "zsre in Chinese": ("zsre", [zsre(ZH)], {"zh"}),
     "bi-zsre": ("bi-zsre", [{"en": zsre(EN), "zh": zsre(ZH)}], {"zh", "en"}),
+    "mzsre": ("bi-zsre", [{"en": zsre(EN), "zh-cn": zsre(ZH)}], {"zh", "en"}),
+    "bi-counterfact": (
+        "bi-counterfact",
+        [{"en": COUNTERFACT, "zh_CN": counterfact("zh")}],
+        {"zh", "en"},
+    ),
+    "cknowedit": ("easyedit", [CKNOWEDIT], {"zh"}),
     "clm-data": ("clm-data", [CLM_DATA_ENTRY], {"zh", "en"}),
     "parallel": ("clm-data", [PARALLEL], {"zh", "en"}),
 }
@@ -112,7 +141,7 @@ def test_each_format_is_detected_and_read(tmp_path: Path, label: str) -> None:
     for lang in ("zh", "en"):
         expected = LooseFact(**FACTS[lang]) if lang in languages else None
         assert found.fact(lang) == expected
-        if lang in languages and name != "counterfact":
+        if lang in languages and "counterfact" not in name:
             assert found.probe(lang) == LooseProbe(**PROBES[lang])
 
 
@@ -195,7 +224,11 @@ def test_a_clm_data_record_must_match_its_schema(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "format", "reason"),
     [
-        ([{"case_id": 1, **ZH, "prompt": 5}], "clm-bench-zh", "zh.prompt: expected text, found 5"),
+        (
+            [{"case_id": 1, **ZH, "prompt": True}],
+            "clm-bench-zh",
+            "zh.prompt: expected text, found true",
+        ),
         (
             [{"case_id": 1, **ZH, "loc": ["a"]}],
             "clm-bench-zh",
@@ -220,7 +253,7 @@ def test_unreadable_rows_are_rejected_with_their_content(
         "made.json#1",
         "unreadable-answer",
     )
-    assert rejection.problems[0].message.startswith(reason)
+    assert rejection.problems[0].message.startswith(f"row 1: {reason}")
     assert rejection.content == rows[0]
 
 

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
 import json
+import lzma
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clm_data.errors import InputFileError
+from clm_data.files import read_bytes
 from clm_data.sources.files import read_rows
 
 JSON_VALUES = st.recursive(
@@ -65,15 +70,15 @@ def test_csv_is_read_in_every_encoding_and_with_every_delimiter(
     [
         (b"", "the file is empty"),
         (b"[]", "contains no rows"),
-        (b'[{"a": 1},\n{"a": }]', r"file\.json:2: not valid JSON"),
-        (b'{"a": 1}\n{"a": \n', r"file\.json:2: not valid JSON"),
+        (b'[{"a": 1},\n{"a": }]', r"file\.json:2: row 2: not valid JSON"),
+        (b'{"a": 1}\n{"a": \n', r"file\.json:2: row 2: not valid JSON"),
         ('[\n"长'.encode("gb18030"), r"file\.json:2: not UTF-8 text; save the JSON as UTF-8"),
         (b'[{"a": 1, "a": 2}]', "'a' appears twice"),
-        (b'[{"a": NaN}]', "NaN is not a JSON number"),
+        (b'[{"a": NaN}]', "row 1: a: NaN is not a JSON value; write null"),
         (b'[{"a": "x"}, {"a": "\\ud83d"}]', "row 2 contains an invalid character"),
         (b"just words", "starts with 'just words'; expected a JSON list"),
-        (b"a,b\n1,2,3\n", r"file\.json:2: 3 cells for 2 columns"),
-        (b'a,b\n1,"2\n', r"file\.json:2: not valid CSV"),
+        (b"a,b\n1,2,3\n", r"file\.json:2: row 1: 3 cells for 2 columns"),
+        (b'a,b\n1,"2\n', r"file\.json:2: row 1: not valid CSV"),
         (b"a,a\n1,2\n", "appears twice in the header"),
         (b"a,b\n\xff\xff\n", "not UTF-8 text, and not GB18030"),
     ],
@@ -89,5 +94,72 @@ def test_the_error_on_an_invalid_file_is_one_line_with_the_place(
 def test_a_missing_file_and_a_folder_are_reported(tmp_path: Path) -> None:
     with pytest.raises(InputFileError, match="no such file"):
         read_rows(tmp_path / "none.json")
-    with pytest.raises(InputFileError, match="cannot be read"):
+    with pytest.raises(InputFileError, match="is a folder; name a file in it"):
         read_rows(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[\n{"a": 1},\n{"a": 2, "b": NaN}\n]', r":3: row 2: b: NaN .*write null"),
+        ('[{"a": {"c": [1, Infinity]}}]', r":1: row 1: a\.c\[1\]: Infinity"),
+        ('{"a": 1}\n\n{"b": -Infinity}\n', r":3: row 2: b: -Infinity"),
+        ('[\n{"a": 1},\n\n{"b": 1, "b": 1}]', r":4: row 2: .*'b' appears twice.*keep one"),
+        ('{"a": 1}\n{"b": {"c": 1, "c": 2}}', r":2: row 2: .*'c' appears twice"),
+        ('[{"a": 1}\n{"a": 2}]', r":2: after row 1: not valid JSON"),
+        ('[{"a": 1},\n{"a": "x}]', r":2: row 2: not valid JSON: Unterminated"),
+        ('[{"a": 1}, ' + "[" * 200_000, r"row 2: .*nested too deeply"),
+        ('[{"a": 1}] trailing', r":1: after row 1: not valid JSON"),
+        ("zh,en\na,b\n\nc,d,e\n", r":4: row 2: 3 cells for 2 columns"),
+        ("zh,en,zh\na,b,c\n", r"'zh' \(columns 1 and 3\); rename one"),
+        ("zh,en\na,b\nc," + "d" * 140_000 + "\n", r":3: row 2: .*shorten the cell"),
+    ],
+)
+def test_a_message_names_line_row_and_field(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputFileError, match=message) as caught:
+        read_rows(written(tmp_path, text))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_the_line_that_names_a_separator_is_no_header(tmp_path: Path) -> None:
+    assert read_rows(written(tmp_path, "sep=;\nzh;en\na,b;c\n")).rows == [{"zh": "a,b", "en": "c"}]
+    with pytest.raises(InputFileError, match=r":3: row 1: 3 cells"):
+        read_rows(written(tmp_path, "sep=;\nzh;en\na;b;c\n"))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (gzip.compress(b'[{"a": 1}]'), "gunzip"),
+        (bz2.compress(b'[{"a": 1}]'), "bunzip2"),
+        (lzma.compress(b'[{"a": 1}]'), "unxz"),
+        (b"PK\x03\x04rest", "XLSX"),
+        (b"PAR1rest", "Parquet"),
+        (b"a,b\x00\n1,2\n", "not a text file"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused_with_what_to_do(
+    tmp_path: Path, data: bytes, message: str
+) -> None:
+    with pytest.raises(InputFileError, match=message) as caught:
+        read_rows(written(tmp_path, data))
+    assert "\n" not in str(caught.value)
+
+
+def test_devices_and_pipes_are_refused_and_links_are_followed(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    for path in (Path("/dev/zero"), Path("/dev/null"), pipe):
+        with pytest.raises(InputFileError, match="not a regular file"):
+            read_rows(path)
+    link = tmp_path / "link.json"
+    link.symlink_to(written(tmp_path, '[{"a": 1}]'))
+    assert read_rows(link).rows == [{"a": 1}]
+
+
+def test_a_file_has_a_size_limit(tmp_path: Path) -> None:
+    path = written(tmp_path, b"x" * (2**20 + 1))
+    with pytest.raises(InputFileError, match="larger than 1 MB; split it"):
+        read_bytes(path, limit=2**20)
+    assert len(read_bytes(path, limit=2**20 + 1)) == 2**20 + 1

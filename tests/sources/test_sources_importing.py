@@ -48,6 +48,10 @@ def test_the_json_of_a_result_names_state_or_error(workspace: Workspace, tmp_pat
         "format": result.files[0].format,
         "rows": len(ROWS),
         "state": "already there",
+        "candidates": 7,
+        "unusable": [],
+        "unread": {},
+        "accepted_answers": 0,
     }
     assert failed.keys() == {"file", "error"}
     assert "no such file" in failed["error"]

@@ -1,0 +1,179 @@
+"""Rows of JSON, JSON Lines and CSV texts. Errors name the line and the row."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clm_data.errors import InputFileError
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+_SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
+
+
+def json_rows(text: str, path: Path) -> list[Any]:
+    """The items of a JSON list, the lines of JSON Lines, or a single object as one row.
+
+    Raises:
+        InputFileError: Not JSON; or it has duplicate keys, NaN or infinity, which would be lost.
+    """
+    try:
+        value = _parse(text)
+    except (ValueError, RecursionError) as error:
+        if text.lstrip().startswith("{"):
+            if isinstance(error, json.JSONDecodeError):
+                return list(_json_lines(text, path))
+            raise InputFileError(f"{path}: {_reason(text, error)}") from error
+        raise InputFileError(_where_in_list(text, path, error)) from error
+    return value if isinstance(value, list) else [value]
+
+
+def _json_lines(text: str, path: Path) -> Iterator[Any]:
+    row = 0
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            row += 1
+            try:
+                yield _parse(line)
+            except (ValueError, RecursionError) as error:
+                reason = _reason(line, error)
+                raise InputFileError(f"{path}:{number}: row {row}: {reason}") from error
+
+
+def _where_in_list(text: str, path: Path, error: Exception) -> str:
+    """The message for a list that is not usable, with the line and row of the first bad item."""
+    decoder = json.JSONDecoder()
+    at = _skip(text, _skip(text, 0) + 1)
+    row = 1
+    while at < len(text):
+        line = text.count("\n", 0, at) + 1
+        try:
+            _, stop = decoder.raw_decode(text, at)
+            _parse(text[at:stop])
+        except json.JSONDecodeError as found:
+            return f"{path}:{found.lineno}: row {row}: not valid JSON: {found.msg}"
+        except RecursionError as found:
+            return f"{path}:{line}: row {row}: {_reason('', found)}"
+        except ValueError as found:
+            return f"{path}:{line}: row {row}: {_reason(text[at:stop], found)}"
+        at = _skip(text, stop)
+        if text[at : at + 1] != ",":
+            break
+        at = _skip(text, at + 1)
+        row += 1
+    line = getattr(error, "lineno", text.count("\n", 0, at) + 1)
+    return f"{path}:{line}: after row {row}: not valid JSON: {getattr(error, 'msg', error)}"
+
+
+def _skip(text: str, at: int) -> int:
+    """The position of the next character that is not whitespace."""
+    found = _SPACE.match(text, at)
+    return at if found is None else found.end()
+
+
+def _parse(text: str) -> Any:
+    """Parse JSON; duplicate keys, NaN and infinity raise ValueError, as they would be lost."""
+    return json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        duplicate = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the field '{duplicate}' appears twice in one object; keep one of them")
+    return value
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON value; write null for a missing value")
+
+
+@dataclass(frozen=True)
+class _Constant:
+    name: str
+
+
+def _reason(text: str, error: Exception) -> str:
+    """Why a text is not usable, with the field of NaN or infinity."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"not valid JSON: {error.msg}"
+    if isinstance(error, RecursionError):
+        return "not usable as JSON: nested too deeply"
+    if "is not a JSON value" in str(error):
+        place = _place_of_constant(json.loads(text, parse_constant=_Constant))
+        return f"{place}: {error}" if place else str(error)
+    return f"not usable as JSON: {error}"
+
+
+def _place_of_constant(value: Any, place: str = "") -> str | None:
+    """The path of the first NaN or infinity in a value; None if there is none."""
+    if isinstance(value, _Constant):
+        return place
+    items: Any = ()
+    if isinstance(value, dict):
+        items = ((f"{place}.{name}" if place else name, inner) for name, inner in value.items())
+    elif isinstance(value, list):
+        items = ((f"{place}[{number}]", inner) for number, inner in enumerate(value))
+    found = (_place_of_constant(inner, name) for name, inner in items)
+    return next((name for name in found if name is not None), None)
+
+
+def csv_rows(text: str, path: Path) -> list[Any]:
+    """The rows of a CSV text as objects of strings by column name.
+
+    The delimiter is the one that Excel's ``sep=`` line names, or else a comma, tab or semicolon.
+
+    Raises:
+        InputFileError: Not CSV; no header; or a row with more cells than columns.
+    """
+    named = _SEPARATOR_LINE.match(text)
+    body = text[named.end() :] if named else text
+    skipped = 1 if named else 0
+    head = body.split("\n", 1)[0]
+    delimiter = named[1] if named else max(",\t;", key=head.count)
+    reader = csv.reader(io.StringIO(body, newline=""), delimiter=delimiter, strict=True)
+    rows: list[Any] = []
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        _check_header(header, head, path)
+        for cells in reader:
+            if len(cells) > len(header):
+                raise InputFileError(
+                    f"{path}:{reader.line_num + skipped}: row {len(rows) + 1}: {len(cells)} cells "
+                    f"for {len(header)} columns; quote texts that contain the delimiter"
+                )
+            if cells:
+                rows.append(dict(zip(header, cells, strict=False)))
+    except csv.Error as error:
+        remedy = (
+            "; shorten the cell, or close a quotation mark before it"
+            if "limit" in str(error)
+            else "; double the quotation marks inside a quoted cell"
+        )
+        raise InputFileError(
+            f"{path}:{reader.line_num + skipped}: row {len(rows) + 1}: not valid CSV: {error}"
+            f"{remedy}"
+        ) from error
+    return rows
+
+
+def _check_header(header: list[str], head: str, path: Path) -> None:
+    if len(header) < 2:
+        raise InputFileError(
+            f"{path}: starts with '{head.strip()[:40]}'; expected a JSON list, JSON Lines, "
+            "or CSV with a header line"
+        )
+    twice = next((name for name in header if header.count(name) > 1), None)
+    if twice is not None:
+        places = [str(place) for place, name in enumerate(header, 1) if name == twice]
+        raise InputFileError(
+            f"{path}:1: a column name appears twice in the header: '{twice}' (columns "
+            f"{' and '.join(places)}); rename one"
+        )
