@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clm_data.decoding import decode
 from clm_data.errors import InputFileError
 from clm_data.files import read_bytes
 from clm_data.records import digest
@@ -51,7 +52,7 @@ class SourceFile:
 def read_rows(path: Path) -> RawFile:
     """Read a JSON list or object, JSON Lines, or CSV with a header line.
 
-    JSON must be UTF-8; CSV may be UTF-8 or GB18030. A byte-order mark is ignored.
+    The encoding must be certain, see :func:`clm_data.decoding.decode`.
 
     Raises:
         InputFileError: The file is missing, unreadable, empty or invalid. The message gives the
@@ -128,18 +129,7 @@ def _json_value(value: Any) -> Any:
 
 
 def _decode(data: bytes, path: Path) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        start = data.lstrip()[:1]
-        where = data[: error.start].count(b"\n") + 1
-        reason = f"{path}:{where}: not UTF-8 text"
-        if start in (b"[", b"{"):
-            raise InputFileError(f"{reason}; save the JSON as UTF-8") from error
-    try:
-        return data.decode("gb18030")
-    except UnicodeDecodeError as error:
-        raise InputFileError(f"{reason}, and not GB18030; save the file as UTF-8") from error
+    return decode(data, name=str(path))
 
 
 def _check_characters(rows: list[Any], path: Path) -> None:

@@ -72,7 +72,7 @@ def test_csv_is_read_in_every_encoding_and_with_every_delimiter(
         (b"[]", "contains no rows"),
         (b'[{"a": 1},\n{"a": }]', r"file\.json:2: row 2: not valid JSON"),
         (b'{"a": 1}\n{"a": \n', r"file\.json:2: row 2: not valid JSON"),
-        ('[\n"长'.encode("gb18030"), r"file\.json:2: not UTF-8 text; save the JSON as UTF-8"),
+        ('[\n"长'.encode("gb18030"), r"file\.json is not UTF-8 \(line 2\)"),
         (b'[{"a": 1, "a": 2}]', "'a' appears twice"),
         (b'[{"a": NaN}]', "row 1: a: NaN is not a JSON value; write null"),
         (b'[{"a": "x"}, {"a": "\\ud83d"}]', "row 2 contains an invalid character"),
@@ -80,7 +80,7 @@ def test_csv_is_read_in_every_encoding_and_with_every_delimiter(
         (b"a,b\n1,2,3\n", r"file\.json:2: row 1: 3 cells for 2 columns"),
         (b'a,b\n1,"2\n', r"file\.json:2: row 1: not valid CSV"),
         (b"a,a\n1,2\n", "appears twice in the header"),
-        (b"a,b\n\xff\xff\n", "not UTF-8 text, and not GB18030"),
+        (b"a,b\n\xff\xff\n", r"is not UTF-8 \(line 2\), nor does it read as GB18030"),
     ],
 )
 def test_the_error_on_an_invalid_file_is_one_line_with_the_place(

@@ -14,11 +14,13 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from clm_data.decoding import decode
 from clm_data.dedup.files.tables import MISSING, Table, as_row, lookup
 from clm_data.dedup.join.all_pairs import Progress
 from clm_data.errors import InputFileError, UnknownNameError
 
 _MAX_CELL_SIZE = 2**31 - 1
+_JUDGED_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 1 << 20
 _BOM = b"\xef\xbb\xbf"
 
@@ -287,20 +289,42 @@ def _selected(items: Iterator[_T], keep: Sequence[int], name: str) -> Iterator[_
 
 
 def _detect_encoding(path: Path) -> str:
-    """``utf-8`` or ``gb18030``, whichever decodes the whole file."""
+    """``utf-8`` or ``gb18030``, if the whole file decodes and its start certainly is Chinese.
+
+    Raises:
+        InputFileError: Neither; see :func:`clm_data.decoding.decode`.
+    """
+    if _decodes(path, "utf-8"):
+        return "utf-8"
+    with open_binary(path) as file:
+        start = file.read(_JUDGED_BYTES)
+        start += file.readline()
+    decode(start, name=str(path))
+    if _is_valid(start, "utf-8") or not _decodes(path, "gb18030"):
+        raise InputFileError(f"{path}: neither UTF-8 nor GB18030 text; save the file as UTF-8")
+    return "gb18030"
+
+
+def _decodes(path: Path, encoding: str) -> bool:
     import codecs
 
-    for encoding in ("utf-8", "gb18030"):
-        decoder = codecs.getincrementaldecoder(encoding)()
-        with open_binary(path) as file:
-            try:
-                while chunk := file.read(_CHUNK_BYTES):
-                    decoder.decode(chunk)
-                decoder.decode(b"", final=True)
-            except UnicodeDecodeError:
-                continue
-        return encoding
-    raise InputFileError(f"{path}: neither UTF-8 nor GB18030 text; save the file as UTF-8")
+    decoder = codecs.getincrementaldecoder(encoding)()
+    with open_binary(path) as file:
+        try:
+            while chunk := file.read(_CHUNK_BYTES):
+                decoder.decode(chunk)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return False
+    return True
+
+
+def _is_valid(data: bytes, encoding: str) -> bool:
+    try:
+        data.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _decode_utf8(data: bytes, location: str) -> str:

@@ -174,7 +174,7 @@ def test_the_format_is_detected_from_file_name_and_content(
         ("t.csv", b'a,b\n"x\n', "t.csv:2: not valid CSV"),
         ("t.csv", b"a,b\n1,2,3\n", "t.csv:2: 3 cells for 2 columns"),
         ("t.csv", b"a,a\n1,2\n", "appears twice"),
-        ("t.csv", b"a,b\n\xff\xff\xff\n", "neither UTF-8 nor GB18030"),
+        ("t.csv", b"a,b\n\xff\xff\xff\n", "nor does it read as GB18030"),
         ("t.parquet", b"PAR1 no parquet", "not a readable Parquet file"),
     ],
 )
