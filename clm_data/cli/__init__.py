@@ -9,10 +9,15 @@ interrupted (state is kept).
 from __future__ import annotations
 
 import io
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
 from clm_data.errors import StoppedError, UserError
+
+_INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -20,7 +25,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # not every terminal can encode it
-    sys.exit(run(argv))
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _FirstInterrupt())
+    code = run(argv)
+    if code == _INTERRUPTED:  # also while Python shuts down
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
+
+
+class _FirstInterrupt:
+    """Handler of SIGINT: the first interrupts the command, further ones do not disturb its end."""
+
+    def __init__(self) -> None:
+        self._seen = False
+
+    def __call__(self, _signal: int, _frame: FrameType | None) -> None:
+        if not self._seen:
+            self._seen = True
+            raise KeyboardInterrupt
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -31,12 +53,12 @@ def run(argv: Sequence[str] | None = None) -> int:
         code = app(args=argv, prog_name="clm-data", standalone_mode=False)
     except StoppedError as error:
         print(f"interrupted; {error}", file=sys.stderr)
-        return 130
+        return _INTERRUPTED
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
         print("interrupted; finished work is kept, run the command again", file=sys.stderr)
-        return 130
+        return _INTERRUPTED
     except OSError as error:
         return _fail(_system_error(error))
     except Exception as error:
@@ -48,7 +70,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         if not message:  # no command was given, and the help has been printed
             return 2
         return _fail(f"{message} Try: clm-data {_command_of(error)}--help")
-    if code == 130:
+    if code == _INTERRUPTED:
         print("interrupted; finished work is kept, run the command again", file=sys.stderr)
     return code if isinstance(code, int) else 0
 

@@ -11,6 +11,7 @@ from clm_data.config import Settings, Workspace
 from clm_data.domain import Domain, pick
 from clm_data.errors import ConfigError
 from clm_data.generation.estimate import estimate_generation
+from clm_data.generation.interrupts import until_interrupted
 from clm_data.generation.report import CostEstimate, DomainReport, GenerationReport, Progress
 from clm_data.generation.run import run_generation
 from clm_data.llm import open_model
@@ -123,7 +124,7 @@ def _run_to_completion(
 
     async def run_and_close() -> GenerationReport:
         try:
-            return await run
+            return await until_interrupted(run)
         finally:
             await model.close()
 

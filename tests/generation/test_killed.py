@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import signal
 import subprocess
@@ -15,7 +16,9 @@ from helpers.chat_server import ChatServer
 from helpers.stored_contents import dataset_contents
 
 from clm_data.building import build
+from clm_data.cli import _FirstInterrupt
 from clm_data.config import open_workspace
+from clm_data.generation.interrupts import until_interrupted
 from clm_data.llm.offline import OfflineModel
 from clm_data.manifest import file_hashes
 from clm_data.store import Store
@@ -99,3 +102,46 @@ def test_an_interrupted_run_exits_with_130_and_keeps_its_state(tmp_path: Path) -
         assert "interrupted; finished work is kept" in (tmp_path / "log").read_text()
         assert start(tmp_path, server.url).wait(300) == 0
         assert sum(times - 1 for times in server.answered.values()) <= 4
+
+
+@pytest.mark.parametrize(("times", "pause"), [(2, 0.025), (6, 0.008), (6, 0.0)])
+def test_repeated_interrupts_print_one_line_and_lose_nothing(
+    times: int, pause: float, tmp_path: Path
+) -> None:
+    with ChatServer(OfflineModel(), latency=0.2) as server:
+        process = start(tmp_path, server.url)
+        wait_for(server, 3, process)
+        for _ in range(times):
+            process.send_signal(signal.SIGINT)
+            time.sleep(pause)
+        assert process.wait(60) == 130
+        lines = (tmp_path / "log").read_text().splitlines()
+        assert lines[-1] == "interrupted; finished work is kept, run the command again"
+        assert [line for line in lines[:-1] if not line.startswith(DOMAINS[:2])] == []
+        assert start(tmp_path, server.url).wait(300) == 0
+        assert sum(times - 1 for times in server.answered.values()) <= 4
+
+
+@pytest.mark.parametrize("handled", [True, False])
+def test_a_caller_gets_one_interrupt_and_its_handler_back(handled: bool) -> None:
+    before = signal.getsignal(signal.SIGINT)
+
+    async def work() -> None:
+        for _ in range(5):
+            signal.raise_signal(signal.SIGINT)
+        try:
+            await asyncio.sleep(30)
+        finally:
+            cleaned.append(True)
+
+    cleaned: list[bool] = []
+    first = _FirstInterrupt()
+    try:
+        if handled:
+            signal.signal(signal.SIGINT, first)
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(until_interrupted(work()))
+        assert cleaned == [True]
+        assert signal.getsignal(signal.SIGINT) is (first if handled else before)
+    finally:
+        signal.signal(signal.SIGINT, before)
