@@ -62,13 +62,35 @@ def load_domains(file: Path) -> dict[str, Domain]:
         try:
             domain = Domain.model_validate(row)
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or "entry"
-            raise ConfigError(f"{file}: domain {name}, {field}: {first['msg']}") from error
+            raise ConfigError(f"{file}: domain {name}, {_first_problem(error)}") from error
         if domain.id in domains:
             raise ConfigError(f"{file}: domain id '{domain.id}' is used twice; rename one")
         domains[domain.id] = domain
     return domains
+
+
+def _first_problem(error: ValidationError) -> str:
+    """Place and reason of the first problem, with what to do."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"]) or "entry"
+    if first["type"] == "extra_forbidden":
+        inner: type[Frozen] = Domain
+        for part in first["loc"][:-1]:
+            inner = _PARTS.get(str(part), inner)
+        return f"{place}: {UnknownNameError('key', str(first['loc'][-1]), inner.model_fields)}"
+    if first["type"] == "string_type" and isinstance(first["input"], bool | int | float):
+        return f"{place}: expected text, found {first['input']}; put it in quotation marks"
+    return f"{place}: {first['msg']}"
+
+
+_PARTS: dict[str, type[Frozen]] = {
+    "ask_for": Bilingual,
+    "avoid": Bilingual,
+    "examples": Example,
+    "zh": Fact,
+    "en": Fact,
+}
+"""Types of the objects inside a domain, by key."""
 
 
 def pick(domains: dict[str, Domain], ids: Iterable[str]) -> list[Domain]:

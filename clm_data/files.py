@@ -4,20 +4,52 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
 from clm_data.errors import InputFileError, UserError
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The C loader if PyYAML was built with libyaml."""
+_RETYPED = ("bool", "int", "timestamp")
+_MOST_VALUES = 1_000_000
+"""Most values in a YAML file, those that aliases repeat included."""
 
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML without the surprises of version 1.1: ``no``, ``on``, dates and ``12:30`` are texts.
+
+    A key that appears twice is an error. Uses libyaml if PyYAML was built with it.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {
+        start: [pair for pair in pairs if pair[0].rpartition(":")[2] not in _RETYPED]
+        for start, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """Like PyYAML's, but refuses repeated keys."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and isinstance(key.value, str):
+                problem = f"the key '{key.value}' appears twice; keep one of them"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            if isinstance(key.value, str):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile("[-+]?(?:0|[1-9][0-9_]*)$"), list("-+0123456789")
+)
 
 MAX_FILE = 256 * 2**20
 """Largest file that is read as a whole, in bytes."""
@@ -56,15 +88,49 @@ def read_yaml(file: Path, error_type: type[UserError] = InputFileError) -> Any:
     """Read a UTF-8 YAML file.
 
     Raises:
-        UserError: The file is missing, unreadable or not YAML. Raised as ``error_type``.
+        UserError: The file is missing, unreadable or not YAML, has a key twice, or is too large
+            with all its aliases. Raised as ``error_type``.
     """
+    data = read_bytes(file, error_type)
     try:
-        return yaml.load(file.read_text(encoding="utf-8"), Loader=_LOADER)
-    except FileNotFoundError as error:
-        raise error_type(f"{file}: no such file; check the path") from error
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        value = yaml.load(data.decode("utf-8-sig"), Loader=_Loader)
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise error_type(
+            f"{file}:{line}: cannot be read as YAML: not UTF-8 text; save the file as UTF-8"
+        ) from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f":{mark.line + 1}" if mark is not None else ""
+        problem = " ".join(str(error.problem or error.context).split())
+        lines = data.splitlines()
+        tab = mark is not None and mark.line < len(lines) and b"\t" in lines[mark.line]
+        remedy = "; indent with spaces, not tabs" if tab else ""
+        message = f"{file}{place}: cannot be read as YAML: {problem}{remedy}"
+        raise error_type(message) from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise error_type(f"{file}: cannot be read as YAML: {reason}") from error
+    if not _is_small(value):
+        raise error_type(
+            f"{file}: has more than {_MOST_VALUES:,} values with all its aliases (*name); "
+            "write the values out"
+        )
+    return value
+
+
+def _is_small(value: Any) -> bool:
+    """Whether a value has at most :data:`_MOST_VALUES` parts; an alias may contain itself."""
+    waiting, count = [value], 0
+    while waiting and count <= _MOST_VALUES:
+        item = waiting.pop()
+        count += 1
+        if isinstance(item, dict):
+            waiting += item.values()
+        elif isinstance(item, list):
+            waiting += item
+        count += max(0, len(waiting) - _MOST_VALUES)
+    return count <= _MOST_VALUES
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -271,6 +272,26 @@ class StageResult(Tabular, Generic[K]):
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no whitespace: equal values give equal text."""
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def json_value(value: Any) -> Any:
+    """A value in memory as a JSON value: numpy and pandas values become plain ones, NaN null.
+
+    Values that JSON does not have, such as sets and dates, are returned as they are.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): json_value(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_value(inner) for inner in value]
+    if type(value).__name__ in ("NAType", "NaTType"):  # pandas.NA and NaT: no value
+        return None
+    if hasattr(value, "tolist"):  # a numpy array or scalar
+        return json_value(value.tolist())
+    if hasattr(value, "model_dump"):  # a record
+        return value.model_dump(mode="json")
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    return value
 
 
 def digest(value: Any) -> str:

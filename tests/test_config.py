@@ -50,7 +50,7 @@ def test_other_store_urls_are_not_changed(tmp_path: Path, url: str) -> None:
         ("generation: {turns: many}", "generation.turns"),
         ("- a\n- b", "expected 'name: value'"),
         ("a: [", "cannot be read as YAML"),
-        ("provider: 2020-13-45", "cannot be read as YAML"),
+        ("provider: a\nprovider: b", "2: cannot be read as YAML: the key 'provider' appears twice"),
     ],
 )
 def test_the_error_names_the_wrong_setting(tmp_path: Path, text: str, says: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from helpers.example_candidates import VALID
 
 import clm_data
-from clm_data.errors import ConfigError, InputFileError
+from clm_data.errors import ConfigError, InputFileError, UserError
 
 SUBJECTS = ("边城", "长河", "湘行散记")
 ENGLISH = ("Border Town", "Long River", "Random Sketches")
@@ -178,3 +179,48 @@ def test_a_limit_that_is_no_count_is_refused(limit: Any, tmp_path: Path) -> None
 def test_what_is_no_dataset_is_refused_by_load(source: Any) -> None:
     with pytest.raises(InputFileError, match="cannot be read from a"):
         clm_data.load(source)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: clm_data.audit(""), "name of a file is empty"),
+        (lambda: clm_data.audit(["a.json", ""]), "name of a file is empty"),
+        (lambda: clm_data.audit(["a.json", {"prompt": "p"}]), r"mixed \(item 1 and item 2\)"),
+        (lambda: clm_data.audit([{"prompt": "p"}, {}, "a.json"]), r"mixed \(item 1 and item 3\)"),
+        (lambda: clm_data.audit(workspace=5), "a workspace cannot be a int"),
+        (lambda: clm_data.stats(workspace=[]), "a workspace cannot be a list"),
+        (lambda: clm_data.audit([{"prompt": "p"}], threshold="a"), "threshold is 'a'"),
+        (lambda: clm_data.deduplicate([{"p": "a"}], "p", threshold="a"), "threshold is 'a'"),
+        (lambda: clm_data.deduplicate([{"p": "a"}], "p", threshold=None), "threshold is None"),
+        (lambda: clm_data.load([{"prompt": {1, 2}}]), "row 1 is not usable as JSON"),
+        (lambda: clm_data.audit([{"prompt": {"a", "b"}}]), "row 1 is not usable as JSON"),
+    ],
+)
+def test_wrong_arguments_are_errors_of_one_line(call: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_values_of_numpy_and_pandas_are_deduplicated_and_written(tmp_path: Path) -> None:
+    import numpy as np
+
+    nan = np.float64("nan")
+    rows: list[dict[str, Any]] = [
+        {
+            "p": np.str_("第一条完整的问题"),
+            "n": float("nan"),
+            "m": [nan, np.int64(2)],
+        },
+        {"p": "第一条完整的问题", "n": 1.0, "m": []},
+        {"p": "另外一条别的题目", "n": np.array([1, 2]), "m": None},
+    ]
+    out = tmp_path / "out.jsonl"
+    report = clm_data.deduplicate(rows, "p", out=out)
+    written = [
+        json.loads(line, parse_constant=pytest.fail) for line in out.read_text().splitlines()
+    ]
+    assert [row["n"] for row in written] == [None, [1, 2]]
+    assert written[0]["m"] == [None, 2]
+    assert len(report.kept) + len(report.removed) == len(rows)

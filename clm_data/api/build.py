@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -213,8 +214,8 @@ def audit(
     Raises:
         InputFileError: A file is unreadable, or a layout is not known.
     """
-    if not 0 <= threshold <= 1:
-        raise ConfigError(f"threshold is {threshold}; pass a similarity from 0 to 1")
+    if not isinstance(threshold, Real) or not 0 <= threshold <= 1:
+        raise ConfigError(f"threshold is {threshold!r}; pass a similarity from 0 to 1")
     if source is not None:
         files = source_files(source, format)
         found = candidates_of(files)

@@ -42,6 +42,10 @@ def as_workspace(workspace: WorkspaceLike, *, create: bool = False, **overrides:
     if isinstance(workspace, Workspace):
         given = {name: value for name, value in overrides.items() if value is not None}
         return workspace.with_settings(**given) if given else workspace
+    if workspace is not None and not isinstance(workspace, str | Path):
+        raise ConfigError(
+            f"a workspace cannot be a {type(workspace).__name__}; pass a folder or a Workspace"
+        )
     folder = Path(workspace) if workspace is not None else None
     return open_workspace(folder, create=create, overrides=overrides)
 
@@ -73,10 +77,10 @@ def inputs(source: Source) -> list[Path | RawFile]:
     """The files of a source, or its rows as one file in memory; `sha256` is that of their JSON.
 
     Raises:
-        InputFileError: The source is empty.
+        InputFileError: The source is empty, or has both files and rows.
     """
     if isinstance(source, str | Path):
-        return [Path(source)]
+        return [_path(source)]
     if not isinstance(source, Iterable) or isinstance(source, Mapping) or hasattr(source, "iloc"):
         raise InputFileError(
             f"rows cannot be read from a {type(source).__name__}; pass files, dicts (from a "
@@ -85,6 +89,18 @@ def inputs(source: Source) -> list[Path | RawFile]:
     items = list(source)
     if not items:
         raise InputFileError("the source is empty; pass at least one file or row")
-    if all(isinstance(item, str | Path) for item in items):
-        return [Path(str(item)) for item in items]
+    are_files = [isinstance(item, str | Path) for item in items]
+    if all(are_files):
+        return [_path(item) for item in items]
+    if any(are_files):
+        place = are_files.index(not are_files[0]) + 1
+        raise InputFileError(
+            f"files and rows are mixed (item 1 and item {place}); pass either files or rows"
+        )
     return [rows_in_memory(items, IN_MEMORY)]
+
+
+def _path(given: str | Path) -> Path:
+    if not str(given).strip():
+        raise InputFileError("the name of a file is empty; pass a file, or rows")
+    return Path(given)

@@ -59,7 +59,7 @@ def dedup(
             "--threshold",
             "-t",
             min=0.5,
-            max=1.0,
+            max=0.9999,
             help="Rows more similar than this are near-duplicates.",
             rich_help_panel=_COMPARE,
         ),

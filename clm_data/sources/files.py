@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from clm_data.decoding import decode
 from clm_data.errors import InputFileError
 from clm_data.files import read_bytes
-from clm_data.records import digest
+from clm_data.records import digest, json_value
 from clm_data.sources.texts import csv_rows, json_rows
 
 _HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
@@ -104,28 +103,12 @@ def rows_in_memory(items: Iterable[Any], name: str) -> RawFile:
     rows = []
     for number, item in enumerate(items, 1):
         try:
-            row = _json_value(item)
+            row = json_value(item)
             json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8")
         except (TypeError, ValueError) as error:
             raise InputFileError(f"{name}: row {number} is not usable as JSON: {error}") from error
         rows.append(row)
     return RawFile(name, digest(rows), rows, is_csv=False)
-
-
-def _json_value(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _json_value(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json_value(inner) for inner in value]
-    if type(value).__name__ in ("NAType", "NaTType"):  # pandas.NA and NaT: no value
-        return None
-    if hasattr(value, "tolist"):  # a numpy array or scalar
-        return _json_value(value.tolist())
-    if hasattr(value, "model_dump"):  # a record
-        return value.model_dump(mode="json")
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    return value
 
 
 def _decode(data: bytes, path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 
 from clm_data.dedup.files.policies import BY_SUBJECT, KEEP_BEST, POLICIES
 from clm_data.errors import ConfigError, UnknownNameError
@@ -53,6 +54,8 @@ class DedupOptions:
             raise ConfigError("no column to compare; specify one with --field")
         if len(set(self.fields)) < len(self.fields):
             raise ConfigError("--field names the same column twice; use each column once")
+        if not isinstance(self.threshold, Real):
+            raise ConfigError(f"threshold is {self.threshold!r}; pass a number from 0 to 0.9999")
         if not 0 <= self.threshold < 1:
             raise ConfigError(
                 f"--threshold {self.threshold:g} is not in [0, 1); for exact duplicates only, "

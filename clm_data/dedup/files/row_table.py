@@ -7,9 +7,10 @@ from itertools import compress
 from pathlib import Path
 from typing import Any
 
-from clm_data.dedup.files.tables import as_row, dump_json, lookup
+from clm_data.dedup.files.tables import MISSING, as_row, dump_json, lookup
 from clm_data.dedup.join.all_pairs import Progress
 from clm_data.errors import InputFileError
+from clm_data.records import json_value
 
 _PROGRESS_ROWS = 16_384
 
@@ -31,13 +32,13 @@ class RowTable:
         for index, value in enumerate(self._rows):
             location = f"{self.name}[{index}]"
             row = as_row(value, location)
-            yield location, tuple(lookup(row, field) for field in fields)
+            yield location, tuple(_cell(lookup(row, field)) for field in fields)
             if index % _PROGRESS_ROWS == 0:
                 progress(index, len(self._rows))
         progress(len(self._rows), len(self._rows))
 
     def write(self, keep: Sequence[int], out: Path, progress: Progress) -> None:
-        """Write the selected rows as JSON Lines."""
+        """Write the selected rows as JSON Lines; NaN becomes null, as JSON does not have it."""
         with out.open("w", encoding="utf-8", newline="\n") as file:
             for index, row in enumerate(self._rows):
                 if keep[index]:
@@ -50,8 +51,12 @@ class RowTable:
 
     def _json(self, row: dict[str, Any], index: int) -> str:
         try:
-            return dump_json(row)
+            return dump_json(json_value(row))
         except (TypeError, ValueError) as error:
             raise InputFileError(
                 f"{self.name}[{index}]: cannot be written as JSON: {error}"
             ) from error
+
+
+def _cell(value: Any) -> Any:
+    return value if isinstance(value, str) or value is MISSING else json_value(value)

@@ -102,5 +102,5 @@ def as_row(value: Any, location: str) -> dict[str, Any]:
 
 def dump_json(value: Any, indent: int | None = None) -> str:
     """JSON with non-ASCII characters as they are and lone surrogates escaped."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
