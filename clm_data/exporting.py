@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -15,8 +16,9 @@ from clm_data.errors import InputFileError
 from clm_data.layouts import EN_FILE, MIX_FILE, PUBLISHED_FILES, ZH_FILE, Row
 from clm_data.records import LANGUAGES, Record, canonical_json
 from clm_data.review.cells import encode
-from clm_data.sources import SourceFile
+from clm_data.sources import SourceFile, is_published
 from clm_data.sources.candidates import Unit, pair_alternating, units_of
+from clm_data.store import Store
 
 Texts = dict[str, str]
 """File contents by file name."""
@@ -110,9 +112,32 @@ def published_rows(files: Sequence[SourceFile]) -> dict[str, list[Any]]:
     return out
 
 
-def is_published(file: SourceFile) -> bool:
-    """Whether a file is in one of the three published layouts."""
-    return file.format.startswith(f"{CLM_BENCH}-")
+_FORMAT_OF = {ZH_FILE: "clm-bench-zh", EN_FILE: "clm-bench-en", MIX_FILE: "clm-bench-mix"}
+
+
+def published_bytes(files: Sequence[SourceFile], store: Store) -> dict[str, tuple[bytes, int]]:
+    """The imported CLM-Bench files: contents and number of rows by published file name.
+
+    Where the rows of one imported JSON list are exported alone, its own bytes are given, with its
+    line ends, indentation and escapes. Rows that were put together from several files, or whose
+    bytes the store lacks (rows from memory), are written as :func:`json_text` does.
+    """
+    return {
+        name: (_original(name, rows, files, store) or json_text(rows).encode("utf-8"), len(rows))
+        for name, rows in published_rows(files).items()
+    }
+
+
+def _original(
+    name: str, rows: Sequence[Any], files: Sequence[SourceFile], store: Store
+) -> bytes | None:
+    written = canonical_json(rows)
+    for file in files:
+        if file.format == _FORMAT_OF[name] and canonical_json(file.rows) == written:
+            data = store.source_bytes(file.sha256)
+            if data is not None and data.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
+                return data
+    return None
 
 
 def json_text(rows: Sequence[Any]) -> str:
@@ -120,7 +145,7 @@ def json_text(rows: Sequence[Any]) -> str:
     return json.dumps(rows, ensure_ascii=False, indent=2)
 
 
-def write_folder(out: Path, texts: Mapping[str, str], *, force: bool = False) -> None:
+def write_folder(out: Path, texts: Mapping[str, str | bytes], *, force: bool = False) -> None:
     """Write files into a folder. A new folder appears only when it is complete.
 
     Args:
@@ -146,14 +171,14 @@ def write_folder(out: Path, texts: Mapping[str, str], *, force: bool = False) ->
         raise InputFileError(f"{out}: cannot be written: {error.strerror or error}") from error
 
 
-def _write(out: Path, texts: Mapping[str, str], *, filled: bool) -> None:
+def _write(out: Path, texts: Mapping[str, str | bytes], *, filled: bool) -> None:
     out = out.absolute()
     draft = out.with_name(f".{out.name}.new")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
         for name, text in texts.items():
-            (draft / name).write_bytes(text.encode("utf-8"))
+            (draft / name).write_bytes(text.encode("utf-8") if isinstance(text, str) else text)
         if filled:
             for name in texts:
                 (draft / name).replace(out / name)

@@ -8,6 +8,7 @@ one transaction, so a killed process leaves no partial data. Everything else is 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,6 +76,12 @@ _row = sa.Table(
     sa.Column("source_id", sa.ForeignKey("source.id"), primary_key=True),
     sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("content", Json, nullable=False),
+)
+_original = sa.Table(
+    "source_bytes",
+    _meta,
+    sa.Column("source_id", sa.ForeignKey("source.id"), primary_key=True),
+    sa.Column("deflated", sa.LargeBinary, nullable=False),
 )
 _decision = sa.Table(
     "decision",
@@ -277,11 +284,23 @@ class Store:
     # --- imported files
 
     def add_source(
-        self, name: str, format: str, sha256: str, license: str | None, rows: Sequence[Any]
+        self,
+        name: str,
+        format: str,
+        sha256: str,
+        license: str | None,
+        rows: Sequence[Any],
+        data: bytes = b"",
     ) -> bool:
-        """Store the rows of a file unchanged; returns False if a file with this sha256 exists."""
+        """Store the rows of a file unchanged, and its bytes if they are given.
+
+        Returns:
+            False if a file with this sha256 exists; at most its bytes are added then.
+        """
         with self._transaction() as db:
-            if db.scalar(sa.select(_source.c.id).where(_source.c.sha256 == sha256)) is not None:
+            known = db.scalar(sa.select(_source.c.id).where(_source.c.sha256 == sha256))
+            if known is not None:
+                self._add_bytes(db, known, data)
                 return False
             result = db.execute(
                 _source.insert().values(
@@ -289,6 +308,7 @@ class Store:
                 )
             )
             source_id = _new_id(result)
+            self._add_bytes(db, source_id, data)
             if rows:
                 db.execute(
                     _row.insert(),
@@ -299,12 +319,25 @@ class Store:
                 )
             return True
 
+    def _add_bytes(self, db: sa.Connection, source_id: int, data: bytes) -> None:
+        query = sa.select(_original.c.source_id).where(_original.c.source_id == source_id)
+        if data and db.scalar(query) is None:
+            row = {"source_id": source_id, "deflated": zlib.compress(data)}
+            db.execute(_original.insert().values(row))
+
     def sources(self) -> list[Source]:
         """Imported files, in order of import."""
         columns = [_source.c[name] for name in Source.__annotations__]
         with self._transaction() as db:
             rows = db.execute(sa.select(*columns).order_by(_source.c.id)).mappings()
             return [Source(**row) for row in rows]
+
+    def source_bytes(self, sha256: str) -> bytes | None:
+        """The bytes of an imported file; None if they were not stored."""
+        query = sa.select(_original.c.deflated).join(_source).where(_source.c.sha256 == sha256)
+        with self._transaction() as db:
+            deflated = db.scalar(query)
+        return None if deflated is None else zlib.decompress(deflated)
 
     def source_rows(self, source_id: int) -> list[Any]:
         """The rows of a file as JSON values, in file order."""

@@ -16,14 +16,12 @@ from clm_data.eval.dataset import EvalSet, load_dataset
 from clm_data.exporting import (
     CLM_BENCH,
     EXPORTERS,
-    is_published,
-    json_text,
-    published_rows,
+    published_bytes,
     write_folder,
 )
 from clm_data.layouts import PUBLISHED_FILES
 from clm_data.publish import PushReport
-from clm_data.sources import stored_files
+from clm_data.sources import is_published, stored_files
 
 __all__ = ["export", "load", "push_to_hub"]
 
@@ -60,7 +58,8 @@ def export(
     Args:
         out: New or empty folder.
         format: `clm-bench` (the three published layouts), `jsonl`, `csv` or `easyedit`.
-        unchecked: Write all imported CLM-Bench rows unchanged instead.
+        unchecked: Write all imported CLM-Bench rows unchanged instead; a file that was imported
+            comes back byte for byte.
         force: Overwrite files of the same names in a folder that is not empty.
         workspace: See :data:`clm_data.api.inputs.WorkspaceLike`.
 
@@ -73,6 +72,7 @@ def export(
     if unchecked and format != CLM_BENCH:
         raise UserError(f"--unchecked needs --format {CLM_BENCH}; leave one of them out")
     opened = as_workspace(workspace)
+    texts: Mapping[str, str | bytes]
     if unchecked:
         texts, counts, left_out = _imported_rows(opened)
     else:
@@ -87,23 +87,23 @@ def export(
 
 def _imported_rows(
     workspace: Workspace,
-) -> tuple[dict[str, str], dict[str, int], tuple[str, ...]]:
-    """File texts and row counts by file name, and what is not among them."""
+) -> tuple[dict[str, bytes], dict[str, int], tuple[str, ...]]:
+    """File contents and row counts by file name, and what is not among them."""
     with workspace.open_store() as store:
         files = stored_files(store)
-    rows = published_rows(files)
-    if not rows:
+        contents = published_bytes(files, store)
+    if not contents:
         raise UserError("no CLM-Bench file was imported; import one with: clm-data import FILE")
     left_out = [
         f"{name} is not written: only one language was imported"
         for name in PUBLISHED_FILES
-        if name not in rows
+        if name not in contents
     ]
     others = sum(not is_published(file) for file in files)
     if others:
         left_out.insert(0, f"{others} imported files of other formats are not exported")
-    counts = {name: len(part) for name, part in rows.items()}
-    return {name: json_text(part) for name, part in rows.items()}, counts, tuple(left_out)
+    counts = {name: count for name, (_, count) in contents.items()}
+    return {name: data for name, (data, _) in contents.items()}, counts, tuple(left_out)
 
 
 def push_to_hub(

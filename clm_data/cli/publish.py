@@ -27,7 +27,10 @@ def export(
         str, typer.Option("--format", help="clm-bench, jsonl, csv or easyedit.")
     ] = "clm-bench",
     unchecked: Annotated[
-        bool, typer.Option("--unchecked", help="Export all imported CLM-Bench rows unchanged.")
+        bool,
+        typer.Option(
+            "--unchecked", help="Export all imported CLM-Bench rows unchanged, byte for byte."
+        ),
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Overwrite files in a folder that is not empty.")

@@ -18,6 +18,7 @@ __all__ = [
     "FORMATS",
     "SourceFile",
     "candidates_of",
+    "is_published",
     "read_file",
     "stored_candidates",
     "stored_files",
@@ -47,7 +48,12 @@ def read_file(
         for number, row in enumerate(raw.rows, 1):
             if isinstance(row, dict) and row.keys() >= Record.model_fields.keys():
                 schema.check("record", row, f"{raw.name}, row {number}")
-    return SourceFile(raw.name, chosen, raw.sha256, raw.rows, licence)
+    return SourceFile(raw.name, chosen, raw.sha256, raw.rows, licence, raw.data)
+
+
+def is_published(file: SourceFile) -> bool:
+    """Whether a file is in one of the three published layouts."""
+    return file.format.startswith("clm-bench-")
 
 
 def stored_files(store: Store) -> list[SourceFile]:

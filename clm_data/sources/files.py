@@ -30,6 +30,8 @@ class RawFile:
     rows: list[Any]
     """JSON values, unaltered. A CSV row is an object of strings by column name."""
     is_csv: bool
+    data: bytes = b""
+    """The file's bytes; empty for rows that were in memory."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class SourceFile:
     """JSON values, unaltered."""
     licence: str | None = None
     """License of the content as given by the user."""
+    data: bytes = b""
+    """The file's bytes; empty for rows that were in memory or come from a store."""
 
 
 def read_rows(path: Path) -> RawFile:
@@ -68,7 +72,7 @@ def read_rows(path: Path) -> RawFile:
         _check_characters(rows, path)
     if not rows:
         raise InputFileError(f"{path}: the file contains no rows")
-    return RawFile(path.name, hashlib.sha256(data).hexdigest(), rows, is_csv)
+    return RawFile(path.name, hashlib.sha256(data).hexdigest(), rows, is_csv, data)
 
 
 _KINDS = {

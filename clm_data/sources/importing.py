@@ -9,7 +9,7 @@ from typing import Any
 
 from clm_data.config import Workspace
 from clm_data.errors import InputFileError
-from clm_data.sources import read_file, stored_candidates
+from clm_data.sources import is_published, read_file, stored_candidates
 from clm_data.sources.files import RawFile
 from clm_data.sources.notices import Reading, reading_of
 from clm_data.store import Store
@@ -124,6 +124,13 @@ def _import_file(
         source = read_file(given, format, licence)
     except InputFileError as error:
         return FileImport(file, error=str(error))
-    is_new = store.add_source(source.name, source.format, source.sha256, licence, source.rows)
+    is_new = store.add_source(
+        source.name,
+        source.format,
+        source.sha256,
+        licence,
+        source.rows,
+        source.data if is_published(source) else b"",
+    )
     reading = reading_of([source])
     return FileImport(file, source.format, len(source.rows), is_new, reading=reading)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,69 @@ def test_unchecked_export_gives_back_what_was_imported(
     assert clm(workspace, "export", "--unchecked", "--out", out) == 2
     assert "is not empty" in capsys.readouterr().err
     assert clm(workspace, "export", "--unchecked", "--out", out, "--force") == 0
+
+
+STYLES: dict[str, tuple[dict[str, Any], Callable[[str], bytes]]] = {
+    "crlf": ({"indent": 2}, lambda text: text.replace("\n", "\r\n").encode()),
+    "four spaces": ({"indent": 4}, lambda text: text.encode()),
+    "tabs and a last line end": ({"indent": "\t"}, lambda text: (text + "\n").encode()),
+    "one line": ({"separators": (",", ":")}, lambda text: text.encode()),
+    "escapes": ({"indent": 2, "ensure_ascii": True}, lambda text: text.encode()),
+    "byte-order mark": ({"indent": 2}, lambda text: text.encode("utf-8-sig")),
+    "escaped slashes": ({"indent": 2}, lambda text: text.replace("的", "\\u7684").encode()),
+}
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_unchecked_export_gives_back_the_bytes_of_each_file(
+    workspace: Path, files: dict[str, Path], tmp_path: Path, style: str
+) -> None:
+    options, encoded = STYLES[style]
+    for path in files.values():
+        rows = json.loads(path.read_text("utf-8"))
+        path.write_bytes(encoded(json.dumps(rows, **{"ensure_ascii": False, **options})))
+    before = {name: path.read_bytes() for name, path in files.items()}
+    clm(workspace, "import", *files.values())
+    out = tmp_path / "out"
+    assert clm(workspace, "export", "--unchecked", "--out", out) == 0
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_unchecked_export_writes_rows_of_several_files_as_json(
+    workspace: Path, files: dict[str, Path], tmp_path: Path
+) -> None:
+    second = tmp_path / f"second_{ZH_FILE}"
+    rows = [dict(row, case_id=77) for row in json.loads(files[ZH_FILE].read_text("utf-8"))]
+    second.write_text(json.dumps(rows), encoding="utf-8")
+    clm(workspace, "import", files[ZH_FILE], second)
+    out = tmp_path / "out"
+    assert clm(workspace, "export", "--unchecked", "--out", out) == 0
+    first = json.loads(files[ZH_FILE].read_text("utf-8"))
+    assert json.loads((out / ZH_FILE).read_text("utf-8")) == first + rows
+
+
+def test_unchecked_export_of_json_lines_is_a_json_list(
+    workspace: Path, files: dict[str, Path], tmp_path: Path
+) -> None:
+    rows = json.loads(files[ZH_FILE].read_text("utf-8"))
+    lines = tmp_path / "rows.jsonl"
+    lines.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    clm(workspace, "import", lines)
+    assert clm(workspace, "export", "--unchecked", "--out", tmp_path / "out") == 0
+    assert json.loads((tmp_path / "out" / ZH_FILE).read_text("utf-8")) == rows
+
+
+def test_bytes_are_added_to_a_file_that_an_older_version_imported(
+    workspace: Path, files: dict[str, Path], tmp_path: Path
+) -> None:
+    files[ZH_FILE].write_bytes(files[ZH_FILE].read_bytes() + b"\r\n")
+    clm(workspace, "import", files[ZH_FILE])
+    with sqlite3.connect(workspace / "clm.db") as db:
+        db.execute("DROP TABLE source_bytes")
+    db.close()
+    clm(workspace, "import", files[ZH_FILE])
+    assert clm(workspace, "export", "--unchecked", "--out", tmp_path / "out") == 0
+    assert (tmp_path / "out" / ZH_FILE).read_bytes() == files[ZH_FILE].read_bytes()
 
 
 def test_unchecked_export_says_what_is_missing(
