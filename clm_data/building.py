@@ -120,7 +120,7 @@ def collect(workspace: Workspace, *, reviewed_only: bool = False) -> Collected:
     ]
     located = attach(
         entries,
-        read_probes(settings.locality.source, workspace.path),
+        read_probes(settings.locality.source, workspace.path, settings.locality.encoding),
         seed=settings.locality.seed,
         repeat=settings.locality.repeat,
         status=assembly.status,

@@ -74,6 +74,8 @@ class LocalitySettings(Frozen):
     seed: int = 42
     repeat: bool = False
     """Reuse probes if there are fewer probes than entries."""
+    encoding: str | None = Field(None, exclude_if=lambda value: value is None)
+    """Encoding of the source's files. None: found if it is certain."""
 
 
 class DatasetSettings(Frozen):

@@ -40,7 +40,9 @@ Sides = dict[Language, LooseProbe]
 """A probe as read: its sides by language, one of which may be missing."""
 
 
-def read_probes(spec: str, folder: Path = Path()) -> StageResult[ProbePair]:
+def read_probes(
+    spec: str, folder: Path = Path(), encoding: str | None = None
+) -> StageResult[ProbePair]:
     """Read a source of probes.
 
     Args:
@@ -49,6 +51,7 @@ def read_probes(spec: str, folder: Path = Path()) -> StageResult[ProbePair]:
             ``{zh: {loc, loc_ans}, en: {loc, loc_ans}}``. The published Chinese and English files
             in a folder are paired.
         folder: Base of relative paths.
+        encoding: Encoding of the files; default: found if it is certain.
 
     Returns:
         The cleaned probes in source order. Incomplete, untranslated and repeated ones are rejected.
@@ -56,7 +59,7 @@ def read_probes(spec: str, folder: Path = Path()) -> StageResult[ProbePair]:
     Raises:
         InputFileError: The source cannot be read, or has no usable bilingual probe.
     """
-    name, (found, unread) = _read(spec, folder)
+    name, (found, unread) = _read(spec, folder, encoding)
     if not found:
         raise InputFileError(f"{name} contains no locality probes (loc, loc_ans)")
     languages = {lang for sides in found for lang in sides}
@@ -160,7 +163,7 @@ ProbeRows = tuple[list[Sides], tuple[Rejection, ...]]
 """Probes as read, and rejections of rows that could not be read."""
 
 
-def _read(spec: str, folder: Path) -> tuple[str, ProbeRows]:
+def _read(spec: str, folder: Path, encoding: str | None) -> tuple[str, ProbeRows]:
     if spec == BANK:
         return BANK, _from_rows(_yaml_rows(bank_path("probes.yaml")), BANK)
     if spec.startswith(HUB_PREFIX):
@@ -170,8 +173,8 @@ def _read(spec: str, folder: Path) -> tuple[str, ProbeRows]:
         return path.name, _from_rows(_yaml_rows(path), path.name)
     if path.is_dir():
         names = sorted(file for file in path.iterdir() if file.suffix.lower() in _FILE_ENDINGS)
-        return path.name, _from_files([read_rows(file) for file in names])
-    return path.name, _from_files([read_rows(path)])
+        return path.name, _from_files([read_rows(file, encoding) for file in names])
+    return path.name, _from_files([read_rows(path, encoding)])
 
 
 def _is_bare(row: Any) -> bool:

@@ -118,6 +118,7 @@ def import_files(
     *,
     format: str | None = None,
     license: str | None = None,
+    encoding: str | None = None,
     workspace: WorkspaceLike = None,
 ) -> ImportResult:
     """Store files or in-memory rows unchanged, skipping what is already stored.
@@ -128,6 +129,7 @@ def import_files(
         source: Files in JSON, JSON Lines or CSV; a list of dicts; or a `datasets.Dataset`.
         format: A name in :data:`clm_data.sources.FORMATS`; default: detected from the fields.
         license: License of the content, if known.
+        encoding: Encoding of the files; default: found if it is certain.
         workspace: Created if missing.
 
     Raises:
@@ -135,7 +137,7 @@ def import_files(
         InputFileError: There are no rows, or the layout of rows in memory is not known.
     """
     opened = as_workspace(workspace, create=True)
-    return import_into(opened, inputs(source), format=format, licence=license)
+    return import_into(opened, inputs(source), format=format, licence=license, encoding=encoding)
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,7 @@ def audit(
     *,
     format: str | None = None,
     threshold: float = 0.9,
+    encoding: str | None = None,
     workspace: WorkspaceLike = None,
 ) -> Audit:
     """List every problem in files, in-memory rows or a workspace, without changing anything.
@@ -209,6 +212,7 @@ def audit(
         source: Files, a list of dicts, or a `datasets.Dataset`; None: everything in the workspace.
         format: A name in :data:`clm_data.sources.FORMATS`; default: detected from the fields.
         threshold: Prompts more similar than this are near-duplicates.
+        encoding: Encoding of the files; default: found if it is certain.
         workspace: Audited if there is no source.
 
     Raises:
@@ -217,7 +221,7 @@ def audit(
     if not isinstance(threshold, Real) or not 0 <= threshold <= 1:
         raise ConfigError(f"threshold is {threshold!r}; pass a similarity from 0 to 1")
     if source is not None:
-        files = source_files(source, format)
+        files = source_files(source, format, encoding=encoding)
         found = candidates_of(files)
     else:
         opened = as_workspace(workspace)
@@ -259,6 +263,7 @@ def attach_probes(
     *,
     seed: int | None = None,
     repeat: bool | None = None,
+    encoding: str | None = None,
     workspace: WorkspaceLike = None,
 ) -> ProbeReport:
     """Choose where locality probes come from, after trying the source on the entries.
@@ -270,6 +275,7 @@ def attach_probes(
             or JSON), or `hub:ID`.
         seed: Random seed for drawing probes; default: the workspace's setting.
         repeat: Use probes more than once if there are too few; default: the workspace's setting.
+        encoding: Encoding of the source's files; default: found if it is certain.
         workspace: See :data:`clm_data.api.inputs.WorkspaceLike`.
 
     Raises:
@@ -279,10 +285,10 @@ def attach_probes(
     """
     opened = as_workspace(workspace)
     given = {"source": _probe_source(str(source), opened), "seed": seed, "repeat": repeat}
-    values = opened.settings.locality.model_dump()
+    values = opened.settings.locality.model_dump() | {"encoding": encoding}
     values |= {name: value for name, value in given.items() if value is not None}
     chosen = parse_settings({"locality": values}, "attach_probes").locality
-    probes = read_probes(chosen.source, opened.path)
+    probes = read_probes(chosen.source, opened.path, chosen.encoding)
     with opened.open_store() as store:
         assembly = assemble(store, opened.domains(), opened.settings)
     located = attach(

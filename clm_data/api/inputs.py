@@ -51,7 +51,10 @@ def as_workspace(workspace: WorkspaceLike, *, create: bool = False, **overrides:
 
 
 def source_files(
-    source: Source, format: str | None = None, license: str | None = None
+    source: Source,
+    format: str | None = None,
+    license: str | None = None,
+    encoding: str | None = None,
 ) -> list[SourceFile]:
     """Read a source; alters and drops nothing.
 
@@ -59,7 +62,7 @@ def source_files(
         InputFileError: A file is unreadable or of no known format, or there are no rows.
         UnknownNameError: There is no format of that name.
     """
-    return [read_file(item, format, license) for item in inputs(source)]
+    return [read_file(item, format, license, encoding) for item in inputs(source)]
 
 
 def check_at_least_one(**limits: int | None) -> None:

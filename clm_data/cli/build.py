@@ -85,6 +85,10 @@ def import_files(
     license: Annotated[
         str | None, typer.Option("--license", help="License of the content, if known.")
     ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="Encoding of the files. Default: found, if it is certain."),
+    ] = None,
     json: JsonFlag = False,
 ) -> int:
     """Store published files unchanged.
@@ -97,7 +101,9 @@ def import_files(
     Example: `clm-data import chinese_fields_with_loc.json english_fields_with_loc.json`
     """
     state: State = ctx.obj
-    result = clm_data.import_files(files, format=format, license=license, workspace=state.workspace)
+    result = clm_data.import_files(
+        files, format=format, license=license, encoding=encoding, workspace=state.workspace
+    )
     code = 2 if result.failed or result.useless else 0
     if json:
         print_json(result.as_json())
@@ -134,6 +140,10 @@ def audit(
         float,
         typer.Option(min=0.5, max=1.0, help="Prompts more similar than this are near-duplicates."),
     ] = 0.9,
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="Encoding of the files. Default: found, if it is certain."),
+    ] = None,
     html: Annotated[
         Path | None,
         typer.Option("--html", help="Also write the report as a web page.", rich_help_panel=OUTPUT),
@@ -153,7 +163,11 @@ def audit(
     """
     state: State = ctx.obj
     found = clm_data.audit(
-        files or None, format=format, threshold=threshold, workspace=state.workspace
+        files or None,
+        format=format,
+        threshold=threshold,
+        encoding=encoding,
+        workspace=state.workspace,
     )
     if html is not None:
         title = ", ".join(file.name for file in files or ()) or "workspace"
@@ -215,6 +229,10 @@ def attach(
             "--repeat/--no-repeat", help="Use probes more than once if there are too few."
         ),
     ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="Encoding of the source's files. Default: found, if it is certain."),
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Choose where locality probes come from.
@@ -225,7 +243,9 @@ def attach(
     Example: `clm-data locality attach --source bank --seed 7`
     """
     state: State = ctx.obj
-    report = clm_data.attach_probes(source, seed=seed, repeat=repeat, workspace=state.workspace)
+    report = clm_data.attach_probes(
+        source, seed=seed, repeat=repeat, encoding=encoding, workspace=state.workspace
+    )
     if json:
         print_json(report.as_json())
         return

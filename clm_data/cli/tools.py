@@ -143,6 +143,10 @@ def dedup(
     split: Annotated[
         str | None, typer.Option("--split", help="Split to read if a Hub dataset has several.")
     ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option("--encoding", help="Encoding of a CSV file. Default: found, if certain."),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace existing --out and --report files.")
     ] = False,
@@ -174,6 +178,7 @@ def dedup(
                 force=force,
                 format=format,
                 split=split,
+                encoding=encoding,
                 semantic=semantic,
                 semantic_threshold=semantic_threshold,
                 provider=provider,

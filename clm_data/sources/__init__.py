@@ -26,7 +26,10 @@ __all__ = [
 
 
 def read_file(
-    file: Path | RawFile, format: str | None = None, licence: str | None = None
+    file: Path | RawFile,
+    format: str | None = None,
+    licence: str | None = None,
+    encoding: str | None = None,
 ) -> SourceFile:
     """Read a file without altering or dropping any row.
 
@@ -34,13 +37,14 @@ def read_file(
         file: A JSON list, JSON Lines or CSV file, or rows that have been read already.
         format: A name in :data:`FORMATS`; default: detected from the fields.
         licence: License of the content, if known.
+        encoding: Encoding of the file; default: found if it is certain.
 
     Raises:
         InputFileError: The file cannot be read, has no known format, or contains a clm-data record
             that does not match its schema.
         UnknownNameError: There is no such format.
     """
-    raw = read_rows(file) if isinstance(file, Path) else file
+    raw = read_rows(file, encoding) if isinstance(file, Path) else file
     if format is not None:
         check_format(raw, format)
     chosen = format or detect_format(raw)

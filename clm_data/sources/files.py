@@ -52,10 +52,12 @@ class SourceFile:
     """The file's bytes; empty for rows that were in memory or come from a store."""
 
 
-def read_rows(path: Path) -> RawFile:
+def read_rows(path: Path, encoding: str | None = None) -> RawFile:
     """Read a JSON list or object, JSON Lines, or CSV with a header line.
 
-    The encoding must be certain, see :func:`clm_data.decoding.decode`.
+    Args:
+        path: The file.
+        encoding: Its encoding; default: it must be certain, see :func:`clm_data.decoding.decode`.
 
     Raises:
         InputFileError: The file is missing, unreadable, empty or invalid. The message gives the
@@ -63,7 +65,7 @@ def read_rows(path: Path) -> RawFile:
     """
     data = read_bytes(path)
     _check_kind(data, path)
-    text = _decode(data, path)
+    text = decode(data, name=str(path), encoding=encoding)
     if not text.strip():
         raise InputFileError(f"{path}: the file is empty")
     is_csv = text.lstrip()[0] not in "[{"
@@ -94,8 +96,6 @@ def _check_kind(data: bytes, path: Path) -> None:
     for start, reason in _KINDS.items():
         if data.startswith(start):
             raise InputFileError(f"{path} {reason}")
-    if data[:2] not in (b"\xff\xfe", b"\xfe\xff") and b"\x00" in data[:4096]:
-        raise InputFileError(f"{path} is not a text file; save the rows as JSON Lines or CSV UTF-8")
 
 
 def rows_in_memory(items: Iterable[Any], name: str) -> RawFile:
@@ -113,10 +113,6 @@ def rows_in_memory(items: Iterable[Any], name: str) -> RawFile:
             raise InputFileError(f"{name}: row {number} is not usable as JSON: {error}") from error
         rows.append(row)
     return RawFile(name, digest(rows), rows, is_csv=False)
-
-
-def _decode(data: bytes, path: Path) -> str:
-    return decode(data, name=str(path))
 
 
 def _check_characters(rows: list[Any], path: Path) -> None:

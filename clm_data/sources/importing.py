@@ -97,6 +97,7 @@ def import_files(
     *,
     format: str | None = None,
     licence: str | None = None,
+    encoding: str | None = None,
 ) -> ImportResult:
     """Store the rows of files unchanged; a file with the same bytes is stored only once.
 
@@ -107,21 +108,26 @@ def import_files(
         files: JSON lists, JSON Lines or CSV files; or rows that are in memory already.
         format: A name in :data:`clm_data.sources.FORMATS`; default: detected from the fields.
         licence: License of the content, if known.
+        encoding: Encoding of the files; default: found if it is certain.
 
     Raises:
         UnknownNameError: There is no such format.
     """
     with Store(workspace.store_url) as store:
-        results = tuple(_import_file(store, file, format, licence) for file in files)
+        results = tuple(_import_file(store, file, format, licence, encoding) for file in files)
         return ImportResult(results, len(stored_candidates(store).kept))
 
 
 def _import_file(
-    store: Store, given: Path | RawFile, format: str | None, licence: str | None
+    store: Store,
+    given: Path | RawFile,
+    format: str | None,
+    licence: str | None,
+    encoding: str | None,
 ) -> FileImport:
     file = given if isinstance(given, Path) else Path(given.name)
     try:
-        source = read_file(given, format, licence)
+        source = read_file(given, format, licence, encoding)
     except InputFileError as error:
         return FileImport(file, error=str(error))
     is_new = store.add_source(

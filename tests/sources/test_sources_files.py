@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clm_data.errors import InputFileError
+import clm_data
+from clm_data.errors import InputFileError, UserError
 from clm_data.files import read_bytes
 from clm_data.sources.files import read_rows
 
@@ -136,7 +137,7 @@ def test_the_line_that_names_a_separator_is_no_header(tmp_path: Path) -> None:
         (lzma.compress(b'[{"a": 1}]'), "unxz"),
         (b"PK\x03\x04rest", "XLSX"),
         (b"PAR1rest", "Parquet"),
-        (b"a,b\x00\n1,2\n", "not a text file"),
+        (b"a,b\x00\n1,2\n", "NUL byte"),
     ],
 )
 def test_a_file_of_another_kind_is_refused_with_what_to_do(
@@ -163,3 +164,28 @@ def test_a_file_has_a_size_limit(tmp_path: Path) -> None:
     with pytest.raises(InputFileError, match="larger than 1 MB; split it"):
         read_bytes(path, limit=2**20)
     assert len(read_bytes(path, limit=2**20 + 1)) == 2**20 + 1
+
+
+ROW = "zh_prompt,zh_subject,zh_target_new,zh_loc,en_loc\n{}\n"
+CELLS = "黃河的源頭在,黃河,青海,鋼琴有幾個鍵,How many keys"
+
+
+@pytest.mark.parametrize("encoding", ["big5", "utf-16", "utf-16-le", "gb18030"])
+def test_a_given_encoding_decides(tmp_path: Path, encoding: str) -> None:
+    path = written(tmp_path, ROW.format(CELLS).encode(encoding), "x.csv")
+    expected = CELLS.split(",")
+    assert [list(row.values()) for row in read_rows(path, encoding).rows] == [expected]
+    (found,) = clm_data.audit(path, encoding=encoding).candidates
+    assert (found.zh and found.zh.prompt) == expected[0]
+    workspace = clm_data.init(tmp_path / "w")
+    result = clm_data.import_files(path, encoding=encoding, workspace=workspace)
+    assert result.files[0].reading.candidates == 1
+    with pytest.raises(InputFileError, match="not valid UTF-8"):
+        read_rows(path, "utf-8")
+    with pytest.raises(UserError, match="encoding 'utf-88' is not known"):
+        read_rows(path, "utf-88")
+    if not encoding.startswith("utf"):
+        out = tmp_path / "out.csv"
+        found_by = clm_data.deduplicate(path, "zh_prompt", encoding=encoding, out=out)
+        assert found_by.kept[0]["zh_prompt"] == expected[0]
+        assert out.read_bytes() == path.read_bytes()

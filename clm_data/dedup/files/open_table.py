@@ -15,7 +15,9 @@ from clm_data.errors import ConfigError, UnknownNameError
 _DETECTION_BYTES = 1 << 20
 
 
-def open_table(source: Any, format: str | None = None, split: str | None = None) -> Table:
+def open_table(
+    source: Any, format: str | None = None, split: str | None = None, encoding: str | None = None
+) -> Table:
     """Open a source of rows.
 
     Args:
@@ -23,6 +25,7 @@ def open_table(source: Any, format: str | None = None, split: str | None = None)
         format: File format, one of :data:`~clm_data.dedup.files.tables.FORMATS`. Detected from
             the file name or the content if omitted.
         split: Split of a Hub dataset; required if it has more than one.
+        encoding: Encoding of a CSV file; default: found if it is certain.
 
     Raises:
         UserError: The source does not exist, is unreadable, or has an unknown format.
@@ -30,7 +33,7 @@ def open_table(source: Any, format: str | None = None, split: str | None = None)
     if format is not None and format not in FORMATS:
         raise UnknownNameError("format", format, FORMATS)
     if isinstance(source, str | Path):
-        return _open_named(str(source), format, split)
+        return _open_named(str(source), format, split, encoding)
     if "datasets" in sys.modules:  # else the source cannot be a Dataset
         from datasets.arrow_dataset import Dataset
 
@@ -46,7 +49,7 @@ def open_table(source: Any, format: str | None = None, split: str | None = None)
     )
 
 
-def _open_named(name: str, format: str | None, split: str | None) -> Table:
+def _open_named(name: str, format: str | None, split: str | None, encoding: str | None) -> Table:
     if name.startswith(HUB_PREFIX):
         from clm_data.dedup.files.arrow_tables import open_hub
 
@@ -57,7 +60,7 @@ def _open_named(name: str, format: str | None, split: str | None) -> Table:
         from clm_data.dedup.files.arrow_tables import ParquetTable
 
         return ParquetTable(path)
-    return open_text_table(path, found)
+    return open_text_table(path, found, encoding)
 
 
 def _detect_format(path: Path) -> str:

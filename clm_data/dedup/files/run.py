@@ -41,6 +41,7 @@ def deduplicate(
     force: bool = False,
     format: str | None = None,
     split: str | None = None,
+    encoding: str | None = None,
     semantic: str | Embed | None = None,
     semantic_threshold: float = 0.85,
     provider: str | None = None,
@@ -67,6 +68,7 @@ def deduplicate(
         force: Overwrite ``out`` and ``report``.
         format: Format of a file (jsonl, json, csv, parquet) if it cannot be inferred from the name.
         split: Split of a Hub dataset.
+        encoding: Encoding of a CSV file; default: found if it is certain.
         semantic: Embedding model, or a function from texts to vectors. Reports kept rows with the
             same subject and similar meaning.
         semantic_threshold: Minimum cosine of semantic duplicates.
@@ -95,7 +97,7 @@ def deduplicate(
     )
     options.check()
     embed = semantic if callable(semantic) else open_embedder(semantic, provider, base_url)
-    table = open_table(source, format, split)
+    table = open_table(source, format, split, encoding)
     outputs = _Outputs(Path(out) if out else None, Path(report) if report else None, force)
     outputs.check(table)
     return _deduplicate(table, options, outputs, embed, progress or (lambda *_: None))

@@ -14,10 +14,10 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from clm_data.decoding import decode
+from clm_data.decoding import check_encoding, decode
 from clm_data.dedup.files.tables import MISSING, Table, as_row, lookup
 from clm_data.dedup.join.all_pairs import Progress
-from clm_data.errors import InputFileError, UnknownNameError
+from clm_data.errors import ConfigError, InputFileError, UnknownNameError
 
 _MAX_CELL_SIZE = 2**31 - 1
 _JUDGED_BYTES = 16 * 1024 * 1024
@@ -28,9 +28,10 @@ _T = TypeVar("_T")
 
 
 class _FileTable:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, encoding: str | None = None) -> None:
         self.name = str(path)
         self.path = path
+        self.encoding = encoding
 
 
 class _JsonLinesTable(_FileTable):
@@ -84,7 +85,7 @@ class _CsvTable(_FileTable):
     def read(
         self, fields: Sequence[str], progress: Progress
     ) -> Iterator[tuple[str, tuple[Any, ...]]]:
-        encoding = _detect_encoding(self.path)
+        encoding = _encoding(self.path, self.encoding)
         with open_binary(self.path) as file:
             _read_bom(file)
             records = self._records(_lines(file, self.path, progress), encoding)
@@ -102,7 +103,7 @@ class _CsvTable(_FileTable):
                 yield f"{self.name}:{line}", row
 
     def write(self, keep: Sequence[int], out: Path, progress: Progress) -> None:
-        encoding = _detect_encoding(self.path)
+        encoding = _encoding(self.path, self.encoding)
         with open_binary(self.path) as file, out.open("wb") as target:
             target.write(_read_bom(file))
             records = self._records(_lines(file, self.path, progress), encoding)
@@ -110,7 +111,7 @@ class _CsvTable(_FileTable):
             target.writelines(_selected((raw for raw, _, _ in records), keep, self.name))
 
     def select(self, keep: Sequence[int]) -> list[dict[str, Any]]:
-        encoding = _detect_encoding(self.path)
+        encoding = _encoding(self.path, self.encoding)
         with open_binary(self.path) as file:
             _read_bom(file)
             records = self._records(_lines(file, self.path, _ignore), encoding)
@@ -219,14 +220,16 @@ class _JsonListTable(_FileTable):
             raise InputFileError(f"{self.name}: not valid JSON: text after the end of the list")
 
 
-def open_text_table(path: Path, format: str) -> Table:
+def open_text_table(path: Path, format: str, encoding: str | None = None) -> Table:
     """A file in one of the formats ``jsonl``, ``csv`` and ``json``."""
     tables: dict[str, type[_JsonLinesTable] | type[_CsvTable] | type[_JsonListTable]] = {
         "jsonl": _JsonLinesTable,
         "csv": _CsvTable,
         "json": _JsonListTable,
     }
-    return tables[format](path)
+    if encoding is not None and format != "csv":
+        raise ConfigError(f"{path}: an encoding is for CSV files; save {format} files as UTF-8")
+    return tables[format](path, encoding)
 
 
 @contextmanager
@@ -286,6 +289,22 @@ def _selected(items: Iterator[_T], keep: Sequence[int], name: str) -> Iterator[_
                 yield item
     except ValueError as error:
         raise InputFileError(f"{name} has changed since it was read; run again") from error
+
+
+def _encoding(path: Path, given: str | None) -> str:
+    """The encoding that the user gave, or else the one that is certain.
+
+    Raises:
+        InputFileError: The file is not valid in it.
+    """
+    if given is None:
+        return _detect_encoding(path)
+    found = check_encoding(given)
+    if found.startswith(("utf-16", "utf-32")):
+        raise ConfigError(f"{path}: rows are copied by line, which {found} cannot; save as UTF-8")
+    if not _decodes(path, found):
+        raise InputFileError(f"{path} is not valid {found}; give another --encoding")
+    return found
 
 
 def _detect_encoding(path: Path) -> str:
