@@ -9,7 +9,7 @@ one transaction, so a killed process leaves no partial data. Everything else is 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,78 +19,25 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
-from clm_data.database import Json, SafeText, open_engine, shown
+from clm_data.database import open_engine, shown
 from clm_data.errors import StoreError
 from clm_data.records import Decision
+from clm_data.store_tables import (
+    DECISION,
+    DIALOGUE,
+    INFO,
+    META,
+    ORIGINAL,
+    REQUEST,
+    ROW,
+    SCHEMA_VERSION,
+    SOURCE,
+)
 
-SCHEMA_VERSION = "1"
-
-
-_meta = sa.MetaData()
-_info = sa.Table(
-    "info",
-    _meta,
-    sa.Column("key", sa.String(64), primary_key=True),
-    sa.Column("value", sa.Text, nullable=False),
-)
-_dialogue = sa.Table(
-    "dialogue",
-    _meta,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("domain", sa.String(64), nullable=False),
-    sa.Column("number", sa.Integer, nullable=False),
-    sa.Column("provider", sa.String(64), nullable=False),
-    sa.Column("model", sa.String(255), nullable=False),
-    sa.Column("prompt", sa.Text, nullable=False),
-    sa.Column("prompt_hash", sa.String(64), nullable=False),
-    sa.Column("wanted", sa.Integer, nullable=False),
-    sa.Column("wave", sa.Integer, nullable=False),
-    sa.Column("ended", SafeText),
-    sa.UniqueConstraint("domain", "number"),
-)
-_request = sa.Table(
-    "request",
-    _meta,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("dialogue_id", sa.ForeignKey("dialogue.id"), nullable=False, index=True),
-    sa.Column("turn", sa.Integer, nullable=False),
-    sa.Column("messages", Json, nullable=False),
-    sa.Column("sent_at", sa.String(32), nullable=False),
-    sa.Column("completion", Json),
-    sa.Column("answered_at", sa.String(32)),
-    sa.Column("error", SafeText),
-)
-_source = sa.Table(
-    "source",
-    _meta,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("name", sa.Text, nullable=False),
-    sa.Column("format", sa.String(64), nullable=False),
-    sa.Column("sha256", sa.String(64), nullable=False, unique=True),
-    sa.Column("licence", sa.Text),
-    sa.Column("imported_at", sa.String(32), nullable=False),
-)
-_row = sa.Table(
-    "source_row",
-    _meta,
-    sa.Column("source_id", sa.ForeignKey("source.id"), primary_key=True),
-    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("content", Json, nullable=False),
-)
-_original = sa.Table(
-    "source_bytes",
-    _meta,
-    sa.Column("source_id", sa.ForeignKey("source.id"), primary_key=True),
-    sa.Column("deflated", sa.LargeBinary, nullable=False),
-)
-_decision = sa.Table(
-    "decision",
-    _meta,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("decided_at", sa.String(32), nullable=False),
-    sa.Column("digest", sa.String(64), nullable=False, unique=True),
-    sa.Column("content", Json, nullable=False),
-)
+Guard = Callable[[sa.Connection], None]
+"""Called in a transaction before it writes; raises to forbid it."""
+_OPENING = 0x636C6D
+"""Key of the advisory lock under which a PostgreSQL store gets its tables."""
 
 
 @dataclass(frozen=True)
@@ -205,11 +152,13 @@ class Store:
         self._engine.dispose()
 
     def _open(self) -> None:
-        with self._transaction() as db:
-            _meta.create_all(db)
-            stored = db.scalar(sa.select(_info.c.value).where(_info.c.key == "schema"))
+        with self.transaction() as db:
+            if db.dialect.name == "postgresql":  # two processes may open a new store at once
+                db.execute(sa.select(sa.func.pg_advisory_xact_lock(_OPENING)))
+            META.create_all(db)
+            stored = db.scalar(sa.select(INFO.c.value).where(INFO.c.key == "schema"))
             if stored is None:
-                db.execute(_info.insert().values(key="schema", value=SCHEMA_VERSION))
+                db.execute(INFO.insert().values(key="schema", value=SCHEMA_VERSION))
             elif stored != SCHEMA_VERSION:
                 raise StoreError(
                     f"store {shown(self.url)} has schema {stored}, this version needs "
@@ -217,7 +166,8 @@ class Store:
                 )
 
     @contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
+    def transaction(self) -> Iterator[sa.Connection]:
+        """One transaction; errors of the database are raised as :class:`StoreError`."""
         try:
             with self._engine.begin() as connection:
                 yield connection
@@ -236,49 +186,60 @@ class Store:
 
     # --- dialogues with models
 
-    def add_dialogues(self, dialogues: Sequence[NewDialogue]) -> None:
+    def add_dialogues(self, dialogues: Sequence[NewDialogue], guard: Guard | None = None) -> None:
         """Add a batch of dialogues before any of them starts."""
         if dialogues:
-            with self._transaction() as db:
-                db.execute(_dialogue.insert(), [vars(dialogue) for dialogue in dialogues])
+            with self.transaction() as db:
+                if guard is not None:
+                    guard(db)
+                db.execute(DIALOGUE.insert(), [vars(dialogue) for dialogue in dialogues])
 
     def dialogues(self, domain: str | None = None) -> list[Dialogue]:
         """Dialogues, ordered by domain and number."""
-        query = sa.select(_dialogue).order_by(_dialogue.c.domain, _dialogue.c.number)
+        query = sa.select(DIALOGUE).order_by(DIALOGUE.c.domain, DIALOGUE.c.number)
         if domain is not None:
-            query = query.where(_dialogue.c.domain == domain)
-        with self._transaction() as db:
+            query = query.where(DIALOGUE.c.domain == domain)
+        with self.transaction() as db:
             return [Dialogue(**row) for row in db.execute(query).mappings()]
 
-    def write(self, events: Sequence[NewRequest | RequestOutcome | DialogueEnd]) -> list[int]:
-        """Store events in one transaction and return the ids of the new requests, in order."""
+    def write(
+        self,
+        events: Sequence[NewRequest | RequestOutcome | DialogueEnd],
+        guard: Guard | None = None,
+    ) -> list[int]:
+        """Store events in one transaction and return the ids of the new requests, in order.
+
+        ``guard`` is asked unless all events are outcomes: an answer that was paid is always stored.
+        """
         ids = []
-        with self._transaction() as db:
+        with self.transaction() as db:
+            if guard is not None and not all(isinstance(e, RequestOutcome) for e in events):
+                guard(db)
             for event in events:
                 if isinstance(event, NewRequest):
-                    result = db.execute(_request.insert().values(**vars(event), sent_at=_now()))
+                    result = db.execute(REQUEST.insert().values(**vars(event), sent_at=_now()))
                     ids.append(_new_id(result))
                 elif isinstance(event, RequestOutcome):
                     db.execute(
-                        _request.update()
-                        .where(_request.c.id == event.request_id)
+                        REQUEST.update()
+                        .where(REQUEST.c.id == event.request_id)
                         .values(answered_at=_now(), completion=event.completion, error=event.error)
                     )
                 else:
                     db.execute(
-                        _dialogue.update()
-                        .where(_dialogue.c.id == event.dialogue_id)
+                        DIALOGUE.update()
+                        .where(DIALOGUE.c.id == event.dialogue_id)
                         .values(ended=event.reason)
                     )
         return ids
 
     def exchanges(self, dialogue_id: int | None = None) -> list[Exchange]:
         """Requests, ordered by dialogue, turn and time of sending."""
-        columns = [_request.c[name] for name in Exchange.__annotations__]
-        query = sa.select(*columns).order_by(_request.c.dialogue_id, _request.c.turn, _request.c.id)
+        columns = [REQUEST.c[name] for name in Exchange.__annotations__]
+        query = sa.select(*columns).order_by(REQUEST.c.dialogue_id, REQUEST.c.turn, REQUEST.c.id)
         if dialogue_id is not None:
-            query = query.where(_request.c.dialogue_id == dialogue_id)
-        with self._transaction() as db:
+            query = query.where(REQUEST.c.dialogue_id == dialogue_id)
+        with self.transaction() as db:
             return [Exchange(**row) for row in db.execute(query).mappings()]
 
     # --- imported files
@@ -297,13 +258,13 @@ class Store:
         Returns:
             False if a file with this sha256 exists; at most its bytes are added then.
         """
-        with self._transaction() as db:
-            known = db.scalar(sa.select(_source.c.id).where(_source.c.sha256 == sha256))
+        with self.transaction() as db:
+            known = db.scalar(sa.select(SOURCE.c.id).where(SOURCE.c.sha256 == sha256))
             if known is not None:
                 self._add_bytes(db, known, data)
                 return False
             result = db.execute(
-                _source.insert().values(
+                SOURCE.insert().values(
                     name=name, format=format, sha256=sha256, licence=license, imported_at=_now()
                 )
             )
@@ -311,7 +272,7 @@ class Store:
             self._add_bytes(db, source_id, data)
             if rows:
                 db.execute(
-                    _row.insert(),
+                    ROW.insert(),
                     [
                         {"source_id": source_id, "position": position, "content": content}
                         for position, content in enumerate(rows)
@@ -320,31 +281,31 @@ class Store:
             return True
 
     def _add_bytes(self, db: sa.Connection, source_id: int, data: bytes) -> None:
-        query = sa.select(_original.c.source_id).where(_original.c.source_id == source_id)
+        query = sa.select(ORIGINAL.c.source_id).where(ORIGINAL.c.source_id == source_id)
         if data and db.scalar(query) is None:
             row = {"source_id": source_id, "deflated": zlib.compress(data)}
-            db.execute(_original.insert().values(row))
+            db.execute(ORIGINAL.insert().values(row))
 
     def sources(self) -> list[Source]:
         """Imported files, in order of import."""
-        columns = [_source.c[name] for name in Source.__annotations__]
-        with self._transaction() as db:
-            rows = db.execute(sa.select(*columns).order_by(_source.c.id)).mappings()
+        columns = [SOURCE.c[name] for name in Source.__annotations__]
+        with self.transaction() as db:
+            rows = db.execute(sa.select(*columns).order_by(SOURCE.c.id)).mappings()
             return [Source(**row) for row in rows]
 
     def source_bytes(self, sha256: str) -> bytes | None:
         """The bytes of an imported file; None if they were not stored."""
-        query = sa.select(_original.c.deflated).join(_source).where(_source.c.sha256 == sha256)
-        with self._transaction() as db:
+        query = sa.select(ORIGINAL.c.deflated).join(SOURCE).where(SOURCE.c.sha256 == sha256)
+        with self.transaction() as db:
             deflated = db.scalar(query)
         return None if deflated is None else zlib.decompress(deflated)
 
     def source_rows(self, source_id: int) -> list[Any]:
         """The rows of a file as JSON values, in file order."""
         query = (
-            sa.select(_row.c.content).where(_row.c.source_id == source_id).order_by(_row.c.position)
+            sa.select(ROW.c.content).where(ROW.c.source_id == source_id).order_by(ROW.c.position)
         )
-        with self._transaction() as db:
+        with self.transaction() as db:
             return list(db.scalars(query))
 
     # --- human decisions
@@ -360,8 +321,8 @@ class Store:
         Returns:
             Number of decisions added.
         """
-        with self._transaction() as db:
-            known = set(db.scalars(sa.select(_decision.c.digest)))
+        with self.transaction() as db:
+            known = set(db.scalars(sa.select(DECISION.c.digest)))
             new = {}
             for decision, key in zip(decisions, digests, strict=True):
                 if key not in known and key not in new:
@@ -371,18 +332,18 @@ class Store:
                         "content": decision.model_dump(mode="json"),
                     }
             if new:
-                db.execute(_decision.insert(), list(new.values()))
+                db.execute(DECISION.insert(), list(new.values()))
             return len(new)
 
     def decision_digests(self) -> set[str]:
         """Digests of all stored decisions."""
-        with self._transaction() as db:
-            return set(db.scalars(sa.select(_decision.c.digest)))
+        with self.transaction() as db:
+            return set(db.scalars(sa.select(DECISION.c.digest)))
 
     def decisions(self) -> list[Decision]:
         """All decisions, oldest first."""
-        with self._transaction() as db:
-            rows = db.scalars(sa.select(_decision.c.content).order_by(_decision.c.id))
+        with self.transaction() as db:
+            rows = db.scalars(sa.select(DECISION.c.content).order_by(DECISION.c.id))
             return [Decision.model_validate(row) for row in rows]
 
 

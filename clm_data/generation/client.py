@@ -14,6 +14,7 @@ from clm_data.config import GenerationSettings
 from clm_data.errors import (
     PermanentError,
     RateLimitError,
+    StoreError,
     TransientError,
     UserError,
 )
@@ -154,6 +155,9 @@ class ModelClient:
                 failures += 1
                 last = error
                 wait = self._wait_after(failures)
+            except StoreError as error:
+                self.fail(error)
+                raise HaltedError from error
             except (PermanentError, HaltedError) as error:
                 if cut is not None:  # what was paid for is better than nothing
                     return await self._stored(request_id, cut)
@@ -171,6 +175,11 @@ class ModelClient:
     async def _stored(self, request_id: int | None, answer: Completion) -> Completion:
         await self._settle(request_id, completion=answer.model_dump())
         return answer
+
+    def fail(self, error: UserError) -> None:
+        """Send no more requests because of an error that the user has to fix first."""
+        self.error = self.error or error
+        self._stop(str(error))
 
     async def _sleep(self, seconds: float) -> None:
         """Wait, but no longer than the run sends requests."""
@@ -220,8 +229,7 @@ class ModelClient:
             self._pause_all(sent_at, error.retry_after)
             raise
         except UserError as error:
-            self.error = self.error or error
-            self._stop(str(error))
+            self.fail(error)
             raise HaltedError from error
         self._pause.end_if_sent_later(sent_at)
         self.answers[domain] += 1
