@@ -140,7 +140,7 @@ class Workspace:
         given = self.settings.store
         try:
             url = make_url(given)
-        except ArgumentError:
+        except (ArgumentError, ValueError):
             return given  # Store reports what is wrong with it
         if url.get_backend_name() != "sqlite":
             return given

@@ -50,12 +50,19 @@ def open_engine(url: str) -> sa.Engine:
         MissingExtraError: The driver is not installed.
     """
     try:
-        if sa.engine.make_url(url).get_backend_name() == "postgresql":
+        parsed = sa.engine.make_url(url)
+        if "@" in (parsed.host or ""):
+            raise StoreError("the store URL has two '@'; in a password, write '@' as %40")
+        if parsed.get_backend_name() == "postgresql":
             # Servers may drop idle connections, and a database may have no encoding.
             return sa.create_engine(url, pool_pre_ping=True, client_encoding="utf8")
         engine = sa.create_engine(url)
     except (ArgumentError, NoSuchModuleError) as error:
-        raise StoreError(f"store URL '{shown(url)}' is not usable: {error}") from error
+        raise StoreError(
+            f"store URL '{shown(url)}' is not usable: {' '.join(str(error).split())}"
+        ) from error
+    except ValueError as error:
+        raise StoreError(f"store URL '{shown(url)}' has no valid host and port") from error
     except ModuleNotFoundError as error:
         if str(error.name).startswith("psycopg"):
             raise MissingExtraError(str(error.name), "postgres") from error
@@ -69,11 +76,14 @@ def open_engine(url: str) -> sa.Engine:
 
 
 def shown(url: str) -> str:
-    """The URL with its password hidden."""
+    """The URL with its password, and on servers the values of its query, hidden."""
     try:
-        return sa.engine.make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return url.rsplit("@", 1)[-1]
+        parsed = sa.engine.make_url(url)
+    except (ArgumentError, ValueError):
+        return url.partition("?")[0].rpartition("@")[2]
+    if parsed.get_backend_name() != "sqlite":
+        parsed = parsed.set(query=dict.fromkeys(parsed.query, "***"))
+    return parsed.render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
 
 
 def _set_pragmas(connection: Any, _record: Any) -> None:

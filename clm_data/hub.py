@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from clm_data.errors import CredentialsError, InputFileError, PublishError
 from clm_data.manifest import MANIFEST_NAME, read_manifest
+from clm_data.text import mask
 
 if TYPE_CHECKING:
     from huggingface_hub import RepoFile
@@ -62,6 +63,7 @@ class Repository:
             raise PublishError(f"'{repo_id}' is not a repository id: {error}") from error
         self.id = repo_id
         self.has_token = token is not None
+        self._secrets = (token,) if token else ()
         self._api = HfApi(endpoint=endpoint, token=token or False, library_name="clm-data")
 
     @property
@@ -161,7 +163,8 @@ class Repository:
 
     def _refusal(self, error: HfHubHTTPError) -> PublishError | CredentialsError:
         status = error.response.status_code
-        message = f" ({_one_line(error.server_message)})" if error.server_message else ""
+        said = mask(_one_line(error.server_message or ""), self._secrets)
+        message = f" ({said})" if said else ""
         if status == 401:
             return CredentialsError(
                 f"the Hub rejected the token{message}; "

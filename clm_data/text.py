@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections.abc import Collection
+from urllib.parse import quote as percent_encoded
 
 from clm_data.languages import HAN
 
@@ -15,6 +17,8 @@ _INVISIBLE = re.compile(
     "[\ufffd\u115f\u1160\u3164\uffa0\u2800\u034f\ufe00-\ufe0f\U000e0100-\U000e01ef]"
 )
 _LONGEST_QUOTE = 80
+_SHORTEST_SECRET = 4
+"""Shorter values are not masked: they would blank out parts of words."""
 
 
 def is_blank(text: str | None) -> bool:
@@ -78,3 +82,12 @@ def _is_control(char: str) -> bool:
     if _INVISIBLE.match(char):
         return True
     return unicodedata.category(char) in {"Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp"}
+
+
+def mask(text: str, secrets: Collection[str]) -> str:
+    """Text with each secret replaced by ``***``, also where it is percent-encoded."""
+    forms = {form for secret in secrets for form in (secret, percent_encoded(secret, safe=""))}
+    for form in sorted(forms, key=len, reverse=True):
+        if len(form) >= _SHORTEST_SECRET:
+            text = text.replace(form, "***")
+    return text

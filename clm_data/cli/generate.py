@@ -183,6 +183,11 @@ def _show_generation(report: GenerationReport) -> None:
     )
     if report.retries:
         say(f"retried {counted(report.retries, 'request')}; rate limits: {report.rate_limits}")
+    if report.cut_off:
+        log(
+            f"cut off at the token limit: {counted(report.cut_off, 'answer')}; only complete "
+            "entries were used (generation.max_tokens in clm.yaml asks again with a higher limit)"
+        )
     for loss in report.lost:
         log(f"lost: {loss}")
     if report.stopped:

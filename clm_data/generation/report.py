@@ -58,6 +58,7 @@ class GenerationReport(Tabular):
         rate_limits: Number of responses with status 429.
         retries: Number of requests that were repeated.
         stopped: Why the whole run stopped early; None if it did not.
+        cut_off: Number of answers that were cut off at the token limit.
     """
 
     domains: tuple[DomainReport, ...]
@@ -66,6 +67,7 @@ class GenerationReport(Tabular):
     rate_limits: int
     retries: int
     stopped: str | None = None
+    cut_off: int = 0
 
     @property
     def requests(self) -> int:
@@ -113,6 +115,7 @@ class GenerationReport(Tabular):
             "currency": self.price.currency if self.price else None,
             "rate_limits": self.rate_limits,
             "retries": self.retries,
+            "cut_off": self.cut_off,
             "stopped": self.stopped,
         }
 

@@ -81,6 +81,7 @@ async def run_generation(
         rate_limits=client.rate_limits,
         retries=client.retries,
         stopped=client.stop_reason,
+        cut_off=client.cut_off,
     )
 
 

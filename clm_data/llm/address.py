@@ -16,8 +16,6 @@ from clm_data.errors import ConfigError
 
 _HOST = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?\Z|[0-9a-f:.]+\Z")
 _PORTS = {"http": 80, "https": 443}
-_SHORTEST_SECRET = 4
-"""Shorter values are not masked: they would blank out parts of words."""
 
 
 @dataclass(frozen=True)
@@ -137,15 +135,6 @@ def shown_target(location: str, base: str) -> str:
     except ValueError:
         return "an invalid address"
     return urlunsplit((parts.scheme or urlsplit(base).scheme, host, parts.path, "", ""))
-
-
-def mask(text: str, secrets: Collection[str]) -> str:
-    """Text with each secret replaced by ``***``, also where it is percent-encoded."""
-    forms = {form for secret in secrets for form in (secret, quote(secret, safe=""))}
-    for form in sorted(forms, key=len, reverse=True):
-        if len(form) >= _SHORTEST_SECRET:
-            text = text.replace(form, "***")
-    return text
 
 
 def _before_query(url: str) -> str:

@@ -27,8 +27,9 @@ from clm_data.errors import (
     TransientError,
     UserError,
 )
-from clm_data.llm.address import Address, mask, shown_target
+from clm_data.llm.address import Address, shown_target
 from clm_data.llm.failures import Kind, error_in, kind_of
+from clm_data.text import mask
 
 if TYPE_CHECKING:
     import aiohttp
@@ -131,10 +132,11 @@ class Transport:
                 proxy=self._proxy,
             ) as response:
                 return response.status, dict(response.headers), await self._read(response)
+        # `from None`: the representation of aiohttp's errors contains the headers, so the key.
         except (aiohttp.ContentTypeError, aiohttp.ClientPayloadError) as error:
-            raise TransientError(f"the response cannot be read: {self.safe(str(error))}") from error
+            raise TransientError(f"the response cannot be read: {self.safe(str(error))}") from None
         except (aiohttp.ClientError, ValueError) as error:
-            raise self._no_connection(error) from error
+            raise self._no_connection(error) from None
 
     def _no_connection(self, error: Exception) -> TransientError:
         through = " through the proxy of the environment" if self._proxy else ""
