@@ -26,10 +26,10 @@ from clm_data.exporting import clm_bench
 from clm_data.files import atomic_folder, sha256_file
 from clm_data.locality import attach, read_probes
 from clm_data.manifest import (
-    MANIFEST_NAME,
     Manifest,
     content_settings,
     file_hashes,
+    other_files,
     package_versions,
 )
 from clm_data.prompts import Prompts
@@ -169,7 +169,7 @@ def build(workspace: Workspace, out: Path, *, reviewed_only: bool = False) -> Bu
 
     Args:
         workspace: The workspace.
-        out: Folder to write. An earlier build is replaced.
+        out: Folder to write. An earlier build is replaced if no file was added or changed in it.
         reviewed_only: Leave out entries that no reviewer accepted or fixed.
 
     Raises:
@@ -194,7 +194,7 @@ def build(workspace: Workspace, out: Path, *, reviewed_only: bool = False) -> Bu
         reviewed_only=reviewed_only,
         files={},
     )
-    with atomic_folder(out, MANIFEST_NAME) as folder:
+    with atomic_folder(out, other_files) as folder:
         _write_records(folder, collected.records)
         _write_jsonl(folder / REJECTED_NAME, map(rejection_row, collected.rejected))
         draw_domains(stats, folder / CHART_NAME)

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -134,33 +134,37 @@ def _is_small(value: Any) -> bool:
 
 
 @contextmanager
-def atomic_folder(out: Path, marker: str) -> Iterator[Path]:
+def atomic_folder(out: Path, others: Callable[[Path], Iterable[str]]) -> Iterator[Path]:
     """Fill a temporary folder next to ``out``, then put it in the place of ``out``.
 
     If the block raises or the process is killed, ``out`` keeps its old content. Leftovers of an
     earlier killed run are removed.
 
     Args:
-        out: The folder to write. Its parents are created.
-        marker: Name of a file that every folder written by clm-data contains. A folder with files
-            but without the marker was not written by clm-data and is never replaced.
+        out: The folder to write. Its parents are created. Symbolic links are followed.
+        others: Given the folder, yields the paths in it that clm-data did not write or that were
+            changed since, relative to it. A folder with such files is never replaced.
 
     Yields:
         The temporary folder, empty.
 
     Raises:
-        InputFileError: ``out`` is a file, or contains files but no ``marker``.
+        InputFileError: ``out`` is a file or the root of the file system, or has other files.
     """
-    out = out.absolute()
-    draft, old = (out.with_name(f".{out.name}.{suffix}") for suffix in ("new", "old"))
+    out = out.resolve()
+    if out == out.parent:
+        raise InputFileError(f"{out} is the root of the file system; choose a folder with --out")
+    draft, old = (out.with_name(f".{out.name}.clm-data-{suffix}") for suffix in ("new", "old"))
     if old.exists() and not out.exists():
         old.rename(out)
     if out.exists() and not out.is_dir():
         raise InputFileError(f"{out} is a file; choose a folder with --out")
-    if out.is_dir() and any(out.iterdir()) and not (out / marker).is_file():
+    found = sorted(others(out)) if out.is_dir() else []
+    if found:
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         raise InputFileError(
-            f"{out} contains files that clm-data did not write (no {marker}); "
-            "choose another folder with --out, or empty it"
+            f"{out} contains files that clm-data did not write, or that were changed since: "
+            f"{found[0]}{more}; choose another folder with --out, or move them away"
         )
     for leftover in (draft, old):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -173,6 +177,13 @@ def atomic_folder(out: Path, marker: str) -> Iterator[Path]:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def files_in(folder: Path) -> Iterator[str]:
+    """The files under a folder, and its empty folders, as relative paths with forward slashes."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() or not path.is_dir() or not any(path.iterdir()):
+            yield path.relative_to(folder).as_posix()
 
 
 @contextmanager

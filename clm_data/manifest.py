@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from clm_data.config import Settings
 from clm_data.errors import InputFileError
-from clm_data.files import sha256_file
+from clm_data.files import files_in, sha256_file
 from clm_data.records import Frozen
 
 MANIFEST_NAME = "manifest.json"
@@ -66,6 +67,23 @@ def read_manifest(folder: Path) -> Manifest:
         raise InputFileError(
             f"{file}: not a manifest written by clm-data build: {reason}"
         ) from error
+
+
+def other_files(folder: Path) -> Iterator[str]:
+    """Paths in a folder that are not as the build wrote them: not in its manifest, or changed.
+
+    Without a manifest of clm-data these are all files.
+    """
+    try:
+        written = read_manifest(folder).files
+    except InputFileError:
+        yield from files_in(folder)
+        return
+    for path in files_in(folder):
+        if path == MANIFEST_NAME:
+            continue
+        if path not in written or sha256_file(folder / path) != written[path]:
+            yield path
 
 
 def content_settings(settings: Settings) -> dict[str, Any]:

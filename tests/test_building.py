@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -185,3 +186,45 @@ def test_a_folder_with_other_files_is_not_overwritten(workspace: Workspace, tmp_
     with pytest.raises(InputFileError, match="did not write"):
         build(workspace, out)
     assert [path.name for path in out.iterdir()] == ["chapter.txt"]
+
+
+def _foreign_manifest(out: Path) -> None:
+    shutil.rmtree(out)
+    out.mkdir()
+    (out / "manifest.json").write_text('{"name": "my extension", "version": "1"}')
+
+
+CHANGES: dict[str, Callable[[Path], Any]] = {
+    "a manifest of another program": _foreign_manifest,
+    "a repository": lambda out: (out / ".git").mkdir(),
+    "notes": lambda out: (out / "notes.txt").write_text("mine"),
+    "notes in a subfolder": lambda out: (out / "zh" / "notes.txt").write_text("mine"),
+    "a card edited by hand": lambda out: (out / "README.md").open("a").write("more"),
+    "a link": lambda out: (out / "data").symlink_to(out / "zh", target_is_directory=True),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_dataset_folder_with_something_else_in_it_is_not_replaced(
+    workspace: Workspace, tmp_path: Path, change: str
+) -> None:
+    out = tmp_path / "dataset"
+    build(workspace, out)
+    CHANGES[change](out)
+    before = {path: path.is_file() and path.read_bytes() for path in out.rglob("*")}
+    with pytest.raises(InputFileError, match="did not write, or that were changed since: "):
+        build(workspace, out)
+    assert {path: path.is_file() and path.read_bytes() for path in out.rglob("*")} == before
+
+
+def test_an_earlier_build_is_replaced_through_a_link(workspace: Workspace, tmp_path: Path) -> None:
+    build(workspace, tmp_path / "real")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    build(workspace, tmp_path / "link", reviewed_only=False)
+    assert (tmp_path / "link").is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+def test_the_root_of_the_file_system_is_refused(workspace: Workspace) -> None:
+    with pytest.raises(InputFileError, match="root of the file system"):
+        build(workspace, Path("/"))

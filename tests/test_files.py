@@ -8,9 +8,14 @@ from clm_data.errors import InputFileError
 from clm_data.files import atomic_file, atomic_folder
 
 
+def others(folder: Path) -> list[str]:
+    """What is in a folder without the file ``marker``."""
+    return [] if (folder / "marker").exists() else [path.name for path in folder.iterdir()]
+
+
 def test_a_new_folder_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     out = tmp_path / "a" / "out"
-    with atomic_folder(out, "marker") as folder:
+    with atomic_folder(out, others) as folder:
         (folder / "marker").write_text("1")
         assert not out.exists()
     assert (out / "marker").read_text() == "1"
@@ -20,7 +25,7 @@ def test_a_new_folder_appears_only_when_it_is_complete(tmp_path: Path) -> None:
 def test_an_earlier_folder_is_replaced_completely(tmp_path: Path) -> None:
     out = tmp_path / "out"
     for name in ("first", "second"):
-        with atomic_folder(out, "marker") as folder:
+        with atomic_folder(out, others) as folder:
             (folder / "marker").touch()
             (folder / name).touch()
     assert sorted(path.name for path in out.iterdir()) == ["marker", "second"]
@@ -28,9 +33,9 @@ def test_an_earlier_folder_is_replaced_completely(tmp_path: Path) -> None:
 
 def test_a_failure_leaves_the_old_folder(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with atomic_folder(out, "marker") as folder:
+    with atomic_folder(out, others) as folder:
         (folder / "marker").write_text("old")
-    with pytest.raises(IsADirectoryError), atomic_folder(out, "marker") as folder:
+    with pytest.raises(IsADirectoryError), atomic_folder(out, others) as folder:
         folder.write_text("new")
     assert (out / "marker").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -38,19 +43,19 @@ def test_a_failure_leaves_the_old_folder(tmp_path: Path) -> None:
 
 def test_a_run_killed_between_the_two_renames_is_undone(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    retired = tmp_path / ".out.old"
+    retired = tmp_path / ".out.clm-data-old"
     retired.mkdir()
     (retired / "marker").write_text("old")
-    with pytest.raises(RuntimeError), atomic_folder(out, "marker"):
+    with pytest.raises(RuntimeError), atomic_folder(out, others):
         raise RuntimeError
     assert (out / "marker").read_text() == "old"
 
 
-def test_a_folder_without_the_marker_is_refused_and_kept(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_refused_and_kept(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "thesis.txt").write_text("mine")
-    with pytest.raises(InputFileError, match="did not write"), atomic_folder(out, "marker"):
+    with pytest.raises(InputFileError, match="did not write"), atomic_folder(out, others):
         pass
     assert (out / "thesis.txt").read_text() == "mine"
 

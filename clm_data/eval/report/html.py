@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from clm_data.eval.report.dataset import DatasetContents, read_contents
 from clm_data.eval.report.evaluation import Evaluation
 from clm_data.eval.report.parts import Figure, MissingPart, Section
 from clm_data.eval.results import Results, read_results
-from clm_data.files import atomic_folder
+from clm_data.files import atomic_folder, files_in
 from clm_data.log import Log, silent
 from clm_data.records import LANGUAGES, Language
 
@@ -88,7 +88,7 @@ def write_report(
     contents = None if dataset is None else read_contents(dataset, domains)
     try:
         html.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_folder(tables, MARKER) as draft:
+        with atomic_folder(tables, _other_files) as draft:
             write_evaluation_tables(folder / "analysis", results)
             log("drawing the figures")
             drawn = draw_figures(folder / "analysis", figures)
@@ -100,6 +100,15 @@ def write_report(
     except OSError as error:
         raise InputFileError(f"{html}: cannot be written: {error.strerror or error}") from error
     return HtmlReport(html, tables, figures, _missing(sections))
+
+
+def _other_files(folder: Path) -> Iterator[str]:
+    """Paths in a folder that are not tables of a report."""
+    is_report = (folder / MARKER).is_file()
+    for path in files_in(folder):
+        written = path == RECIPE_NAME or ("/" not in path and path.endswith((".csv", ".tex")))
+        if not (is_report and written):
+            yield path
 
 
 def _write_tables(folder: Path, sections: Sequence[Section], results: Results) -> None:
