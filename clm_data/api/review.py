@@ -94,6 +94,7 @@ def import_review(
     files: str | Path | Sequence[str | Path],
     *,
     reviewer: str | None = None,
+    encoding: str | None = None,
     dry_run: bool = False,
     progress: Callable[[Path, ImportReport], None] = lambda _file, _report: None,
     workspace: WorkspaceLike = None,
@@ -106,6 +107,8 @@ def import_review(
     Args:
         files: Completed sheets, CSV or XLSX.
         reviewer: Reviewer's name for rows with an empty `reviewer` column.
+        encoding: Encoding of CSV sheets, such as `gb18030` or `big5`; default: the one that is
+            certain. A sheet of an uncertain encoding is refused.
         dry_run: Report what would be stored, without storing it.
         progress: Called with each file and its report.
         workspace: The workspace that the sheets were exported from.
@@ -123,7 +126,13 @@ def import_review(
         candidates = read_candidates(store, opened.domains()).kept
         for file in map(Path, [files] if isinstance(files, str | Path) else files):
             reports[file] = import_sheet(
-                store, candidates, file, reviewer=reviewer, check=problems_of, dry_run=dry_run
+                store,
+                candidates,
+                file,
+                reviewer=reviewer,
+                check=problems_of,
+                dry_run=dry_run,
+                encoding=encoding,
             )
             progress(file, reports[file])
     return reports

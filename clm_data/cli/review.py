@@ -107,6 +107,10 @@ def import_sheets(
         str | None,
         typer.Option(help="Reviewer's name for rows in which the column 'reviewer' is empty."),
     ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="Encoding of CSV sheets, if it is not found with certainty."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be stored; store nothing.")
     ] = False,
@@ -128,11 +132,16 @@ def import_sheets(
             _show_import(file, report, dry_run=dry_run)
 
     reports = clm_data.import_review(
-        files, reviewer=reviewer, dry_run=dry_run, progress=show, workspace=state.workspace
+        files,
+        reviewer=reviewer,
+        encoding=encoding,
+        dry_run=dry_run,
+        progress=show,
+        workspace=state.workspace,
     )
     if json:
         print_json([{"file": str(file)} | report.as_json() for file, report in reports.items()])
-    lost = any(report.conflicts or report.unknown for report in reports.values())
+    lost = any(r.conflicts or r.unknown or r.unread for r in reports.values())
     return 1 if strict and lost else 0
 
 
@@ -143,6 +152,8 @@ def _show_import(file: Path, report: ImportReport, *, dry_run: bool) -> None:
         f"({verdicts}), {report.repeated} already stored, {report.undecided} without a verdict, "
         f"{counted(len(report.conflicts), 'conflict')}, {len(report.unknown)} unknown"
     )
+    for text in report.unread:
+        say(f"  conflict: {text}")
     for word, lines in (
         ("conflict", report.conflicts),
         ("unknown", report.unknown),

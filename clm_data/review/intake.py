@@ -11,7 +11,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,14 @@ from clm_data.records import Candidate, Decision, Problem, Verdict, digest
 from clm_data.review.cells import damage, new_text
 from clm_data.review.decisions import current_contents, with_fixes
 from clm_data.review.queue import texts_of
-from clm_data.review.sheet import TEXT_COLUMNS, SheetRow, read_sheet
+from clm_data.review.sheet import TEXT_COLUMNS, SheetRow, read_returned
 from clm_data.store import Store
 
 Check = Callable[[Candidate], Iterable[Problem]]
 """Finds the problems of a candidate."""
 
+_CELL_END = re.compile(r'[,;\t\r\n"]')
+_SAMPLED_ENTRIES = 50
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _VERDICTS: dict[str, Verdict] = {
     "accept": "accept", "accepted": "accept", "通过": "accept", "通過": "accept",
@@ -61,6 +63,8 @@ class ImportReport:
     """Rows that cannot be applied, with the reason and how to fix them."""
     warnings: tuple[RowIssue, ...]
     """Rows to check again; they are counted above as well."""
+    unread: tuple[str, ...] = ()
+    """Verdicts on other sheets of the workbook, with the remedy."""
 
     def as_json(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -85,6 +89,7 @@ def import_sheet(
     reviewer: str | None = None,
     check: Check | None = None,
     dry_run: bool = False,
+    encoding: str | None = None,
 ) -> ImportReport:
     """Read a sheet and store its decisions, all of them or none.
 
@@ -95,21 +100,34 @@ def import_sheet(
         reviewer: Name for rows without a reviewer.
         check: Finds problems, to warn about accepted or fixed texts that still have errors.
         dry_run: Report without storing.
+        encoding: Encoding of CSV; default: the one that is certain.
 
     Raises:
         UserError: The sheet cannot be read, or a verdict has no reviewer. Nothing is stored.
     """
-    rows = read_sheet(path)
     contents = current_contents(candidates, store.decisions())
+    returned = read_returned(path, encoding=encoding, known=_recognizer(contents))
     try:
         found = read_decisions(
-            rows, contents, reviewer=reviewer, known=store.decision_digests(), check=check
+            returned.rows, contents, reviewer=reviewer, known=store.decision_digests(), check=check
         )
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     if not dry_run:
         store.add_decisions(found.decisions, found.digests)
-    return found.report
+    return replace(found.report, unread=returned.unread)
+
+
+def _recognizer(contents: Mapping[str, Candidate]) -> Callable[[str], float]:
+    """Measures which share of the exported texts a decoded sheet contains, from a sample."""
+
+    def share(text: str) -> float:
+        ids = sorted(contents.keys() & set(_CELL_END.split(text)))[:_SAMPLED_ENTRIES]
+        texts = [each for id_ in ids for each in texts_of(contents[id_]).values()]
+        expected = [each for each in texts if not each.isascii() and not _CELL_END.search(each)]
+        return sum(each in text for each in expected) / max(1, len(expected))
+
+    return share
 
 
 def read_decisions(
@@ -182,8 +200,9 @@ class _Row:
 
     def classify(self, tally: _Tally) -> None:
         """Add the row to the tally."""
-        invalid = self._invalid()
-        if invalid is not None:
+        tally.warnings += [self.issue(hint) for hint in self.row.hints]
+        invalid = "; ".join(self.row.issues.values()) or self._invalid()
+        if invalid:
             tally.conflicts.append(self.issue(invalid))
             return
         verdict = _verdict(self.row)

@@ -332,6 +332,7 @@ def test_the_report_converts_to_json(folder: ReviewFolder) -> None:
     assert report["conflicts"][0]["row"] == 2
     assert set(report) == {
         "rows", "applied", "repeated", "undecided", "unknown", "conflicts", "warnings",
+        "unread",
     }  # fmt: skip
 
 
