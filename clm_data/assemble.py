@@ -18,6 +18,7 @@ from clm_data.config import Settings
 from clm_data.dedup import deduplicate_entries
 from clm_data.domain import Domain
 from clm_data.llm.base import Completion
+from clm_data.reasoning import answer_in_reasoning
 from clm_data.records import (
     Candidate,
     Entry,
@@ -96,8 +97,10 @@ def stored_answers(store: Store, dialogue: Dialogue) -> Iterator[tuple[int, Comp
 def parse_answer(dialogue: Dialogue, turn: int, completion: Completion) -> StageResult[Candidate]:
     """The candidates in one answer; the part that cannot be parsed is rejected."""
     offline = dialogue.provider == "offline"
+    text, reasoning = completion.text, completion.reasoning or ""
     return parse.parse_entries(
-        completion.text,
+        text if text.strip() else answer_in_reasoning(reasoning),
+        reasoning=reasoning,
         domain=dialogue.domain,
         label=f"{dialogue.domain}/{dialogue.number}/{turn}",
         origin=Origin(

@@ -11,16 +11,21 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-_TOKEN = re.compile(r"[{}\[\]\"'“]|[^\s{}\[\]\"'“]")
-_GOES_ON = r"(?=\s*[,}\]:]|\s*//|\s*/\*|[ \t]*[\r\n]|\s*\Z)"
-_IN_STRING = {
+_TOKEN = re.compile(r"[^\s]")
+_GOES_ON = (
+    r"(?=\s*[,}\]:｝］]|\s*//|\s*/\*|[ \t]*[\r\n]|\s*\Z"
+    r"|\s*，\s*[\"'“{｛]|\s*：\s*[\"'“{｛\[［\d])"
+)
+IN_STRING = {
     '"': re.compile(rf'\\.|"{_GOES_ON}', re.DOTALL),
     "'": re.compile(rf"\\.|'{_GOES_ON}", re.DOTALL),
-    "“": re.compile(r"\\.|[”\"](?=\s*(?:[,}\]:，：]|\Z))", re.DOTALL),
+    "“": re.compile(r"\\.|[”\"](?=\s*(?:[,}\]:，：｝］]|\Z))", re.DOTALL),
 }
 """An escape or closing mark inside a string, by the opening mark."""
 _INNER_MARK = re.compile(r"\\.|\"", re.DOTALL)
-_BEFORE_STRING = frozenset("{[,:，：")
+BEFORE_STRING = frozenset("{[,:，：")
+_ASCII = str.maketrans("｛｝［］", "{}[]")
+"""Full-width brackets, which are syntax outside of strings."""
 
 
 @dataclass(eq=False)
@@ -48,9 +53,9 @@ def _tokens(text: str, *, inside: bool) -> Iterator[tuple[str, int, int]]:
     before = ""
     at = 0
     while token := _TOKEN.search(text, at):
-        mark, at = token.group(), token.end()
-        if mark in _IN_STRING and depth and before in _BEFORE_STRING:
-            at = _end_of_string(text, at, _IN_STRING[mark])
+        mark, at = token.group().translate(_ASCII), token.end()
+        if mark in IN_STRING and depth and before in BEFORE_STRING:
+            at = end_of_string(text, at, IN_STRING[mark])
             yield mark * 2, token.start(), at
         else:
             depth += (mark in "{[") - (mark in "}]" and depth > 0)
@@ -62,29 +67,41 @@ def match_brackets(text: str) -> list[Node]:
     """The brackets of a text as trees. Brackets in strings are ignored."""
     roots: list[Node] = []
     stack: list[Node] = []
+    opened = {"{": 0, "[": 0}
     for mark, start, end in _tokens(text, inside=False):
         if mark in ("{", "["):
             node = Node(mark, start, len(text))
+            opened[mark] += 1
             (stack[-1].children if stack else roots).append(node)
             stack.append(node)
         elif mark in ("}", "]"):
-            _close(stack, "{" if mark == "}" else "[", end)
+            _close(stack, opened, "{" if mark == "}" else "[", end)
     return roots
 
 
-def _close(stack: list[Node], bracket: str, at: int) -> None:
+def _close(stack: list[Node], opened: dict[str, int], bracket: str, at: int) -> None:
     """Close the innermost open bracket of a kind. Brackets opened after it stay unclosed."""
-    if all(node.bracket != bracket for node in stack):
-        return
-    while stack:
+    while opened[bracket]:
         node = stack.pop()
+        opened[node.bracket] -= 1
         if node.bracket == bracket:
             node.stop, node.closed = at, True
             return
         node.stop = at - 1
 
 
-def _end_of_string(text: str, at: int, inside: re.Pattern[str]) -> int:
+def is_deep(root: Node, limit: int) -> bool:
+    """Whether brackets are nested more than ``limit`` deep."""
+    level, depth = [root], 0
+    while level:
+        depth += 1
+        if depth > limit:
+            return True
+        level = [child for node in level for child in node.children]
+    return False
+
+
+def end_of_string(text: str, at: int, inside: re.Pattern[str]) -> int:
     """Position after the string that starts before ``at``; the end of the text if unclosed."""
     for mark in inside.finditer(text, at):
         if not mark.group().startswith("\\"):

@@ -13,7 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from clm_data.brackets import Node, as_json, match_brackets
+from clm_data.brackets import Node, as_json, is_deep, match_brackets
+from clm_data.languages import HAN, LATIN
+from clm_data.reasoning import final_heading, split_reasoning
 from clm_data.records import (
     FACT_FIELDS,
     LANGUAGES,
@@ -30,9 +32,15 @@ from clm_data.text import number_as_text
 
 JSONObject = dict[str, Any]
 
-_THINK = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
-_THINK_END = re.compile(r"\A.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
-_LIKE_OBJECT = re.compile(r"\{\s*[\"'“\w]")
+_LIKE_OBJECT = re.compile(r"[{｛]\s*[\"'“\w]")
+_VALUE_OF_KEY = re.compile(r"[:：]\s*\Z")
+_MAX_DEPTH, _MAX_REPAIR = 64, 20_000  # brackets (entries need four); characters of one object
+_ONLY_REASONING = (
+    "content was empty and all text is in reasoning_content; switch the endpoint's reasoning "
+    "parser off, or raise generation.max_tokens if the answer was cut off"
+)
+_UNNAMED = "the object names no language and its prompt is not Chinese"
+_DRAFT = "a draft: the answer gives its final version further on"
 _KEY = re.compile(r"[\"'“]?([\w.]+)[\"'”]?\s*[:：]")
 _LANGUAGE_KEYS: dict[str, Language] = {
     "zh": "zh",
@@ -65,7 +73,7 @@ class FoundObject:
 
 
 def parse_entries(
-    text: str, *, domain: str | None, label: str, origin: Origin
+    text: str, *, domain: str | None, label: str, origin: Origin, reasoning: str = ""
 ) -> StageResult[Candidate]:
     """Parse the complete entries in an answer, in order of appearance.
 
@@ -77,6 +85,7 @@ def parse_entries(
         domain: Domain of the candidates.
         label: Prefix of the ids of rejections: ``{label}#{n}``, where n counts objects from 1.
         origin: Origin of the candidates.
+        reasoning: The model's reasoning, quoted in the rejection of an empty answer.
 
     Returns:
         The candidates, and an ``unreadable-answer`` rejection for each object that is incomplete or
@@ -84,25 +93,41 @@ def parse_entries(
     """
     kept: list[Candidate] = []
     rejected: list[Rejection] = []
-    for number, item in enumerate(find_objects(text), 1):
-        found = (
-            [_unreadable(item.reason)]
-            if item.value is None
-            else _candidate(item.value, domain, origin)
-        )
-        if isinstance(found, Candidate):
+    objects = find_objects(text)
+    if reasoning.strip() and not text.strip():
+        objects = [FoundObject(reasoning, None, _ONLY_REASONING)]
+    read = [
+        [_unreadable(item.reason)] if item.value is None else _candidate(item.value, domain, origin)
+        for item in objects
+    ]
+    drafts = _revised(read)
+    for number, (item, found) in enumerate(zip(objects, read, strict=True), 1):
+        if isinstance(found, Candidate) and number - 1 not in drafts:
             kept.append(found)
         else:
+            problems = [_unreadable(_DRAFT)] if isinstance(found, Candidate) else found
             rejected.append(
                 Rejection(
                     stage="parse",
                     id=f"{label}#{number}",
                     domain=domain,
-                    problems=tuple(found),
+                    problems=tuple(problems),
                     content=item.text,
                 )
             )
     return StageResult(tuple(kept), tuple(rejected))
+
+
+def _revised(read: list[Candidate | list[Problem]]) -> set[int]:
+    """Positions of entries with the prompts of a later entry, but with other content."""
+    last: dict[tuple[str | None, ...], str] = {}
+    found = set()
+    for at in range(len(read) - 1, -1, -1):
+        if isinstance(entry := read[at], Candidate):
+            prompts = tuple(fact.prompt if fact else None for fact in (entry.zh, entry.en))
+            if any(prompts) and last.setdefault(prompts, entry.id) != entry.id:
+                found.add(at)
+    return found
 
 
 def parse_objects(text: str) -> list[JSONObject]:
@@ -113,22 +138,49 @@ def parse_objects(text: str) -> list[JSONObject]:
 def find_objects(text: str) -> list[FoundObject]:
     """Find every object in a text, complete or not, in order of appearance.
 
-    Objects inside lists and inside wrappers such as ``{"entries": [...]}`` are found one by one.
-    Reasoning between ``<think>`` tags is skipped. A text with neither an object nor an empty list
-    gives one found object without a value.
+    Objects in lists and in wrappers such as ``{"entries": [...]}`` are found one by one. Reasoning
+    is skipped, and objects before a heading such as "Final answer:" are drafts. A text with neither
+    an object nor an empty list gives one found object without a value.
     """
-    answer = _THINK_END.sub("", _THINK.sub("", text))
+    answer = split_reasoning(text)[0]
     roots = match_brackets(answer)
-    found = list(_objects_in(answer, roots))
+    found = _without_drafts(answer, list(_objects_in(answer, roots)))
     if not found and not re.search(r"\[\s*\]", answer):
         reason = "no JSON in the answer" if answer.strip() else "the answer is empty"
+        if text.strip() and not answer.strip():
+            reason = "the answer consists of reasoning only"
         return [FoundObject(answer or text, None, reason)]
     return found
 
 
+def _without_drafts(text: str, found: list[FoundObject]) -> list[FoundObject]:
+    """Mark the objects before the last heading such as "Final answer:" as drafts."""
+    starts: list[int] = []
+    at = 0
+    for item in found:
+        at = text.find(item.text, at)
+        starts.append(at)
+    complete = [start for start, item in zip(starts, found, strict=True) if item.value is not None]
+    spans = [(start, start + len(item.text)) for start, item in zip(starts, found, strict=True)]
+    heading = final_heading(text, spans, complete[-1] if complete else 0)
+    return [
+        FoundObject(item.text, None, item.reason or _DRAFT) if start < heading else item
+        for start, item in zip(starts, found, strict=True)
+    ]
+
+
 def _objects_in(text: str, roots: list[Node]) -> Iterator[FoundObject]:
-    """Objects of bracket trees in reading order, those inside lists and wrappers one by one."""
-    waiting = roots[::-1]
+    """Objects of bracket trees in reading order."""
+    for root in roots:
+        if is_deep(root, _MAX_DEPTH):
+            reason = f"brackets are nested more than {_MAX_DEPTH} deep"
+            yield FoundObject(text[root.start : root.stop], None, reason)
+        else:
+            yield from _objects_under(text, root)
+
+
+def _objects_under(text: str, root: Node) -> Iterator[FoundObject]:
+    waiting = [root]
     while waiting:
         node = waiting.pop()
         raw = text[node.start : node.stop]
@@ -136,7 +188,10 @@ def _objects_in(text: str, roots: list[Node]) -> Iterator[FoundObject]:
             waiting += node.children[::-1]
         elif node.closed:
             value = _load(raw)
-            if node.children and not _is_entry(value or _own_keys(text, node)):
+            whole = _is_entry(value or _own_keys(text, node))
+            if value is not None and not whole and _has_unnamed_part(value):
+                yield FoundObject(raw, None, _UNNAMED)
+            elif node.children and not whole and not (value is None and _holds_fact(text, node)):
                 waiting += node.children[::-1]
             elif value is not None:
                 yield FoundObject(raw, value)
@@ -144,16 +199,47 @@ def _objects_in(text: str, roots: list[Node]) -> Iterator[FoundObject]:
                 yield FoundObject(raw, None, "cannot be read as JSON")
         else:
             inner = _inner(text, node)
-            incomplete = not inner or _is_entry(_own_keys(text, node))
+            incomplete = not inner or _is_broken_entry(text, node)
             if incomplete and _LIKE_OBJECT.match(raw):
                 stop = inner[0].start if inner else node.stop
                 yield FoundObject(text[node.start : stop], None, _why_open(text, node))
             waiting += inner[::-1]
 
 
+def _is_broken_entry(text: str, node: Node) -> bool:
+    return _is_entry(_own_keys(text, node)) or _holds_fact(text, node)
+
+
+def _has_unnamed_part(wrapper: JSONObject) -> bool:
+    """Whether a value of a wrapper is a fact that names no language and is not Chinese."""
+    return any(
+        isinstance(part, Mapping)
+        and _is_entry(part)
+        and not _languages_of(part)
+        and _is_latin(str(part.get("prompt") or ""))
+        for part in wrapper.values()
+    )
+
+
+def _holds_fact(text: str, node: Node) -> bool:
+    """Whether a value of an unreadable object is a fact that names no language itself.
+
+    Such a fact belongs to the object: read alone, an English one would become a Chinese fact.
+    """
+    at = node.start
+    for child in node.children:
+        between = text[at : child.start]
+        at = child.stop
+        if child.bracket == "{" and _VALUE_OF_KEY.search(between[-20:]):
+            keys = _own_keys(text, child)
+            if _is_entry(keys) and not _languages_of(keys):
+                return True
+    return False
+
+
 def _inner(text: str, node: Node) -> list[Node]:
     """Nodes in an unclosed object that may contain entries; the facts of an entry do not."""
-    if not _is_entry(_own_keys(text, node)):
+    if not _is_broken_entry(text, node):
         return node.children
     found: list[Node] = []
     waiting = node.children[::-1]
@@ -209,8 +295,6 @@ def _load(text: str) -> JSONObject | None:
             value = load(text)
         except (ValueError, IndexError):
             continue
-        except RecursionError:
-            return None
         return value if isinstance(value, dict) and value else None
     return None
 
@@ -230,6 +314,8 @@ def _decimal(literal: str) -> str | float:
 def _repair(text: str) -> Any:
     import json_repair
 
+    if len(text) > _MAX_REPAIR:
+        raise ValueError("too long to be repaired")
     return json_repair.loads(text, skip_json_loads=True)
 
 
@@ -240,6 +326,9 @@ def _candidate(value: JSONObject, domain: str | None, origin: Origin) -> Candida
         return [_unreadable("the object has neither zh nor en fields")]
     problems: list[Problem] = []
     facts = {lang: _fact(parts.get(lang), lang, problems) for lang in LANGUAGES}
+    zh = facts["zh"]
+    if zh and not problems and not _languages_of(value) and _is_latin(zh.prompt or ""):
+        return [_unreadable(_UNNAMED)]
     if problems:
         return problems
     content: JSONObject = {"domain": domain}
@@ -252,6 +341,10 @@ def _candidate(value: JSONObject, domain: str | None, origin: Origin) -> Candida
         zh=facts["zh"],
         en=facts["en"],
     )
+
+
+def _is_latin(prompt: str) -> bool:
+    return bool(LATIN.search(prompt)) and not HAN.search(prompt)
 
 
 def _parts(value: JSONObject) -> dict[Language, Any]:
@@ -287,7 +380,7 @@ def _fact(part: Any, lang: Language, problems: list[Problem]) -> LooseFact | Non
         if match is None:
             continue
         name = match["field"]
-        text = (number_as_text(content) or content) if _is_number(content) else content
+        text = (number_as_text(content) or content) if type(content) in (int, float) else content
         if text is not None and not isinstance(text, str):
             message = f"expected text, found {type(text).__name__}"
             problems.append(_unreadable(message, lang, name))
@@ -296,10 +389,6 @@ def _fact(part: Any, lang: Language, problems: list[Problem]) -> LooseFact | Non
         else:
             fields[name] = text
     return LooseFact(**fields)
-
-
-def _is_number(content: Any) -> bool:
-    return isinstance(content, int | float) and not isinstance(content, bool)
 
 
 def _has_surrogate(text: str) -> bool:

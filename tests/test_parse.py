@@ -219,6 +219,7 @@ ENTRIES = st.lists(
         }
     ),
     max_size=4,
+    unique_by=lambda entry: (entry["zh"]["prompt"], entry["en"]["prompt"]),
 )
 
 

@@ -6,7 +6,6 @@ neither a ``system`` role nor sampling parameters. Callers decide when to retry.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,9 +13,8 @@ from clm_data.errors import ModeratedError, PermanentError, TransientError
 from clm_data.llm.base import Completion, Message, Usage
 from clm_data.llm.failures import error_in
 from clm_data.llm.transport import Endpoint, Transport
+from clm_data.reasoning import answer_in_reasoning, split_reasoning
 
-_THINK = re.compile(r"<think(?:ing)?>(.*?)(?:</think(?:ing)?>|\Z)", re.DOTALL)
-_THINK_TAIL = re.compile(r"\A(.*)</think(?:ing)?>", re.DOTALL)
 _FILTERED = frozenset(
     {"content_filter", "sensitive", "refusal", "safety", "recitation", "blocklist", "spii"}
     | {"prohibited_content", "content_filtered", "guardrail_intervened"}
@@ -68,12 +66,12 @@ class OpenAICompatibleModel:
             choice = body["choices"][0]
             message = choice.get("message")
             self._check_choice(choice, message if isinstance(message, dict) else {})
-            content = _text(message.get("content"))
-            reasoning = message.get("reasoning_content") or message.get("reasoning")
-            text, thought = split_reasoning(content)
+            content = message.get("content")
+            text, thought = split_reasoning(_text(content))
+            reasoning = _reasoning(message) or _text(content, thoughts=True) or thought
             completion = Completion(
-                text=text,
-                reasoning=_text(reasoning) or thought,
+                text=text if text.strip() else answer_in_reasoning(reasoning or ""),
+                reasoning=reasoning,
                 finish_reason=choice.get("finish_reason"),
                 model=str(body.get("model") or self.model),
                 usage=_usage(body.get("usage")),
@@ -110,30 +108,42 @@ class OpenAICompatibleModel:
         return TransientError(f"the answer is empty (finish_reason {reason or 'missing'})")
 
 
-def split_reasoning(text: str) -> tuple[str, str | None]:
-    """Separate an answer from ``<think>`` reasoning in it.
-
-    The opening tag may be missing (in DeepSeek-R1 it is part of the chat template), and so may the
-    closing tag (if the answer was cut off).
-
-    Returns:
-        The answer, and the reasoning or None.
-    """
-    thoughts = [match.group(1) for match in _THINK.finditer(text)]
-    rest = _THINK.sub("", text)
-    if tail := _THINK_TAIL.match(rest):
-        thoughts.append(tail.group(1))
-        rest = rest[tail.end() :]
-    if not thoughts:
-        return text, None
-    return rest.strip(), "\n".join(thought.strip() for thought in thoughts) or None
+def _reasoning(message: Mapping[str, Any]) -> str:
+    """The reasoning that a message keeps apart from its content."""
+    for key in ("reasoning_content", "reasoning", "thinking", "reasoning_details"):
+        if text := _text(message.get(key)) or _text(message.get(key), thoughts=True):
+            return text
+    return ""
 
 
-def _text(content: Any) -> str:
-    """The text of a message, which may be a list of parts."""
-    if isinstance(content, list):
-        return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
-    return "" if content is None else str(content)
+def _text(content: Any, *, thoughts: bool = False) -> str:
+    """The text of a message, which may be a list of parts; or of its parts with reasoning."""
+    if isinstance(content, Mapping):
+        content = [content]
+    if not isinstance(content, list):
+        return "" if content is None or thoughts else str(content)
+    return "".join(
+        part if isinstance(part, str) else _text_of_part(part)
+        for part in content
+        if thoughts == _is_thought(part)
+    )
+
+
+def _is_thought(part: Any) -> bool:
+    kind = str(part.get("type") or "").lower() if isinstance(part, Mapping) else ""
+    return any(word in kind for word in ("reason", "think", "thought"))
+
+
+def _text_of_part(part: Any) -> str:
+    if not isinstance(part, Mapping):
+        return ""
+    for key in ("text", "thinking", "reasoning", "content", "summary"):
+        value = part.get(key)
+        if isinstance(value, str) and value:
+            return value
+        if isinstance(value, list):
+            return "".join(v if isinstance(v, str) else str(v.get("text") or "") for v in value)
+    return ""
 
 
 def _usage(usage: Any) -> Usage:

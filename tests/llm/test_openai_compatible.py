@@ -24,8 +24,9 @@ from clm_data.errors import (
 )
 from clm_data.llm import PROVIDERS, Completion, Message, Usage, model_name, open_model, price_of
 from clm_data.llm.address import parse_address
-from clm_data.llm.openai_compatible import OpenAICompatibleModel, split_reasoning
+from clm_data.llm.openai_compatible import OpenAICompatibleModel
 from clm_data.llm.transport import Endpoint, retry_after
+from clm_data.reasoning import split_reasoning
 
 KEY = "sk-test-9f8e7d"
 MESSAGES: list[Message] = [{"role": "user", "content": "问"}]
