@@ -35,6 +35,16 @@ STORE_NAME = "clm.db"
 _TOP_LEVEL_ENV = ("store", "provider", "model", "base_url")
 
 
+class PriceSettings(Frozen):
+    """Price of a model per million tokens, for models whose price is not known."""
+
+    prompt: float = Field(ge=0, allow_inf_nan=False)
+    """Price of a million tokens sent."""
+    completion: float = Field(ge=0, allow_inf_nan=False)
+    """Price of a million tokens received, reasoning included."""
+    currency: str = Field("USD", min_length=1)
+
+
 class GenerationSettings(Frozen):
     """How chat models are queried."""
 
@@ -54,6 +64,9 @@ class GenerationSettings(Frozen):
     max_tokens: int | None = Field(None, ge=1)
     """Maximum tokens of an answer, reasoning included. If it is set, an answer that is cut off is
     asked for again with twice as many, at most twice. None: the endpoint's own limit."""
+    price: PriceSettings | None = None
+    """Price of the model: ``{prompt: 0.5, completion: 2, currency: USD}`` per million tokens.
+    None: the price that this version knows, if any."""
     dry_waves: int = Field(2, ge=1, le=10)
     """Stop a domain after this many consecutive batches of dialogues with no new entries."""
 

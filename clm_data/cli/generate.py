@@ -26,6 +26,7 @@ from clm_data.cli.output import (
 
 if TYPE_CHECKING:
     from clm_data.generation import CostEstimate, GenerationReport, Progress
+    from clm_data.generation.tokens import Tokens
 
 _SCOPE, _MODEL, _LIMITS = "What to ask for", "Model", "Limits"
 
@@ -82,8 +83,8 @@ def generate(
     max_cost: Annotated[
         float | None,
         typer.Option(
-            min=0,
-            help="Maximum cost of this run, in the currency of the model's price.",
+            help="Maximum cost of this run, in the currency of the model's price "
+            "(generation.price in clm.yaml).",
             rich_help_panel=_LIMITS,
         ),
     ] = None,
@@ -176,11 +177,9 @@ def _show_generation(report: GenerationReport) -> None:
             for each in report.domains
         ],
     )
-    usage = report.usage
-    say(
-        f"tokens: {usage.prompt_tokens} sent, {usage.completion_tokens} received "
-        f"({usage.reasoning_tokens} of them reasoning); {_cost(report)}"
-    )
+    say(_tokens_and_cost(report))
+    if report.price is not None and report.unanswered:
+        say(f"not counted: {counted(report.unanswered, 'request')} without an answer")
     if report.retries:
         say(f"retried {counted(report.retries, 'request')}; rate limits: {report.rate_limits}")
     if report.cut_off:
@@ -208,11 +207,43 @@ def _show_estimate(found: CostEstimate, *, as_json: bool) -> None:
     say(
         f"about {counted(found.requests, 'request')} for {counted(missing, 'entry', 'entries')} "
         f"if every answer is good; about {found.prompt_tokens} tokens sent and "
-        f"{found.completion_tokens} received, reasoning included; {_cost(found)}"
+        f"{found.completion_tokens} received, reasoning included; {_estimated_cost(found)}"
     )
 
 
-def _cost(of: CostEstimate | GenerationReport) -> str:
-    if of.cost is None or of.price is None:
-        return "cost: unknown for this model"
-    return f"cost: at most {of.cost:.2f} {of.price.currency} at the prices this version knows"
+def _tokens_and_cost(report: GenerationReport) -> str:
+    """What the answers cost; says which numbers the endpoint left out."""
+    tokens = report.tokens
+    shown = tokens.estimated if tokens.unreported else tokens.total
+    about = "about " if tokens.unreported else ""
+    line = (
+        f"tokens: {about}{shown.prompt_tokens} sent, {about}{shown.completion_tokens} received "
+        f"({_reasoning(tokens)})"
+    )
+    if tokens.unreported:
+        line += (
+            f", estimated from the text for {tokens.unreported} of "
+            f"{counted(tokens.answers, 'answer')}, as the endpoint sent no counts"
+        )
+    if report.price is None:
+        return f"{line}; cost: unknown, as the price of this model is not known"
+    return f"{line}; {_estimated_cost(report) if tokens.unreported else _cost(report)}"
+
+
+def _reasoning(tokens: Tokens) -> str:
+    total, known = tokens.total.reasoning_tokens, tokens.at_least.reasoning_tokens
+    if total is not None:
+        return f"{total} of them reasoning"
+    return "reasoning: unknown" if known is None else f"at least {known} of them reasoning"
+
+
+def _cost(report: GenerationReport) -> str:
+    currency = report.price.currency if report.price else ""
+    return f"cost: at most {report.cost:.2f} {currency} at the prices this version knows"
+
+
+def _estimated_cost(of: CostEstimate | GenerationReport) -> str:
+    cost = getattr(of, "estimated_cost", of.cost)
+    if cost is None or of.price is None:
+        return "cost: unknown, as the price of this model is not known"
+    return f"cost: about {cost:.2f} {of.price.currency} (estimated)"

@@ -19,8 +19,9 @@ from clm_data.errors import (
     UserError,
 )
 from clm_data.generation.journal import Journal
+from clm_data.generation.tokens import Tokens
 from clm_data.llm import Price
-from clm_data.llm.base import ChatModel, Completion, Message, Usage
+from clm_data.llm.base import ChatModel, Completion, Message
 from clm_data.store import Dialogue, NewRequest, RequestOutcome
 
 _MAX_BACKOFF = 60.0
@@ -49,24 +50,24 @@ class Budget:
     price: Price | None = None
     expected_cost: float = 0.0
 
-    def limit_reached(self, *, sent: int, in_flight: int, answers: int, usage: Usage) -> str | None:
+    def limit_reached(self, *, sent: int, in_flight: int, tokens: Tokens) -> str | None:
         """Why no further request may be sent; None if one may.
 
         Args:
             sent: Requests sent so far.
             in_flight: Requests sent and not answered yet.
-            answers: Answers received.
-            usage: Total tokens of the answers.
+            tokens: Tokens of the answers received; what is not reported is estimated.
         """
         if self.max_requests is not None and sent >= self.max_requests:
             return f"limit of {self.max_requests} requests reached"
         if self.max_cost is None or self.price is None:
             return None
-        spent = self.price.of(usage)
-        each = spent / answers if answers else self.expected_cost
+        spent = self.price.of(tokens.estimated) or 0.0
+        each = spent / tokens.answers if tokens.answers else self.expected_cost
         # Requests in flight will cost too. The first request is always sent.
         if spent >= self.max_cost or (in_flight and spent + (in_flight + 1) * each > self.max_cost):
-            return f"limit of {self.max_cost:g} {self.price.currency} reached"
+            note = " (cost estimated from the text)" if tokens.unreported else ""
+            return f"limit of {self.max_cost:g} {self.price.currency} reached{note}"
         return None
 
 
@@ -83,7 +84,7 @@ class ModelClient:
     Attributes:
         stop_reason: Why the run sends no more requests; None while it does.
         error: The error that stopped the run, if the user has to fix something first.
-        usage: Total tokens of the answers.
+        tokens: Tokens of the answers.
         requests: Number of requests by domain, retries included.
         answers: Number of answers by domain.
         cut_off: Number of answers that were cut off at the token limit.
@@ -113,7 +114,7 @@ class ModelClient:
         self._in_flight = 0
         self.stop_reason: str | None = None
         self.error: UserError | None = None
-        self.usage = Usage()
+        self.tokens = Tokens()
         self.requests: Counter[str] = Counter()
         self.answers: Counter[str] = Counter()
         self.cut_off = 0
@@ -204,8 +205,7 @@ class ModelClient:
             self.stop_reason = self._budget.limit_reached(
                 sent=self.requests.total(),
                 in_flight=self._in_flight,
-                answers=self.answers.total(),
-                usage=self.usage,
+                tokens=self.tokens,
             )
         if self.stop_reason is not None:
             raise HaltedError
@@ -233,7 +233,7 @@ class ModelClient:
             raise HaltedError from error
         self._pause.end_if_sent_later(sent_at)
         self.answers[domain] += 1
-        self.usage += completion.usage
+        self.tokens = self.tokens.plus(messages, completion)
         self.cut_off += completion.finish_reason == "length"
         return completion
 

@@ -5,24 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from clm_data.config import GenerationSettings, Settings
+from clm_data.config import Settings
 from clm_data.domain import Domain
 from clm_data.generation.domain_progress import DomainProgress, DomainState
 from clm_data.generation.domain_run import plan_batch
 from clm_data.generation.report import CostEstimate
 from clm_data.generation.subjects import used_subjects
-from clm_data.languages import HAN
-from clm_data.llm import Usage, model_name, price_of
+from clm_data.generation.tokens import expected_usage, token_count
+from clm_data.llm import model_name, price_of
 from clm_data.prompts import Prompts
 from clm_data.store import Store
-
-_TOKENS_PER_HAN = 0.6
-_TOKENS_PER_OTHER = 0.3
-"""Rules of thumb of https://api-docs.deepseek.com/quick_start/token_usage."""
-_TOKENS_PER_ENTRY = 300
-"""Rough size of one bilingual entry as JSON."""
-_REASONING_PER_TURN = 2000
-"""Rough number of reasoning tokens per answer."""
 
 
 def estimate_generation(
@@ -66,22 +58,8 @@ def estimate_generation(
         )
         first = first or batch[0].prompt
         turns = math.ceil(lacking / settings.generation.entries_per_turn)
-        each = usage_per_turn(settings.generation, _token_count(batch[0].prompt))
+        each = expected_usage(settings.generation, token_count(batch[0].prompt))
         requests += turns
-        sent += turns * each.prompt_tokens
-        received += turns * each.completion_tokens
+        sent += turns * (each.prompt_tokens or 0)
+        received += turns * (each.completion_tokens or 0)
     return CostEstimate(first, missing, requests, sent, received, price_of(settings))
-
-
-def usage_per_turn(sizes: GenerationSettings, prompt_tokens: int) -> Usage:
-    """Average tokens of a turn, which sends the first prompt and all earlier answers."""
-    answer = sizes.entries_per_turn * _TOKENS_PER_ENTRY
-    return Usage(
-        prompt_tokens=prompt_tokens + answer * (sizes.turns - 1) // 2,
-        completion_tokens=answer + _REASONING_PER_TURN,
-    )
-
-
-def _token_count(text: str) -> int:
-    han = len(HAN.findall(text))
-    return math.ceil(han * _TOKENS_PER_HAN + (len(text) - han) * _TOKENS_PER_OTHER)

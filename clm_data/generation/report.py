@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from clm_data.generation.tokens import Tokens
 from clm_data.llm import Price
 from clm_data.llm.base import Usage
 from clm_data.tabular import Tabular
@@ -53,7 +54,7 @@ class GenerationReport(Tabular):
 
     Attributes:
         domains: Reports by domain, in the order of the domain file.
-        usage: Total tokens of the answers of this run.
+        tokens: Tokens of the answers of this run.
         price: Price of the model; None if not known.
         rate_limits: Number of responses with status 429.
         retries: Number of requests that were repeated.
@@ -62,7 +63,7 @@ class GenerationReport(Tabular):
     """
 
     domains: tuple[DomainReport, ...]
-    usage: Usage
+    tokens: Tokens
     price: Price | None
     rate_limits: int
     retries: int
@@ -75,9 +76,24 @@ class GenerationReport(Tabular):
         return sum(domain.requests for domain in self.domains)
 
     @property
+    def usage(self) -> Usage:
+        """Total tokens as reported by the endpoint; a count that an answer lacks is None."""
+        return self.tokens.total
+
+    @property
     def cost(self) -> float | None:
-        """Cost in the currency of the price; None if the price is not known."""
+        """Cost in the currency of the price; None if the price or a count is not known."""
         return None if self.price is None else self.price.of(self.usage)
+
+    @property
+    def estimated_cost(self) -> float | None:
+        """Cost with an estimate for each missing count; None if the price is not known."""
+        return None if self.price is None else self.price.of(self.tokens.estimated)
+
+    @property
+    def unanswered(self) -> int:
+        """Requests that failed; whether the provider bills them is not known."""
+        return self.requests - sum(domain.answers for domain in self.domains)
 
     @property
     def lost(self) -> tuple[str, ...]:
@@ -111,7 +127,11 @@ class GenerationReport(Tabular):
             ],
             "requests": self.requests,
             "usage": self.usage.model_dump(),
+            "usage_at_least": self.tokens.at_least.model_dump(),
+            "usage_estimated": self.tokens.estimated.model_dump(exclude={"reasoning_tokens"}),
+            "answers_without_usage": self.tokens.unreported,
             "cost": self.cost,
+            "cost_estimated": self.estimated_cost,
             "currency": self.price.currency if self.price else None,
             "rate_limits": self.rate_limits,
             "retries": self.retries,

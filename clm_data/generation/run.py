@@ -10,7 +10,9 @@ flight.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 
 from clm_data.config import Settings
 from clm_data.domain import Domain
@@ -18,9 +20,9 @@ from clm_data.errors import ConfigError, StoreError
 from clm_data.generation.client import Budget, ModelClient
 from clm_data.generation.domain_progress import DomainProgress, DomainState
 from clm_data.generation.domain_run import DomainRun, Session, run_all
-from clm_data.generation.estimate import usage_per_turn
 from clm_data.generation.journal import Journal
 from clm_data.generation.report import GenerationReport, Progress
+from clm_data.generation.tokens import expected_usage
 from clm_data.lease import Holder, LeaseLostError, Leases
 from clm_data.llm import price_of
 from clm_data.llm.base import ChatModel
@@ -76,7 +78,7 @@ async def run_generation(
         leases.release()
     return GenerationReport(
         domains=tuple(run.report(states[id_]) for id_, run in runs.items()),
-        usage=client.usage,
+        tokens=client.tokens,
         price=budget.price,
         rate_limits=client.rate_limits,
         retries=client.retries,
@@ -137,10 +139,13 @@ def _budget(
     model: ChatModel, settings: Settings, max_requests: int | None, max_cost: float | None
 ) -> Budget:
     price = price_of(settings)
+    if max_cost is not None and not (isinstance(max_cost, Real) and 0 < max_cost < math.inf):
+        raise ConfigError(f"max_cost is {max_cost!r}; pass an amount above 0, or leave it out")
     if max_cost is not None and price is None:
         raise ConfigError(
             f"--max-cost needs the price of {model.provider} {model.model}, which is not known; "
-            "use --max-requests"
+            "set it in clm.yaml (generation: {price: {prompt: 0.5, completion: 2, currency: USD}}, "
+            "per million tokens), or use --max-requests"
         )
-    expected_cost = price.of(usage_per_turn(settings.generation, 0)) if price else 0.0
-    return Budget(max_requests, max_cost, price, expected_cost)
+    expected_cost = price.of(expected_usage(settings.generation, 0)) if price else None
+    return Budget(max_requests, max_cost, price, expected_cost or 0.0)

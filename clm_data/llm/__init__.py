@@ -41,8 +41,10 @@ class Price:
     completion: float
     currency: str
 
-    def of(self, usage: Usage) -> float:
-        """The cost of tokens, in ``currency``."""
+    def of(self, usage: Usage) -> float | None:
+        """The cost of tokens, in ``currency``; None if a count is not known."""
+        if usage.prompt_tokens is None or usage.completion_tokens is None:
+            return None
         tokens = usage.prompt_tokens * self.prompt + usage.completion_tokens * self.completion
         return tokens / 1_000_000
 
@@ -174,6 +176,8 @@ def model_name(settings: Settings) -> str:
 def price_of(settings: Settings) -> Price | None:
     """The price of the model in the settings; None if it is not known."""
     provider = _provider(settings)
+    if (given := settings.generation.price) is not None:
+        return Price(given.prompt, given.completion, given.currency)
     if settings.base_url is not None:
         return None
     return provider.prices.get(settings.model or provider.model or "")

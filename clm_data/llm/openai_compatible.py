@@ -74,7 +74,7 @@ class OpenAICompatibleModel:
                 reasoning=reasoning,
                 finish_reason=choice.get("finish_reason"),
                 model=str(body.get("model") or self.model),
-                usage=_usage(body.get("usage")),
+                usage=Usage.reported(body.get("usage")),
             )
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise TransientError("the answer contains no message") from error
@@ -144,18 +144,3 @@ def _text_of_part(part: Any) -> str:
         if isinstance(value, list):
             return "".join(v if isinstance(v, str) else str(v.get("text") or "") for v in value)
     return ""
-
-
-def _usage(usage: Any) -> Usage:
-    if not isinstance(usage, dict):
-        return Usage()
-    details = usage.get("completion_tokens_details")
-    return Usage(
-        prompt_tokens=_count(usage.get("prompt_tokens")),
-        completion_tokens=_count(usage.get("completion_tokens")),
-        reasoning_tokens=_count((details or {}).get("reasoning_tokens")),
-    )
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) and value > 0 else 0

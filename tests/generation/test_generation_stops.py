@@ -68,7 +68,7 @@ def test_max_requests_limits_concurrent_dialogues(tmp_path: Path) -> None:
 
 
 def test_max_cost_limits_concurrent_dialogues(tmp_path: Path) -> None:
-    usage = Usage(prompt_tokens=0, completion_tokens=1_000_000)
+    usage = Usage(prompt_tokens=1, completion_tokens=1_000_000)
     model = ScriptedModel(lambda *_: answer_with(usage=usage))
     settings = Settings(generation=generation_settings(turns=1))
     report = generate_with(model, tmp_path, [rivers(20)], settings=settings, max_cost=0.01)
@@ -77,7 +77,7 @@ def test_max_cost_limits_concurrent_dialogues(tmp_path: Path) -> None:
 
 def test_max_cost_stops_the_run(tmp_path: Path) -> None:
     names = iter(NAMES)
-    usage = Usage(prompt_tokens=0, completion_tokens=1_000_000)
+    usage = Usage(prompt_tokens=1, completion_tokens=1_000_000)
     model = ScriptedModel(lambda *_: answer_with(entry(next(names)), usage=usage))
     settings = Settings(generation=generation_settings(entries_per_turn=1, turns=8))
     report = generate_with(model, tmp_path, [rivers(8)], settings=settings, max_cost=10.0)

@@ -195,7 +195,7 @@ def as_openai(completion: Completion) -> dict[str, Any]:
         "usage": {
             "prompt_tokens": usage.prompt_tokens,
             "completion_tokens": usage.completion_tokens,
-            "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+            "total_tokens": (usage.prompt_tokens or 0) + (usage.completion_tokens or 0),
             "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
         },
     }
