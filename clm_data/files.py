@@ -84,6 +84,46 @@ def read_bytes(
     return data
 
 
+_KINDS = {
+    b"\x1f\x8b": "is compressed (gzip); unpack it first: gunzip FILE",
+    b"BZh": "is compressed (bzip2); unpack it first: bunzip2 FILE",
+    b"\xfd7zXZ": "is compressed (xz); unpack it first: unxz FILE",
+    b"(\xb5/\xfd": "is compressed (zstd); unpack it first: unzstd FILE",
+    b"PK\x03\x04": "is a ZIP file or a spreadsheet (XLSX); unpack it, or save it as CSV UTF-8",
+    b"\xd0\xcf\x11\xe0": "is an old spreadsheet (XLS); save it as CSV UTF-8",
+    b"PAR1": "is a Parquet file; save it as JSON Lines, for example with "
+    "datasets.Dataset.from_parquet(FILE).to_json(OUT)",
+    b"SQLite format 3": "is a database; export the rows as JSON Lines",
+    b"%PDF": "is a PDF file; save the rows as JSON Lines or CSV",
+}
+"""What files of other kinds start with, and what to do with them."""
+
+
+def check_kind(start: bytes, path: Path) -> None:
+    """Refuse a file of a kind that no reader of texts reads, by its first bytes.
+
+    Raises:
+        InputFileError: It is compressed, a spreadsheet, Parquet, a database or PDF.
+    """
+    for magic, reason in _KINDS.items():
+        if start.startswith(magic):
+            raise InputFileError(f"{path} {reason}")
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of some pairs, as ``object_pairs_hook`` of JSON readers.
+
+    Raises:
+        ValueError: A key appears twice, so that a value would be lost.
+    """
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        duplicate = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the field '{duplicate}' appears twice in one object; keep one of them")
+    return value
+
+
 def read_yaml(file: Path, error_type: type[UserError] = InputFileError) -> Any:
     """Read a UTF-8 YAML file.
 

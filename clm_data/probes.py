@@ -27,6 +27,7 @@ from clm_data.resources import bank_path
 from clm_data.sources import candidates_of, read_file
 from clm_data.sources.files import RawFile, read_rows
 from clm_data.sources.readers import language_keys
+from clm_data.text import number_as_text
 from clm_data.validate.form import is_untranslated
 
 BANK = "bank"
@@ -195,7 +196,7 @@ def _from_rows(rows: Sequence[Any], name: str) -> ProbeRows:
             sides = {lang: row[key] for lang, key in language_keys(list(row)).items()}
             found.append(
                 {
-                    lang: LooseProbe(**{field: side.get(field) for field in PROBE_FIELDS})
+                    lang: LooseProbe(**{field: _text(side.get(field)) for field in PROBE_FIELDS})
                     for lang, side in sides.items()
                 }
             )
@@ -206,17 +207,27 @@ def _from_rows(rows: Sequence[Any], name: str) -> ProbeRows:
     return found, tuple(unread)
 
 
+def _text(value: Any) -> Any:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number_as_text(value) if is_number else value
+
+
 def _from_files(raw: Sequence[RawFile]) -> ProbeRows:
     """Probes of files: rows that are probes, or else the probes of all candidates in the files."""
     if len(raw) == 1 and any(_is_bare(row) for row in raw[0].rows):
         return _from_rows(raw[0].rows, raw[0].name)
     read = candidates_of([read_file(file) for file in raw])
     found: list[Sides] = []
+    unread = [item.model_copy(update={"stage": "locality"}) for item in read.rejected]
     for candidate in read.kept:
         probes = {lang: candidate.probe(lang) for lang in LANGUAGES}
-        found.append({lang: probe for lang, probe in probes.items() if probe is not None})
-    unread = tuple(item.model_copy(update={"stage": "locality"}) for item in read.rejected)
-    return [sides for sides in found if sides], unread
+        sides = {lang: probe for lang, probe in probes.items() if probe is not None}
+        if sides:
+            found.append(sides)
+        else:
+            problem = Problem(code="empty-field", message="the row has no locality probe")
+            unread.append(rejection(candidate.id, problem, candidate.model_dump()))
+    return found, tuple(unread)
 
 
 def _yaml_rows(path: Path) -> list[Any]:

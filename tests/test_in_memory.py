@@ -181,6 +181,9 @@ def test_what_is_no_dataset_is_refused_by_load(source: Any) -> None:
         clm_data.load(source)
 
 
+WRONG: Any = ["a", None, 5, []]
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -188,11 +191,11 @@ def test_what_is_no_dataset_is_refused_by_load(source: Any) -> None:
         (lambda: clm_data.audit(["a.json", ""]), "name of a file is empty"),
         (lambda: clm_data.audit(["a.json", {"prompt": "p"}]), r"mixed \(item 1 and item 2\)"),
         (lambda: clm_data.audit([{"prompt": "p"}, {}, "a.json"]), r"mixed \(item 1 and item 3\)"),
-        (lambda: clm_data.audit(workspace=5), "a workspace cannot be a int"),
-        (lambda: clm_data.stats(workspace=[]), "a workspace cannot be a list"),
-        (lambda: clm_data.audit([{"prompt": "p"}], threshold="a"), "threshold is 'a'"),
-        (lambda: clm_data.deduplicate([{"p": "a"}], "p", threshold="a"), "threshold is 'a'"),
-        (lambda: clm_data.deduplicate([{"p": "a"}], "p", threshold=None), "threshold is None"),
+        (lambda: clm_data.audit(workspace=WRONG[2]), "a workspace cannot be a int"),
+        (lambda: clm_data.stats(workspace=WRONG[3]), "a workspace cannot be a list"),
+        (lambda: clm_data.audit([{"prompt": "p"}], threshold=WRONG[0]), "threshold is 'a'"),
+        (lambda: clm_data.deduplicate([{"p": "a"}], "p", threshold=WRONG[0]), "threshold is 'a'"),
+        (lambda: clm_data.deduplicate([{"p": "a"}], "p", threshold=WRONG[1]), "threshold is None"),
         (lambda: clm_data.load([{"prompt": {1, 2}}]), "row 1 is not usable as JSON"),
         (lambda: clm_data.audit([{"prompt": {"a", "b"}}]), "row 1 is not usable as JSON"),
     ],
@@ -224,3 +227,16 @@ def test_values_of_numpy_and_pandas_are_deduplicated_and_written(tmp_path: Path)
     assert [row["n"] for row in written] == [None, [1, 2]]
     assert written[0]["m"] == [None, 2]
     assert len(report.kept) + len(report.removed) == len(rows)
+
+
+def test_missing_values_of_pandas_are_null() -> None:
+    import pandas as pd
+
+    row = {"case_id": 1, **VALID["zh"], "note": pd.NA, "seen": pd.NaT}
+    frame = pd.DataFrame([row, {**row, "case_id": None, "subject": pd.NA}]).astype(object)
+    found = clm_data.audit(frame.to_dict("records"))
+    assert [each.case_id for each in found.candidates] == [1, None]
+    assert found.candidates[1].zh is not None
+    assert found.candidates[1].zh.subject is None
+    assert found.reading.unread == {}
+    assert len(clm_data.deduplicate(frame.to_dict("records"), "prompt").kept) == 1

@@ -67,7 +67,8 @@ def test_the_published_prefix_and_outer_whitespace_are_removed(tmp_path: Path) -
         ("zh", "loc_ans", "  ", "empty-field"),
         ("en", "loc", "nq question: ", "empty-field"),
         ("en", "loc", None, "empty-field"),
-        ("zh", "loc", 5, "unreadable-answer"),
+        ("zh", "loc", [5], "unreadable-answer"),
+        ("zh", "loc", True, "unreadable-answer"),
     ],
 )
 def test_broken_probes_are_rejected(
@@ -217,3 +218,19 @@ def test_a_side_in_an_unread_language_is_named(tmp_path: Path) -> None:
         read_probes(str(file))
     with pytest.raises(InputFileError, match="not a regular file"):
         read_probes("/dev/zero")
+
+
+def test_numbers_in_probes_become_text(tmp_path: Path) -> None:
+    row = {lang: {**PAIR[lang], "loc_ans": 88.0} for lang in ("zh", "en")}
+    (found,) = read_probes(saved(tmp_path, [row]), tmp_path).kept
+    assert (found.zh.loc_ans, found.en.loc_ans) == ("88", "88")
+
+
+def test_every_row_of_a_source_is_a_probe_or_rejected(tmp_path: Path) -> None:
+    rows: list[Any] = [*_mzsre("zh-cn"), {"en": {"src": "p"}, "zh-cn": {"src": "p"}}, None, 5]
+    rows += [{"en": {"src": "p", "loc": {}}, "zh-cn": {"src": "p"}}, rows[0]]
+    found = read_probes(saved(tmp_path, rows), tmp_path)
+    assert len(found.kept) == 3
+    assert len(found.kept) + len(found.rejected) == len(rows)
+    reasons = [rejected.problems[0].message for rejected in found.rejected]
+    assert any("no locality probe" in reason for reason in reasons)

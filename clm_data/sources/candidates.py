@@ -63,8 +63,11 @@ def candidates_of(files: Sequence[SourceFile]) -> StageResult[Candidate]:
         :func:`clm_data.records.unique_ids` changes them.
     """
     items = list(_merge(_read_unit(unit) for unit in units_of(files)))
-    kept = _without_partial_copies([item for item in items if isinstance(item, Candidate)])
-    return StageResult(tuple(kept), tuple(item for item in items if isinstance(item, Rejection)))
+    kept = _without_partial_copies(
+        [(unit, item) for unit, item in items if isinstance(item, Candidate)]
+    )
+    rejected = tuple(item for _, item in items if isinstance(item, Rejection))
+    return StageResult(tuple(kept), rejected)
 
 
 def units_of(files: Sequence[SourceFile]) -> list[Unit]:
@@ -260,31 +263,39 @@ def _rejection(label: str, reason: str, content: Any) -> Rejection:
     )
 
 
-def _merge(units: Iterable[Iterable[Candidate | Rejection]]) -> Iterator[Candidate | Rejection]:
+Item = tuple[int, Candidate | Rejection]
+"""The number of a unit, and what one of its rows gave."""
+
+
+def _merge(units: Iterable[Iterable[Candidate | Rejection]]) -> Iterator[Item]:
     """Merge units: each item appears as often as in the unit that contains it most often."""
     seen: Counter[str] = Counter()
-    for unit in units:
+    for number, unit in enumerate(units):
         in_unit: Counter[str] = Counter()
         for item in unit:
             key = item.id if isinstance(item, Candidate) else digest(item.content)
             in_unit[key] += 1
             if in_unit[key] > seen[key]:
                 seen[key] = in_unit[key]
-                yield item
+                yield number, item
 
 
-def _without_partial_copies(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Drop monolingual candidates that another unit has in both languages."""
-    complete = Counter(
-        key for candidate in candidates for key in _sides(candidate) if _is_bilingual(candidate)
-    )
+def _without_partial_copies(items: Sequence[tuple[int, Candidate]]) -> list[Candidate]:
+    """Drop monolingual candidates that *another* unit has in both languages."""
+    complete: dict[tuple[Language, LooseFact], Counter[int]] = {}
+    for unit, candidate in items:
+        if _is_bilingual(candidate):
+            for key in _sides(candidate):
+                complete.setdefault(key, Counter())[unit] += 1
     kept = []
-    for candidate in candidates:
-        sides = _sides(candidate)
-        if not _is_bilingual(candidate) and sides and complete[sides[0]] > 0:
-            complete[sides[0]] -= 1
-        else:
+    for unit, candidate in items:
+        sides = [] if _is_bilingual(candidate) else _sides(candidate)
+        counts = complete.get(sides[0], Counter()) if sides else Counter[int]()
+        other = next((each for each, left in counts.items() if each != unit and left > 0), None)
+        if other is None:
             kept.append(candidate)
+        else:
+            counts[other] -= 1
     return kept
 
 

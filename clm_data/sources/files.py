@@ -12,7 +12,7 @@ from typing import Any
 
 from clm_data.decoding import decode
 from clm_data.errors import InputFileError
-from clm_data.files import read_bytes
+from clm_data.files import check_kind, read_bytes
 from clm_data.records import digest, json_value
 from clm_data.sources.texts import csv_rows, json_rows
 
@@ -64,7 +64,7 @@ def read_rows(path: Path, encoding: str | None = None) -> RawFile:
             line and the row if there is one.
     """
     data = read_bytes(path)
-    _check_kind(data, path)
+    check_kind(data, path)
     text = decode(data, name=str(path), encoding=encoding)
     if not text.strip():
         raise InputFileError(f"{path}: the file is empty")
@@ -75,27 +75,6 @@ def read_rows(path: Path, encoding: str | None = None) -> RawFile:
     if not rows:
         raise InputFileError(f"{path}: the file contains no rows")
     return RawFile(path.name, hashlib.sha256(data).hexdigest(), rows, is_csv, data)
-
-
-_KINDS = {
-    b"\x1f\x8b": "is compressed (gzip); unpack it first: gunzip FILE",
-    b"BZh": "is compressed (bzip2); unpack it first: bunzip2 FILE",
-    b"\xfd7zXZ": "is compressed (xz); unpack it first: unxz FILE",
-    b"(\xb5/\xfd": "is compressed (zstd); unpack it first: unzstd FILE",
-    b"PK\x03\x04": "is a ZIP file or a spreadsheet (XLSX); unpack it, or save it as CSV UTF-8",
-    b"\xd0\xcf\x11\xe0": "is an old spreadsheet (XLS); save it as CSV UTF-8",
-    b"PAR1": "is a Parquet file; save it as JSON Lines, for example with "
-    "datasets.Dataset.from_parquet(FILE).to_json(OUT)",
-    b"SQLite format 3": "is a database; export the rows as JSON Lines",
-    b"%PDF": "is a PDF file; save the rows as JSON Lines or CSV",
-}
-"""What files of other kinds start with, and what to do with them."""
-
-
-def _check_kind(data: bytes, path: Path) -> None:
-    for start, reason in _KINDS.items():
-        if data.startswith(start):
-            raise InputFileError(f"{path} {reason}")
 
 
 def rows_in_memory(items: Iterable[Any], name: str) -> RawFile:

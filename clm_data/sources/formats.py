@@ -74,7 +74,17 @@ def detect_format(raw: RawFile) -> str:
 def _matching(row: Row, raw: RawFile) -> list[str]:
     if raw.is_csv:
         return ["csv"] if FORMATS["csv"].matches(row) else []
-    return [name for name, known in FORMATS.items() if known.matches(row)]
+    return [
+        name
+        for name, known in FORMATS.items()
+        if known.matches(row) and (name != "csv" or _names_a_language(row))
+    ]
+
+
+def _names_a_language(row: Row) -> bool:
+    """Whether a column does, such as ``zh_prompt``; else objects are not taken for a table."""
+    columns = (column_of(str(name)) for name in row)
+    return any(column is not None and column[0] is not None for column in columns)
 
 
 def _check_mixed(name: str, known: Sequence[tuple[int, list[str]]], chosen: str) -> None:
@@ -102,10 +112,14 @@ def _why_unknown(row: Row) -> str:
         (lang,) = keys
         other = "zh" if lang == "en" else "en"
         return f"{reason}; the side in the other language is missing: add an object '{other}'"
-    if missing:
-        closest = min(missing, key=lambda name: (len(missing[name]), name))
-        if missing[closest]:
-            return f"{reason}; closest is {closest}, which also needs {', '.join(missing[closest])}"
+    fewest = min((len(needs) for needs in missing.values() if needs), default=0)
+    closest = [
+        f"{name} (also needs {', '.join(needs)})"
+        for name, needs in missing.items()
+        if len(needs) == fewest > 0
+    ]
+    if closest:
+        return f"{reason}; closest: {', '.join(closest[:3])}"
     return f"{reason}; known formats: {', '.join(sorted(FORMATS))}"
 
 
@@ -149,8 +163,9 @@ def _unread_in(row: Any, format: str) -> Iterator[str]:
 
 
 def _has_both_languages(rows: Sequence[Row]) -> bool:
-    english = sum(written_in(row.get("prompt")) == "en" for row in rows)
-    return 4 * english >= len(rows)
+    prompts = [row["prompt"] for row in rows if isinstance(row.get("prompt"), str)]
+    english = sum(written_in(prompt) == "en" for prompt in prompts)
+    return 4 * english >= max(1, len(prompts))
 
 
 def _has(*names: str) -> Callable[[Row], bool]:

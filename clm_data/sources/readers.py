@@ -90,7 +90,9 @@ def _first_locality(row: Fields) -> dict[str, Any]:
     if not isinstance(probes[0], dict):
         raise ValueError("locality: expected objects with prompt and ground_truth")
     first = Fields(probes[0])
-    answer, _ = first.answers("ground_truth", "answer")
+    answer, others = first.answers("ground_truth", "answer")
+    if others:
+        row.leave(f"locality.ground_truth{REST}")
     probe = {"loc": first.first("prompt"), "loc_ans": answer}
     for name in first.unread():
         row.leave(f"locality.{name}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from clm_data.errors import InputFileError
+from clm_data.files import unique_keys
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
@@ -23,15 +25,24 @@ def json_rows(text: str, path: Path) -> list[Any]:
     Raises:
         InputFileError: Not JSON; or it has duplicate keys, NaN or infinity, which would be lost.
     """
+    if text.lstrip().startswith("{") and not _is_one_object(text):
+        return list(_json_lines(text, path))
     try:
         value = _parse(text)
     except (ValueError, RecursionError) as error:
         if text.lstrip().startswith("{"):
-            if isinstance(error, json.JSONDecodeError):
-                return list(_json_lines(text, path))
-            raise InputFileError(f"{path}: {_reason(text, error)}") from error
+            raise InputFileError(f"{path}: row 1: {_reason(text, error)}") from error
         raise InputFileError(_where_in_list(text, path, error)) from error
     return value if isinstance(value, list) else [value]
+
+
+def _is_one_object(text: str) -> bool:
+    """Whether a text that starts with an object has nothing after it."""
+    try:
+        _, stop = json.JSONDecoder().raw_decode(text, _skip(text, 0))
+    except (ValueError, RecursionError):
+        return False
+    return not text[stop:].strip()
 
 
 def _json_lines(text: str, path: Path) -> Iterator[Any]:
@@ -79,20 +90,20 @@ def _skip(text: str, at: int) -> int:
 
 def _parse(text: str) -> Any:
     """Parse JSON; duplicate keys, NaN and infinity raise ValueError, as they would be lost."""
-    return json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        duplicate = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the field '{duplicate}' appears twice in one object; keep one of them")
-    return value
+    return json.loads(
+        text, object_pairs_hook=unique_keys, parse_constant=_no_constant, parse_float=_finite
+    )
 
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a JSON value; write null for a missing value")
+
+
+def _finite(literal: str) -> float:
+    value = float(literal)
+    if math.isinf(value):
+        raise ValueError(f"{literal} is too large for a number; write it as a text")
+    return value
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from clm_data.errors import InputFileError
 from clm_data.parse import parse_entries
 from clm_data.records import FACT_FIELDS, Origin
 from clm_data.sources import FORMATS, candidates_of, read_file
+from clm_data.sources.files import rows_in_memory
 from clm_data.sources.notices import reading_of
 
 ZH, EN = VALID["zh"], VALID["en"]
@@ -153,8 +154,8 @@ def test_what_is_not_read_is_listed(
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"prompt": "a", "answer": "b"}], "with prompt, answer; closest is"),
-        ([{"src": "a", "answers": ["b"]}], "closest is zsre, which also needs alt"),
+        ([{"prompt": "a", "answer": "b"}], "with prompt, answer; closest: "),
+        ([{"src": "a", "answers": ["b"]}], r"closest: zsre \(also needs alt\)"),
         ([{"en": zsre(), "zh-tw": zsre()}], "the other language is missing: add an object 'zh'"),
         ([{"edit": {"prompt": "p"}, "example_type": "popular"}], "with edit, example_type; known"),
         (
@@ -256,3 +257,54 @@ def test_every_row_is_a_candidate_or_a_rejection(tmp_path: Path) -> None:
 def test_the_page_of_formats_names_every_format() -> None:
     page = (Path(__file__).parents[2] / "docs/reference/formats.md").read_text(encoding="utf-8")
     assert [name for name in FORMATS if f"`{name}`" not in page] == []
+
+
+READERS: dict[str, list[Any]] = {
+    "clm-bench-zh": [{"case_id": 1, **ZH}],
+    "clm-bench-mix": [{"case_id": 1, **ZH}, {"case_id": 1, **EN}],
+    "clm-bench-en": [{f"english_{name}": text for name, text in EN.items()}],
+    "clm-data": [{"zh": ZH, "en": EN}],
+    "bi-zsre": [{"en": zsre(), "zh-cn": zsre()}],
+    "bi-counterfact": [{"en": rewrite("a", "b"), "zh": rewrite("a", "b")}],
+    "counterfact": [rewrite({"str": "a"}, {"str": "b"})],
+    "zsre": [zsre(answers=["a"])],
+    "easyedit": [{**FACT, "locality": {}}],
+    "csv": [{f"zh_{name}": text for name, text in ZH.items()}],
+}
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl", "memory"])
+@pytest.mark.parametrize("name", READERS)
+def test_no_reader_loses_a_row(tmp_path: Path, name: str, ending: str) -> None:
+    good = READERS[name]
+    broken: list[Any] = [None, 5, "x", [1], {"case_id": [1]}, {**good[0], "case_id": {}}]
+    rows = [*good, *broken, *good]
+    pair = len(good) == 2
+    path = tmp_path / f"made.{ending}"
+    lines = [json.dumps(row) for row in rows]
+    path.write_text("\n".join(lines) if ending == "jsonl" else f"[{','.join(lines)}]")
+    file = read_file(rows_in_memory(rows, "rows") if ending == "memory" else path)
+    assert file.format == name
+    result = candidates_of([file])
+    assert len(result.kept) + len(result.rejected) == len(rows) - 2 * pair
+    assert len(result.kept) == 2
+    numbers = [rejection.problems[0].message.split(":")[0] for rejection in result.rejected]
+    assert numbers == [f"row {number + pair}" for number in range(2, 8)]
+
+
+def test_every_reader_is_in_the_test_above() -> None:
+    assert READERS.keys() == FORMATS.keys()
+
+
+def test_csv_rows_are_kept_or_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "made.csv"
+    path.write_text(f"{','.join(ZH)}\n{','.join(ZH.values())}\n,,,\nonly one\n", encoding="utf-8")
+    file = read_file(path)
+    result = candidates_of([file])
+    assert (len(file.rows), len(result.kept) + len(result.rejected)) == (3, 3)
+
+
+def test_a_row_in_one_language_after_the_same_row_in_both_is_kept() -> None:
+    rows = [{"case_id": 1, **ZH}, {"case_id": 1, **EN}, {"case_id": 2, **ZH}]
+    file = read_file(rows_in_memory(rows, "rows"))
+    assert [item.case_id for item in candidates_of([file]).kept] == [1, 2]

@@ -87,6 +87,8 @@ class ArrowTable(ABC):
         names = list(self._schema.names)
         if names.count(field) == 1:
             return field
+        if names.count(field) > 1:
+            raise InputFileError(f"{self.name}: the column '{field}' appears twice; rename one")
         root, *rest = field.split(".")
         kind: Any = self._schema.field(root).type if names.count(root) == 1 else None
         for name in rest:

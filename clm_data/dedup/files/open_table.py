@@ -11,6 +11,7 @@ from clm_data.dedup.files.row_table import RowTable
 from clm_data.dedup.files.tables import ENDINGS, FORMATS, HUB_PREFIX, Table
 from clm_data.dedup.files.text_tables import open_binary, open_text_table
 from clm_data.errors import ConfigError, UnknownNameError
+from clm_data.files import check_kind
 
 _DETECTION_BYTES = 1 << 20
 
@@ -64,14 +65,19 @@ def _open_named(name: str, format: str | None, split: str | None, encoding: str 
 
 
 def _detect_format(path: Path) -> str:
-    ending = path.suffix.lower()
-    if ending != ".json":
-        for name, endings in ENDINGS.items():
-            if ending in endings:
-                return name
+    """The format of a file: Parquet by its content, the others by the name or the content.
+
+    Raises:
+        InputFileError: It is of another kind, such as compressed or a spreadsheet.
+    """
     with open_binary(path) as file:
         start = file.read(_DETECTION_BYTES)
     if start.startswith(b"PAR1"):
         return "parquet"
+    check_kind(start, path)
+    ending = path.suffix.lower()
+    for name, endings in ENDINGS.items():
+        if ending in endings and name in ("jsonl", "csv"):
+            return name
     first = start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     return {b"[": "json", b"{": "jsonl"}.get(first, "json" if ending == ".json" else "csv")

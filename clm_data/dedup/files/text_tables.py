@@ -18,6 +18,7 @@ from clm_data.decoding import check_encoding, decode
 from clm_data.dedup.files.tables import MISSING, Table, as_row, lookup
 from clm_data.dedup.join.all_pairs import Progress
 from clm_data.errors import ConfigError, InputFileError, UnknownNameError
+from clm_data.files import unique_keys
 
 _MAX_CELL_SIZE = 2**31 - 1
 _JUDGED_BYTES = 16 * 1024 * 1024
@@ -69,7 +70,7 @@ class _JsonLinesTable(_FileTable):
     def _parse(self, line: bytes, location: str) -> dict[str, Any]:
         text = _decode_utf8(line[:-1] if line.endswith(b"\n") else line, location)
         try:
-            return as_row(json.loads(text), location)
+            return as_row(json.loads(text, object_pairs_hook=unique_keys), location)
         except (ValueError, RecursionError) as error:
             raise _not_json(location, error) from error
 
@@ -198,7 +199,7 @@ class _JsonListTable(_FileTable):
 
     def _elements(self, text: str) -> Iterator[tuple[int, int, Any]]:
         """(start, end, value) of each element."""
-        decoder = json.JSONDecoder()
+        decoder = json.JSONDecoder(object_pairs_hook=unique_keys)
         at = _skip_whitespace(text, 1 if text.startswith("\ufeff") else 0)
         if text[at : at + 1] != "[":
             raise InputFileError(f"{self.name}: expected a JSON list of objects")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import clm_data
 from clm_data.dedup.files.open_table import open_table
 from clm_data.dedup.files.tables import MISSING, Table, lookup
 from clm_data.errors import InputFileError, UnknownNameError, UserError
@@ -215,3 +217,53 @@ def test_a_missing_file_or_unknown_format_is_an_error(tmp_path: Path) -> None:
         cells(open_table(str(tmp_path)), "a")
     with pytest.raises(UnknownNameError):
         open_table("x", "xlsx")
+
+
+def _parquet(path: Path, *columns: Any, names: list[str]) -> Path:
+    pq.write_table(pa.table(list(columns), names=names), path)
+    return path
+
+
+TEXTS = ["甲乙丙丁戊己", "甲乙丙丁戊己", "完全不同的题目"]
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.csv", "x.jsonl", "x.json", "x"])
+def test_the_content_says_that_a_file_is_parquet(tmp_path: Path, name: str) -> None:
+    path = _parquet(tmp_path / name, pa.array(TEXTS).dictionary_encode(), names=["p"])
+    report = clm_data.deduplicate(path, "p")
+    assert (len(report.kept), len(report.removed)) == (2, 1)
+
+
+def test_the_content_says_that_a_file_named_parquet_is_json(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    path.write_text(json.dumps([{"p": text} for text in TEXTS]))
+    assert len(clm_data.deduplicate(path, "p").kept) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("x.jsonl", gzip.compress(b'{"p": "a"}'), "gunzip"),
+        ("x.csv", b"PK\x03\x04rest", "XLSX"),
+        ("x.jsonl", b'{"p": "a"}\n{"p": "a", "p": "b"}\n', "x.jsonl:2: .*'p' appears twice"),
+        ("x.json", b'[{"p": "a"},\n{"p": "a", "p": "b"}]', "x.json:2: .*'p' appears twice"),
+        ("x.parquet", b"PAR1 cut off", "not a readable Parquet file"),
+    ],
+)
+def test_a_file_that_would_be_misread_is_refused(
+    tmp_path: Path, name: str, data: bytes, message: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(InputFileError, match=message) as caught:
+        clm_data.deduplicate(path, "p")
+    assert "\n" not in str(caught.value)
+
+
+def test_parquet_with_other_columns_is_one_line(tmp_path: Path) -> None:
+    twice = _parquet(tmp_path / "a", pa.array(TEXTS), pa.array(TEXTS), names=["p", "p"])
+    nested = _parquet(tmp_path / "b", pa.array([{"a": ["x"]}]), names=["p"])
+    zero = _parquet(tmp_path / "c", pa.array([], pa.string()), names=["p"])
+    for path, message in ((twice, "appears twice"), (nested, "row 1"), (zero, "no rows")):
+        with pytest.raises(InputFileError, match=message):
+            clm_data.deduplicate(path, "p")
