@@ -138,6 +138,14 @@ def eval_baselines(
         str | None,
         typer.Option(help="auto spreads layers over several GPUs.", rich_help_panel=_MODEL),
     ] = None,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code",
+            help="Run Python code that comes with the model or its tokenizer.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = False,
     tokens_per_batch: Annotated[
         int | None,
         typer.Option(
@@ -198,6 +206,7 @@ def eval_baselines(
         dtype=dtype,
         device=device,
         device_map=device_map,
+        trust_remote_code=trust_remote_code or None,
         tokens_per_batch=tokens_per_batch,
         out=out,
         cache=cache,

@@ -32,6 +32,8 @@ class ModelSpec(Frozen):
     """Default: the first GPU, otherwise the CPU."""
     device_map: str | None = None
     """`auto` spreads the layers over several GPUs."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model or its tokenizer."""
     tokens_per_batch: int = Field(4096, ge=64)
     """Maximum tokens per forward pass, which bounds memory."""
 

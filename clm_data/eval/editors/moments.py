@@ -166,7 +166,8 @@ def _group_sums(
     """Sums of k k^T by layer, (m, m) float64, and the number of tokens."""
     import torch
 
-    rows = [list(loaded.tokenizer(text)["input_ids"])[:max_length] for text in group]
+    longest = min(max_length, loaded.longest or max_length)
+    rows = [list(loaded.tokenizer(text)["input_ids"])[:longest] for text in group]
     rows = [row for row in rows if row]
     sums: dict[int, Tensor] = {}
     with torch.no_grad(), ExitStack() as stack:

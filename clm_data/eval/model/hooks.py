@@ -11,6 +11,7 @@ from clm_data.eval.errors import LayoutError
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module, Parameter
+    from transformers import PreTrainedModel
 
     from clm_data.eval.model.loaded import LoadedModel
 
@@ -33,16 +34,34 @@ def _set_submodule(model: Module, path: str, module: Module) -> None:
     setattr(model.get_submodule(parent), name, module)
 
 
-@contextmanager
-def zeroed_output(module: Module) -> Iterator[None]:
-    """Make a module return zeros."""
+def skipped_layer(layer: Module, entering: Tensor | None = None) -> Module:
+    """A module in the place of a decoder layer that returns its input, or `entering` instead.
+
+    Its other attributes, such as the kind of its attention, are those of the layer.
+    """
     import torch
 
-    handle = module.register_forward_hook(lambda _m, _i, out: torch.zeros_like(out))
+    class Skipped(torch.nn.Module):  # type: ignore[misc]
+        def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+            return hidden_states if entering is None else entering.to(hidden_states.device)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(layer, name)
+
+    return Skipped()
+
+
+@contextmanager
+def without_generation_settings(model: PreTrainedModel) -> Iterator[None]:
+    """Hide a checkpoint's generation settings, which `generate` uses where a caller sets none."""
+    from transformers import GenerationConfig
+
+    original = model.generation_config
+    model.generation_config = GenerationConfig()
     try:
         yield
     finally:
-        handle.remove()
+        model.generation_config = original
 
 
 class Captured:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from clm_data.eval.errors import LayoutError
+from clm_data.eval.errors import EditError, LayoutError
 
 if TYPE_CHECKING:
     import torch
@@ -16,10 +16,21 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _LAYERS = ("model.layers", "transformer.h", "gpt_neox.layers")
-_MLP_OUT = ("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h", "mlp.fc2")
-_ATTN_OUT = ("self_attn.o_proj", "attn.c_proj", "attention.dense", "self_attn.out_proj")
-_NORMS = ("model.norm", "transformer.ln_f", "gpt_neox.final_layer_norm")
-_POSITIONS = ("transformer.wpe",)
+_MLP_OUT = ("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h", "mlp.fc2", "mlp.fc_out")
+_ATTN_OUT = (
+    "self_attn.o_proj",
+    "attn.c_proj",
+    "attention.dense",
+    "self_attn.out_proj",
+    "self_attn.dense",
+    "attn.out_proj",
+)
+_NORMS = (
+    "model.norm",
+    "transformer.ln_f",
+    "gpt_neox.final_layer_norm",
+    "model.final_layernorm",
+)
 _HEADS = ("lm_head", "embed_out")
 
 
@@ -33,7 +44,6 @@ class ModelLayout:
         attn_out: The attention's output projection, relative to a layer.
         norm: The final norm.
         head: The projection to the vocabulary.
-        positions: A learned position embedding that is added to the input; None for rotary ones.
         transposed: Whether the edited weight is stored as (in, out), as in GPT-2's Conv1D.
     """
 
@@ -42,7 +52,6 @@ class ModelLayout:
     attn_out: str
     norm: str
     head: str
-    positions: str | None = None
     transposed: bool = False
 
     def weight(self, layer: int) -> str:
@@ -59,12 +68,17 @@ class LoadedModel:
         model: In evaluation mode, its parameters frozen.
         tokenizer: A fast tokenizer.
         layout: Where the model's parts are.
+        longest: Maximum tokens of a row: the number of positions, or the length from which some
+            layers ignore early tokens; None if the model's config states none.
+        longest_why: Where the config states it.
     """
 
     name: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     layout: ModelLayout
+    longest: int | None = None
+    longest_why: str = ""
 
     @property
     def depth(self) -> int:
@@ -95,7 +109,33 @@ class LoadedModel:
     def _layer_part(self, layer: int, path: str) -> Module:
         if not 0 <= layer < self.depth:
             raise LayoutError(f"{self.name} has layers 0 to {self.depth - 1}, not {layer}")
-        return self.model.get_submodule(f"{self.layout.layers}.{layer}.{path}")
+        try:
+            return self.model.get_submodule(f"{self.layout.layers}.{layer}.{path}")
+        except AttributeError as error:
+            with_it = layers_with(self.model, self.layout.layers, path)
+            raise LayoutError(
+                f"{self.name}: layer {layer} has no {path}"
+                f"{_experts_note(self.model, self.layout.layers, layer)}; layers that can be "
+                f"edited: {_numbers(with_it)}"
+            ) from error
+
+    def check_length(self, tokens: int) -> None:
+        """Check that a row of tokens is not longer than the model can be measured with.
+
+        Raises:
+            EditError: It is; the message says where the limit comes from.
+        """
+        if self.longest is not None and tokens > self.longest:
+            raise EditError(
+                f"{self.name}: a text of {tokens} tokens is longer than this model allows "
+                f"({self.longest_why} in its config); leave out records with longer texts, or use "
+                "another model"
+            )
+
+    @property
+    def editable(self) -> list[int]:
+        """Layers with a single MLP output projection; the others are mixtures of experts."""
+        return layers_with(self.model, self.layout.layers, self.layout.mlp_out)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (..., vocabulary) of hidden states (..., d) before the final norm.
@@ -129,41 +169,70 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
+def layers_with(model: PreTrainedModel, layers: str, path: str) -> list[int]:
+    """Indices of the layers that have a submodule."""
+    names = {name for name, _ in model.named_modules(remove_duplicate=False)}
+    depth = len(model.get_submodule(layers))
+    return [i for i in range(depth) if f"{layers}.{i}.{path}" in names]
+
+
+def _numbers(layers: Sequence[int]) -> str:
+    """`0 to 3`, `0, 2, 5`."""
+    if len(layers) > 2 and list(layers) == list(range(layers[0], layers[-1] + 1)):
+        return f"{layers[0]} to {layers[-1]}"
+    return ", ".join(map(str, layers)) or "none"
+
+
+def _experts_note(model: PreTrainedModel, layers: str, layer: int) -> str:
+    prefix = f"{layers}.{layer}."
+    for name, _ in model.named_modules():
+        if name.startswith(prefix) and name.endswith("experts"):
+            return (
+                f", because its MLP is a mixture of experts ({name.removeprefix(prefix)}), whose "
+                "output has no single weight to edit"
+            )
+    return ""
+
+
 def find_layout(model: PreTrainedModel) -> ModelLayout:
     """Find the parts of a decoder by their usual names.
 
     Raises:
-        LayoutError: A part has none of the known names; the message says what to pass.
+        LayoutError: A part has none of the known names; the message says which.
     """
     names = {name for name, _ in model.named_modules()}
-    layers = _find(model, names, "the list of decoder layers", "layers", _LAYERS)
-    first = f"{layers}.0."
-    mlp = _find(model, names, "the MLP's output projection", "mlp_out", _MLP_OUT, first)
-    attn = _find(model, names, "the attention's output projection", "attn_out", _ATTN_OUT, first)
-    positions = next((path for path in _POSITIONS if path in names), None)
+    what = type(model).__name__
+    layers = _find(what, names, "list of decoder layers", _LAYERS)
+    depth = len(model.get_submodule(layers))
+    where = [f"{layers}.{i}." for i in range(depth)]
+    mlp = next((p for p in _MLP_OUT if any(at + p in names for at in where)), None)
+    if mlp is None:
+        note = next((note for i in range(depth) if (note := _experts_note(model, layers, i))), "")
+        known = "" if note else f" with a known name ({', '.join(_MLP_OUT)})"
+        raise LayoutError(
+            f"{what} is not supported: no layer has a single MLP output projection{known}{note}"
+        )
+    attention = [p for p in _ATTN_OUT if all(at + p in names for at in where)]
+    if not attention:
+        some = next((p for p in _ATTN_OUT if any(at + p in names for at in where)), "")
+        lacking = next((i for i in range(depth) if where[i] + some not in names), 0)
+        raise LayoutError(
+            f"{what} is not supported: layer {lacking} has no attention output projection with a "
+            f"known name ({', '.join(_ATTN_OUT)}); linear attention and state spaces have none"
+        )
+    first = model.get_submodule(f"{layers}.{layers_with(model, layers, mlp)[0]}.{mlp}")
     return ModelLayout(
         layers=layers,
         mlp_out=mlp,
-        attn_out=attn,
-        norm=_find(model, names, "the final norm", "norm", _NORMS),
-        head=_find(model, names, "the head", "head", _HEADS),
-        positions=positions,
-        transposed=type(model.get_submodule(first + mlp)).__name__ == "Conv1D",
+        attn_out=attention[0],
+        norm=_find(what, names, "final norm", _NORMS),
+        head=_find(what, names, "head", _HEADS),
+        transposed=type(first).__name__ == "Conv1D",
     )
 
 
-def _find(
-    model: PreTrainedModel,
-    names: set[str],
-    what: str,
-    field: str,
-    paths: Sequence[str],
-    prefix: str = "",
-) -> str:
+def _find(model: str, names: set[str], what: str, paths: Sequence[str]) -> str:
     for path in paths:
-        if prefix + path in names:
+        if path in names:
             return path
-    raise LayoutError(
-        f"{type(model).__name__}: cannot find {what} (looked for {', '.join(paths)}); "
-        f"pass a ModelLayout whose '{field}' names it"
-    )
+    raise LayoutError(f"{model} is not supported: no {what} with a known name ({', '.join(paths)})")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from clm_data.errors import InputFileError
 from clm_data.eval.errors import LayoutError, out_of_memory, require_torch
 from clm_data.eval.model.loaded import LoadedModel, ModelLayout, find_layout
-from clm_data.eval.model.partial_forward import check_layout
+from clm_data.eval.model.proof import prove_editable
+from clm_data.eval.model.tokenizers import prepare_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -25,6 +26,7 @@ def load_model(
     device: str | None = None,
     device_map: str | None = None,
     layout: ModelLayout | None = None,
+    trust_remote_code: bool = False,
 ) -> LoadedModel:
     """Load a model for editing.
 
@@ -37,6 +39,7 @@ def load_model(
         device: Such as `cpu` or `cuda:0`; None for the first GPU, or the CPU if there is none.
         device_map: As in accelerate, such as `auto` to spread the layers over several GPUs.
         layout: Paths of the model's parts, for an architecture that `find_layout` does not know.
+        trust_remote_code: Run Python code that comes with the model or its tokenizer.
 
     Raises:
         MissingExtraError: torch or transformers is not installed.
@@ -51,8 +54,10 @@ def load_model(
         raise InputFileError(
             f"{name}: choose a tokenizer folder (transformers converts GGUF tokenizers incorrectly)"
         )
-    model = _load_weights(name, source, dtype, device_map, gguf)
-    loaded_tokenizer = _load_tokenizer(str(tokenizer or name), str(tokenizer or source))
+    model = _load_weights(name, source, dtype, device_map, gguf, trust_remote_code)
+    loaded_tokenizer = _load_tokenizer(
+        str(tokenizer or name), str(tokenizer or source), trust_remote_code
+    )
     if device_map is None:
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         with _load_errors(f"model {name} on {place}", "; choose another with --device"):
@@ -61,10 +66,21 @@ def load_model(
 
 
 def _load_weights(
-    name: str, source: str, dtype: str, device_map: str | None, gguf: Mapping[str, str]
+    name: str,
+    source: str,
+    dtype: str,
+    device_map: str | None,
+    gguf: Mapping[str, str],
+    trust_remote_code: bool,
 ) -> PreTrainedModel:
     import torch
     import transformers
+
+    if (Path(source) / "adapter_config.json").is_file():
+        raise InputFileError(
+            f"model {name} contains a PEFT adapter (adapter_config.json); merge it into its base "
+            "model (merge_and_unload) and save that"
+        )
 
     with _load_errors(f"model {name}"):
         model, found = transformers.AutoModelForCausalLM.from_pretrained(
@@ -72,6 +88,7 @@ def _load_weights(
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
             device_map=device_map,
             output_loading_info=True,
+            trust_remote_code=trust_remote_code,
             **gguf,
         )
     missing = sorted(found["missing_keys"])
@@ -80,14 +97,16 @@ def _load_weights(
     return model
 
 
-def _load_tokenizer(name: str, source: str) -> PreTrainedTokenizerBase:
+def _load_tokenizer(name: str, source: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     import transformers
 
     folder = Path(source)
     if folder.is_dir() and not any(folder.glob("*token*")) and not any(folder.glob("vocab*")):
         raise InputFileError(f"{folder} contains no tokenizer; specify one with --tokenizer")
     with _load_errors(f"the tokenizer of {name}", "; choose another with --tokenizer"):
-        return transformers.AutoTokenizer.from_pretrained(source)
+        return transformers.AutoTokenizer.from_pretrained(
+            source, trust_remote_code=trust_remote_code
+        )
 
 
 @contextmanager
@@ -98,6 +117,11 @@ def _load_errors(what: str, hint: str = "") -> Iterator[None]:
     except Exception as error:
         if out_of_memory(error):
             raise
+        if "trust_remote_code" in str(error):
+            raise InputFileError(
+                f"{what} cannot be loaded: it comes with Python code of its own; read it, and "
+                "pass --trust-remote-code if you trust it"
+            ) from error
         reason = (str(error).strip().splitlines() or [""])[0].rstrip(" .:")
         if not isinstance(error, OSError | ValueError | ImportError):
             reason = f"{type(error).__name__}: {reason}"
@@ -114,17 +138,38 @@ def prepare(
 
     Raises:
         LayoutError: The model's parts cannot be found, or do not work as expected.
-        InputFileError: The weights contain NaN or infinity.
+        InputFileError: The weights contain NaN or infinity, or the tokenizer is unsuitable.
     """
     model.eval()
     model.requires_grad_(False)
-    loaded = LoadedModel(name, model, tokenizer, layout or find_layout(model))
+    prepare_tokenizer(name, tokenizer, model.get_input_embeddings().weight.shape[0])
+    longest, why = _longest(model)
+    loaded = LoadedModel(name, model, tokenizer, layout or find_layout(model), longest, why)
     try:
-        check_layout(loaded)
+        prove_editable(loaded)
     except LayoutError:
-        _check_finite(loaded)  # NaN weights fail the layout check, too
+        _check_finite(loaded)  # NaN weights fail the proof, too
         raise
     return loaded
+
+
+_LIMITS = ("max_position_embeddings", "sliding_window", "attention_chunk_size", "window_size")
+
+
+def _longest(model: PreTrainedModel) -> tuple[int | None, str]:
+    """The longest row that a model treats as the partial passes do, and the setting that says so.
+
+    With more tokens than a sliding window, layers ignore early tokens, which partial passes do not.
+    """
+    found: list[tuple[int, str]] = []
+    for setting in _LIMITS:
+        value = getattr(model.config, setting, None)
+        unused = setting == "sliding_window" and not getattr(
+            model.config, "use_sliding_window", True
+        )
+        if type(value) is int and value > 0 and not unused:
+            found.append((value, f"{setting} {value}"))
+    return min(found, default=(None, ""))
 
 
 def _check_finite(loaded: LoadedModel) -> None:

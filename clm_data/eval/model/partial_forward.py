@@ -5,19 +5,19 @@ and no lower layer depends on that change, so both are computed once (`precomput
 each optimization step runs only the layers above and the tokens from there on
 (`PackedSuffixes.run`).
 
-The base model's own `forward` does the work, with its list of layers sliced and its final norm
-replaced by the identity, so no architecture is reimplemented here.
+The base model's own `forward` does the work, with layers outside the range skipped and its final
+norm replaced by the identity, so no architecture is reimplemented here. Every layer keeps its place
+in the list, because some models look up masks or rotary embeddings by place. Hidden states enter
+right before the first layer that runs, so that nothing done to embeddings is done to them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from clm_data.eval.errors import LayoutError
-from clm_data.eval.model.hooks import replaced_modules, zeroed_output
+from clm_data.eval.model.hooks import replaced_modules, skipped_layer
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.model.prefix_tree import (
     NodeLayout,
@@ -29,6 +29,7 @@ from clm_data.eval.model.prefix_tree import (
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+    from torch.nn import Module
 
 
 class KVCache:
@@ -110,19 +111,21 @@ def run_layers(
     import torch
 
     layout, model = loaded.layout, loaded.model
-    layers = model.get_submodule(layout.layers)
     if start == stop and (start > 0 or inputs.is_floating_point()):
         return inputs
     length = inputs.shape[1]
     if positions is None:
         positions = torch.arange(length, device=inputs.device)[None]
+    if loaded.longest is not None and length > loaded.longest:
+        loaded.check_length(int(positions.max()) + 1)
     if mask is None:
         mask = _causal_mask(length, _like(loaded, inputs)[:0].to(inputs.device))
-    sliced = {layout.layers: layers[start:stop], layout.norm: torch.nn.Identity()}
-    with ExitStack() as stack:
-        stack.enter_context(replaced_modules(model, sliced))
-        if start > 0 and layout.positions is not None:
-            stack.enter_context(zeroed_output(model.get_submodule(layout.positions)))
+    replaced: dict[str, Module] = {layout.norm: torch.nn.Identity()}
+    for index, layer in enumerate(model.get_submodule(layout.layers).children()):
+        if not start <= index < stop:
+            entering = inputs if start > 0 and index == start - 1 else None
+            replaced[f"{layout.layers}.{index}"] = skipped_layer(layer, entering)
+    with replaced_modules(model, replaced):
         out = model.base_model(
             **{"input_ids" if start == 0 else "inputs_embeds": inputs},
             attention_mask=mask,
@@ -334,29 +337,3 @@ def _layout_by_prefix(
 def _by_token(states: Tensor) -> Tensor:
     """(bins, heads, tokens, size) as (bins x tokens, heads, size)."""
     return states.transpose(1, 2).flatten(0, 1)
-
-
-def check_layout(loaded: LoadedModel) -> None:
-    """Check that running the layers in two parts gives the model's own logits.
-
-    Raises:
-        LayoutError: It does not, because the architecture computes something outside its layers,
-            final norm and head.
-    """
-    import torch
-
-    size = loaded.model.get_input_embeddings().weight.shape[0]
-    ids = torch.tensor([[i % size for i in (1, 2, 3, 5)]], device=loaded.device)
-    half = max(1, loaded.depth // 2)
-    with torch.no_grad():
-        expected = loaded.model(input_ids=ids, use_cache=False).logits.float()
-        lower = run_layers(loaded, ids, 0, half)
-        logits = loaded.logits(run_layers(loaded, lower, half, loaded.depth)).to(expected.device)
-    scale = expected.abs().max().clamp(min=1e-6)
-    tolerance = 1e-3 if loaded.model.dtype in (torch.float32, torch.float64) else 5e-2
-    capped = getattr(loaded.model.config, "final_logit_softcapping", None) is not None
-    if capped or not bool((logits - expected).abs().max() <= tolerance * scale):
-        raise LayoutError(
-            f"{loaded.name} ({type(loaded.model).__name__}) computes more than its layers, final "
-            "norm and head; this architecture is not supported"
-        )

@@ -8,6 +8,7 @@ from typing import Any
 
 from clm_data.eval.errors import PlacementError, edit_errors
 from clm_data.eval.model.batching import batches_by_length, padded
+from clm_data.eval.model.hooks import without_generation_settings
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.model.partial_forward import run_layers
 from clm_data.eval.placement import encode
@@ -178,8 +179,10 @@ def _generate(loaded: LoadedModel, rows: Sequence[Sequence[int]], steps: int) ->
     from transformers import GenerationConfig
 
     longest = max(map(len, rows))
+    loaded.check_length(longest + steps)
     pad = loaded.tokenizer.pad_token_id
-    pad = 0 if pad is None else pad
+    if pad is None or pad >= loaded.model.get_input_embeddings().weight.shape[0]:
+        pad = 0
     ids = [[pad] * (longest - len(row)) + list(row) for row in rows]
     mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
     config = GenerationConfig(
@@ -188,7 +191,7 @@ def _generate(loaded: LoadedModel, rows: Sequence[Sequence[int]], steps: int) ->
         pad_token_id=pad,
         eos_token_id=loaded.tokenizer.eos_token_id,
     )
-    with torch.no_grad():
+    with torch.no_grad(), without_generation_settings(loaded.model):
         generated = loaded.model.generate(
             input_ids=torch.tensor(ids, device=loaded.device),
             attention_mask=torch.tensor(mask, device=loaded.device),

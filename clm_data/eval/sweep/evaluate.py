@@ -32,6 +32,7 @@ def evaluate(
     dtype: str | None = None,
     device: str | None = None,
     device_map: str | None = None,
+    trust_remote_code: bool | None = None,
     tokens_per_batch: int | None = None,
     corpus: str | None = None,
     seed: int | None = None,
@@ -71,6 +72,7 @@ def evaluate(
         dtype: `auto`, `float32`, `bfloat16` or `float16`; default `auto`.
         device: Device, such as `cuda:0`; default the first GPU, otherwise the CPU.
         device_map: `auto` spreads the layers over several GPUs.
+        trust_remote_code: Run Python code that comes with the model or its tokenizer; default no.
         tokens_per_batch: Maximum tokens per forward pass, which bounds memory; default 4096.
         corpus: Text for second moments: `auto`, `bank`, `dataset`, a file, or `hub:ID`; default
             `auto`.
@@ -110,6 +112,7 @@ def evaluate(
         "dtype": dtype,
         "device": device,
         "device_map": device_map,
+        "trust_remote_code": trust_remote_code,
         "tokens_per_batch": tokens_per_batch,
     }
     chosen = _choose_recipe(recipe, _listed(model), grid, machine)

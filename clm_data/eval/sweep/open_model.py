@@ -56,5 +56,6 @@ def open_model(
             dtype="float32" if spec.is_tiny else spec.dtype,
             device=spec.device,
             device_map=spec.device_map,
+            trust_remote_code=spec.trust_remote_code,
         )
     return replace(loaded, name=spec.shown)

@@ -25,7 +25,6 @@ def test_the_layout_of_known_architectures_is_found(architecture: str, tied: boo
     layout = model.layout
     assert model.depth == 5
     assert layout.transposed == (architecture == "gpt2")
-    assert (layout.positions is not None) == (architecture == "gpt2")
     weight = model.model.get_parameter(layout.weight(3))
     assert tuple(weight.shape) == ((128, 32) if architecture == "gpt2" else (32, 48))
     assert model.attn_out(0) is not model.mlp_out(0)
@@ -38,13 +37,12 @@ def _new_model(architecture: str, **sizes: Any) -> Any:
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **sizes))
 
 
-def test_the_error_for_an_unknown_architecture_says_what_to_pass() -> None:
+def test_the_error_for_an_unknown_architecture_names_the_part() -> None:
     model = _new_model(
         "bloom", vocab_size=300, hidden_size=16, n_layer=2, n_head=2, tie_word_embeddings=False
     )
-    with pytest.raises(LayoutError, match="cannot find the attention's output") as caught:
+    with pytest.raises(LayoutError, match="layer 0 has no attention output projection"):
         find_layout(model)
-    assert "pass a ModelLayout whose 'attn_out' names it" in str(caught.value)
 
 
 def test_a_model_that_computes_more_than_its_parts_is_refused() -> None:
@@ -58,7 +56,7 @@ def test_a_model_that_computes_more_than_its_parts_is_refused() -> None:
         "head_dim": 8,
     }
     model = _new_model("gemma2", **sizes)
-    with pytest.raises(LayoutError, match="this architecture is not supported"):
+    with pytest.raises(LayoutError, match=r"is not supported: .*final_logit_softcapping"):
         prepare("gemma", model, byte_level_tokenizer())
 
 

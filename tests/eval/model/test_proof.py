@@ -1,0 +1,170 @@
+"""Models are accepted only if they run exactly in parts and edits arrive unscaled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# ruff: noqa: E402 (the imports below need torch)
+torch = pytest.importorskip("torch", reason="the extra eval is not installed")
+
+from helpers.paths import docs_script
+from helpers.small_models import byte_level_tokenizer, small_model
+
+from clm_data.eval.errors import EditError, LayoutError
+from clm_data.eval.model.hooks import captured
+from clm_data.eval.model.loaded import LoadedModel
+from clm_data.eval.model.loading import prepare
+from clm_data.eval.model.partial_forward import run_layers
+
+architectures = docs_script("architectures")
+
+
+def _random(architecture: str, **settings: Any) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    config = architectures.small_config(architecture)
+    for name, value in settings.items():
+        setattr(config, name, value)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    for name, weight in model.named_parameters():
+        if weight.ndim == 2 and "norm" not in name:
+            torch.nn.init.normal_(weight, std=0.2)
+    return model
+
+
+def _prepared(architecture: str, **settings: Any) -> LoadedModel:
+    return prepare(architecture, _random(architecture, **settings), architectures.bytes_tokenizer())
+
+
+@pytest.mark.parametrize(
+    ("architecture", "cause"),
+    [
+        ("glm4", "post_mlp_layernorm normalizes it"),
+        ("olmo2", "post_feedforward_layernorm normalizes it"),
+        ("olmo3", "post_feedforward_layernorm normalizes it"),
+        ("exaone4", "post_feedforward_layernorm normalizes it"),
+        ("gemma3_text", "post_feedforward_layernorm normalizes it"),
+        ("afmoe", "post_mlp_layernorm normalizes it"),
+        ("granite", "residual_multiplier 0.22 in its config"),
+        ("gemma2", "final_logit_softcapping 30.0 in its config"),
+        ("cohere", "logit_scale 0.0625 in its config"),
+        ("mixtral", "mixture of experts (mlp.experts)"),
+        ("qwen3_moe", "mixture of experts (mlp.experts)"),
+        ("opt", "no list of decoder layers"),
+        ("bloom", "no attention output projection"),
+        ("falcon", "no attention output projection"),
+        ("gpt_neo", "no attention output projection"),
+        ("qwen3_5_text", "no attention output projection"),
+    ],
+)
+def test_a_model_that_cannot_be_edited_exactly_is_refused_with_the_cause(
+    architecture: str, cause: str
+) -> None:
+    with pytest.raises(LayoutError) as caught:
+        _prepared(architecture)
+    message = str(caught.value)
+    assert cause in message
+    assert "\n" not in message
+    assert "pass a ModelLayout" not in message
+
+
+@pytest.mark.parametrize(
+    "architecture", ["qwen2", "glm", "stablelm", "smollm3", "gemma", "phi", "gptj", "gpt2", "phi3"]
+)
+def test_every_cut_of_an_accepted_model_equals_the_whole_model(architecture: str) -> None:
+    loaded = _prepared(architecture)
+    ids = torch.tensor([[5, 9, 2, 7, 11, 4, 8]])
+    layers = list(loaded.model.get_submodule(loaded.layout.layers).children())
+    states = []
+    with torch.no_grad():
+        for layer in layers:
+            with captured_output(layer) as found:
+                loaded.model(input_ids=ids, use_cache=False)
+            states.append(found[0])
+        for start in range(len(layers)):
+            for stop in range(start + 1, len(layers) + 1):
+                entering = states[start - 1] if start else ids
+                found_state = run_layers(loaded, entering, start, stop)
+                assert torch.allclose(found_state, states[stop - 1], rtol=1e-4, atol=1e-4)
+
+
+def captured_output(module: Any) -> Any:
+    from contextlib import contextmanager
+
+    @contextmanager
+    def watching() -> Any:
+        found: list[Any] = []
+        handle = module.register_forward_hook(
+            lambda _m, _i, out: found.append(out[0] if isinstance(out, tuple) else out)
+        )
+        try:
+            yield found
+        finally:
+            handle.remove()
+
+    return watching()
+
+
+def test_layers_keep_the_rotary_embeddings_of_their_place() -> None:
+    """Local and global rotary embeddings by position in the list, as in Gemma-3."""
+    model = _random("gemma3_text", num_hidden_layers=12)
+    from clm_data.eval.model.loaded import find_layout
+
+    loaded = LoadedModel("x", model.eval(), byte_level_tokenizer(), find_layout(model))
+    ids = torch.tensor([[5, 9, 2, 7, 11, 4, 8]])
+    with torch.no_grad(), captured(model.get_submodule("model.norm")) as whole:
+        model(input_ids=ids, use_cache=False)
+    with torch.no_grad():
+        for cut in range(1, 12):
+            lower = run_layers(loaded, ids, 0, cut)
+            upper = run_layers(loaded, lower, cut, 12)
+            assert torch.allclose(upper, whole.input, rtol=1e-4, atol=1e-4), cut
+
+
+@pytest.mark.parametrize("architecture", ["deepseek_v2", "deepseek_v3", "glm4_moe", "dots1"])
+def test_only_the_dense_layers_of_a_mixture_of_experts_can_be_edited(architecture: str) -> None:
+    loaded = _prepared(architecture)
+    assert loaded.editable == [0]
+    loaded.mlp_out(0)
+    with pytest.raises(LayoutError, match=r"layer 2 .*mixture of experts.*can be edited: 0"):
+        loaded.mlp_out(2)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "mistral", "gpt2"])
+def test_a_text_longer_than_the_positions_is_one_line(architecture: str) -> None:
+    loaded = small_model(architecture)
+    with pytest.raises(EditError, match=r"a text of 129 tokens is longer.*128 in its config"):
+        run_layers(loaded, torch.ones(1, 129, dtype=torch.long), 0, 2)
+
+
+def test_a_text_longer_than_a_sliding_window_is_refused() -> None:
+    loaded = _prepared("mistral", sliding_window=40)
+    with pytest.raises(EditError, match="sliding_window 40"):
+        run_layers(loaded, torch.ones(1, 41, dtype=torch.long), 0, 2)
+
+
+def test_quantized_weights_are_refused() -> None:
+    model = _random("llama")
+    module = model.get_submodule("model.layers.1.mlp.down_proj")
+    module.weight = torch.nn.Parameter(module.weight.to(torch.int8), requires_grad=False)
+    with pytest.raises(LayoutError, match="layer 1 is not a plain matrix"):
+        prepare("q", model, architectures.bytes_tokenizer())
+
+
+def test_layers_that_share_their_weights_are_refused() -> None:
+    model = _random("llama")
+    model.model.layers[2].mlp.down_proj = model.model.layers[1].mlp.down_proj
+    with pytest.raises(LayoutError, match="layers 1 and 2 share"):
+        prepare("q", model, architectures.bytes_tokenizer())
+
+
+@pytest.mark.slow
+def test_the_page_of_architectures_is_current() -> None:
+    rows = list(architectures.survey(architectures.architectures()))
+    assert len(rows) >= 40
+    assert sum(row.supported for row in rows) >= 20
+    assert architectures.page(rows) == Path(architectures.PAGE).read_text("utf-8")
