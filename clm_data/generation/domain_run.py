@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -295,13 +296,6 @@ class DomainRun:
         except PermanentError as error:
             reason = f"{_BLOCKED if isinstance(error, ModeratedError) else _REFUSED}{error}"
             self._lost.append(f"{name} {reason}")
-        except ClmDataError:
-            raise
-        except Exception as error:  # one answer that cannot be handled leaves the others alone
-            kind = type(error).__name__
-            words = " ".join(str(error).split())
-            reason = f"{_REFUSED}its answer cannot be handled: {kind}: {words}"
-            self._lost.append(f"{name} {reason[:_MAX_REASON]}")
         try:
             await self._session.journal.write(DialogueEnd(dialogue.id, reason))
         except StoreError as error:
@@ -323,11 +317,12 @@ class DomainRun:
             exchange = recorded.get(turn)
             messages = exchange.messages if exchange else messages
             stored = exchange.completion if exchange else None
-            if stored is None:
-                completion = await session.client.complete(dialogue, turn, messages)
-            else:
-                completion = Completion.model_validate(stored)
-            answer = session.domain_progress.parsed(dialogue, turn, completion)
+            with _one_answer():
+                if stored is None:
+                    completion = await session.client.complete(dialogue, turn, messages)
+                else:
+                    completion = Completion.model_validate(stored)
+                answer = session.domain_progress.parsed(dialogue, turn, completion)
             answers.append(answer)
             offered = [deduplicator.offer(entry) for entry in answer.entries]
             duplicates = tuple(rejection for rejection in offered if rejection is not None)
@@ -358,6 +353,20 @@ class DomainRun:
                 settled=settled,
             )
         )
+
+
+@contextmanager
+def _one_answer() -> Iterator[None]:
+    """Turn what nobody expected of one answer into the end of its dialogue."""
+    try:
+        yield
+    except (ClmDataError, HaltedError):
+        raise
+    except Exception as error:
+        words = " ".join(str(error).split())[:_MAX_REASON]
+        raise PermanentError(
+            f"its answer cannot be handled: {type(error).__name__}: {words}"
+        ) from error
 
 
 async def run_all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:

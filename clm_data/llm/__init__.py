@@ -191,7 +191,7 @@ def _provider(settings: Settings) -> Provider:
 
 def _address(settings: Settings, provider: Provider) -> Address:
     """The checked address; a required key is sent to the provider's own origins only."""
-    url = settings.base_url or provider.base_url
+    url = provider.base_url if settings.base_url is None else settings.base_url
     if url is None:
         raise ConfigError(
             f"provider '{provider.name}' needs an address; "

@@ -109,9 +109,10 @@ _WORDS = (
     ),
     (
         Kind.KEY,
-        r"(?:invalid|incorrect|wrong|missing|no|expired|malformed).{0,12}(?:api.?key|credential|"
-        r"auth|access token)|api.?key.{0,40}(?:invalid|incorrect|not valid|not found|expired"
-        r"|disabled|missing|required|无效|错误|不正确|过期|不存在)"
+        r"\b(?:invalid|incorrect|wrong|missing|no|expired|malformed)\b.{0,12}(?:api.?key|credential"
+        r"|\bauth(?:entication|orization)?\b|access token)"
+        r"|api.?key.{0,40}(?:invalid|incorrect|not valid|not found|expired|disabled|missing"
+        r"|required|无效|错误|不正确|过期|不存在)"
         r"|authentication fail|unauthori[sz]ed"
         r"|(?:令牌|密钥|鉴权|认证|身份验证).{0,12}(?:无效|失败|错误|过期|未通过|不存在|禁用)"
         r"|无效的(?:令牌|密钥|api)",
@@ -119,8 +120,15 @@ _WORDS = (
     (
         Kind.CONTEXT,
         r"context.{0,4}(?:length|window)|maximum context|token limit|(?:input|prompt|request)"
-        r".{0,30}too (?:long|large)|上下文.{0,12}(?:过长|超)|(?:输入|内容|请求).{0,8}(?:过长|太长)"
+        r".{0,30}(?<!took )too (?:long|large)"
+        r"|上下文.{0,12}(?:过长|超)|(?:输入|内容|请求).{0,8}(?:过长|太长)"
         r"|超(?:过|出).{0,16}(?:长度|token|上下文)",
+    ),
+    (Kind.OVERLOAD, r"temporar|overload|at capacity|系统繁忙|服务繁忙"),
+    (
+        Kind.ADDRESS,
+        r"invalid url|unexpected endpoint|(?:unknown|no such|invalid) (?:endpoint|route|path|url)"
+        r"|cannot post /",
     ),
     (
         Kind.MODEL,
@@ -160,7 +168,7 @@ _BY_STATUS = {
     451: Kind.MODERATED,
 }
 _NOT_FOUND = re.compile(
-    r"\W*(?:404 )?(?:page |path |url |route )?not found\W*\Z|invalid url|no route", re.IGNORECASE
+    r"\W*(?:404 )?(?:page |path |url |route )?not found\W*\Z|no route", re.IGNORECASE
 )
 _MAX_DEPTH = 4
 
@@ -173,10 +181,11 @@ def kind_of(status: int, code: str, words: str) -> Kind:
         code: Code of the provider; empty if there is none.
         words: Message of the provider; empty if there is none.
     """
-    for part in code.split():
-        found = _of_code(part)
-        if found is not None:
-            return Kind.RATE if found is Kind.OVERLOAD and status == 429 else found
+    coded = next((kind for part in code.split() if (kind := _of_code(part))), None)
+    if coded is Kind.OVERLOAD:  # gateways also use these codes for what upstream refused
+        coded = next((k for k, p in _PATTERNS if k in _RUN_OR_PROMPT and p.search(words)), coded)
+    if coded is not None:
+        return Kind.RATE if coded is Kind.OVERLOAD and status == 429 else coded
     believed = _RUN_OR_PROMPT if status >= 500 else _BELIEVED.get(status)
     for kind, pattern in _PATTERNS:
         if pattern.search(words) and (believed is None or kind in believed):
@@ -197,6 +206,8 @@ def error_in(body: Any) -> tuple[str, str, int | None] | None:
         Codes separated by spaces, the message, and the status if a code is one; None if the body
         reports no error.
     """
+    if isinstance(body, list) and len(body) == 1:  # Gemini
+        body = body[0]
     if not isinstance(body, Mapping):
         return None
     reply = body.get("base_resp")
@@ -230,7 +241,7 @@ def _codes(value: Any, depth: int) -> Iterator[str]:
     if not isinstance(value, Mapping) or depth > _MAX_DEPTH:
         return
     for name in ("code", "error_code", "errorCode"):
-        if isinstance(value.get(name), str | int):
+        if isinstance(value.get(name), str | int) and not isinstance(value[name], bool):
             yield from str(value[name]).split()[:1]
     for name in ("error", "errors", "detail", "innererror", "metadata"):
         yield from _codes(value.get(name), depth + 1)

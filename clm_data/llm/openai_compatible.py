@@ -20,6 +20,10 @@ _FILTERED = frozenset(
     | {"prohibited_content", "content_filtered", "guardrail_intervened"}
 )
 _TOOLS = frozenset({"tool_calls", "function_call", "tool_use", "malformed_function_call"})
+_CUT_OFF = frozenset(
+    {"length", "max_tokens", "max_output_tokens", "max_length", "model_length", "token_limit"}
+    | {"model_context_window_exceeded", "context_length_exceeded"}
+)
 _FAILED = frozenset(
     {"error", "insufficient_system_resource", "network_error", "abort", "aborted", "cancelled"}
     | {"timeout", "other", "unknown"}
@@ -72,7 +76,7 @@ class OpenAICompatibleModel:
             completion = Completion(
                 text=text if text.strip() else answer_in_reasoning(reasoning or ""),
                 reasoning=reasoning,
-                finish_reason=choice.get("finish_reason"),
+                finish_reason=_finish_reason(choice),
                 model=str(body.get("model") or self.model),
                 usage=Usage.reported(body.get("usage")),
             )
@@ -114,6 +118,12 @@ def _reasoning(message: Mapping[str, Any]) -> str:
         if text := _text(message.get(key)) or _text(message.get(key), thoughts=True):
             return text
     return ""
+
+
+def _finish_reason(choice: Mapping[str, Any]) -> str | None:
+    """Why an answer ended; ``length`` by whatever name an endpoint gives it."""
+    reason = choice.get("finish_reason")
+    return "length" if str(reason).lower() in _CUT_OFF else reason
 
 
 def _text(content: Any, *, thoughts: bool = False) -> str:

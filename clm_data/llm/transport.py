@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 MAX_BODY = 32 * 2**20
 """Bytes of a response, after decompression; the longest answers of models are about 1 MB."""
+_LONGEST_PAUSE = 10 * 365 * 86_400.0
+"""Seconds; what an endpoint asks for beyond this is not a date."""
 _CHUNK = 2**16
 _MAX_MESSAGE = 300
 """Maximum characters of an endpoint's message that are shown to the user."""
@@ -135,6 +137,11 @@ class Transport:
         # `from None`: the representation of aiohttp's errors contains the headers, so the key.
         except (aiohttp.ContentTypeError, aiohttp.ClientPayloadError) as error:
             raise TransientError(f"the response cannot be read: {self.safe(str(error))}") from None
+        except (aiohttp.ClientConnectorCertificateError, aiohttp.InvalidURL) as error:
+            reason = self.safe(str(error))
+            raise ConfigError(f"{self._where} cannot be connected to: {reason}") from None
+        except aiohttp.ClientHttpProxyError as error:
+            raise self._proxy_refusal(error.status) from None
         except (aiohttp.ClientError, ValueError) as error:
             raise self._no_connection(error) from None
 
@@ -144,6 +151,13 @@ class Transport:
         return TransientError(
             f"connection to {self._endpoint.address.shown}{through} failed: {reason}"
         )
+
+    @staticmethod
+    def _proxy_refusal(status: int) -> TransientError | ConfigError:
+        reason = f"the proxy of the environment refused the connection (HTTP {status})"
+        if status >= 500 or status == 429:
+            return TransientError(reason)
+        return ConfigError(f"{reason}; check HTTPS_PROXY and HTTP_PROXY, or set NO_PROXY")
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -174,6 +188,8 @@ class Transport:
 
     def _decoded(self, status: int, headers: Mapping[str, str], content: bytes) -> Any:
         named = {name.lower(): value for name, value in headers.items()}
+        if status == 407:
+            raise self._proxy_refusal(status)
         if 300 <= status < 400:
             target = shown_target(named.get("location", ""), self._endpoint.address.url())
             raise ConfigError(
@@ -239,7 +255,8 @@ class Transport:
             case Kind.RATE:
                 return RateLimitError(reason, retry_after(headers.get("retry-after")))
             case Kind.OVERLOAD:
-                return TransientError(reason)
+                pause = retry_after(headers.get("retry-after"))
+                return TransientError(reason) if pause is None else RateLimitError(reason, pause)
             case Kind.MODERATED:
                 return ModeratedError(f"{kind.value} ({reason})")
             case Kind.CONTEXT:
@@ -287,10 +304,10 @@ def retry_after(value: str | None) -> float | None:
     except ValueError:
         try:
             date = parsedate_to_datetime(value)
-        except ValueError:
+            seconds = (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+        except (ValueError, OverflowError):
             return None
-        seconds = (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-    return max(0.0, seconds) if seconds < float("inf") else None
+    return min(max(0.0, seconds), _LONGEST_PAUSE) if seconds < float("inf") else None
 
 
 def _has_answer(body: Any) -> bool:

@@ -155,7 +155,16 @@ def test_an_unexpected_error_in_one_dialogue_leaves_the_others_alone(tmp_path: P
     assert stored_answers(tmp_path) > 0
 
 
-@pytest.mark.parametrize("header", ["5000", "601.5", "Fri, 31 Dec 2100 23:59:59 GMT"])
+def test_an_error_in_a_progress_callback_reaches_the_caller(tmp_path: Path) -> None:
+    def progress(_: object) -> None:
+        raise RuntimeError("from the caller")
+
+    model = ScriptedModel(lambda *_: answer_with(entry("青山绿"), entry("长河落")))
+    with pytest.raises(RuntimeError, match="from the caller"):
+        generate_with(model, tmp_path, [rivers(2)], progress=progress)
+
+
+@pytest.mark.parametrize("header", ["5000", "601.5", "1e300", "Fri, 31 Dec 2100 23:59:59 GMT"])
 def test_a_long_pause_stops_at_once_and_says_when_to_come_back(header: str, tmp_path: Path) -> None:
     slow = [
         web.json_response({"error": "slow down"}, status=429, headers={"Retry-After": header})

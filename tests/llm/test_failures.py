@@ -47,7 +47,9 @@ REFUSALS = [
     (500, openai("账户余额不足"), UserError),
     (429, openai("Rate limit exceeded: free-models-per-day", None, 429), UserError),
     (200, {"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}, UserError),
+    (500, openai("upstream: Insufficient Balance", "new_api_error", "bad_response"), UserError),
     # The key: ends the run.
+    (400, [{"error": {"code": 400, "message": "API key not valid."}}], CredentialsError),
     (401, openai("Authentication Fails"), CredentialsError),
     (400, {"code": "InvalidApiKey", "message": "Invalid API-key provided."}, CredentialsError),
     (200, openai("身份验证失败", None, "1000"), CredentialsError),
@@ -64,6 +66,8 @@ REFUSALS = [
     (404, "404 page not found", ConfigError),
     (404, "", ConfigError),
     (405, {"detail": "Method Not Allowed"}, ConfigError),
+    (200, {"error": "Unexpected endpoint or method. (POST /chat/completions)"}, ConfigError),
+    (404, openai("Invalid URL (POST /chat/completions)"), ConfigError),
     # One prompt: ends the dialogue.
     (403, openai("your input was flagged", None, 403), ModeratedError),
     (400, openai("Content Exists Risk"), ModeratedError),
@@ -82,8 +86,10 @@ REFUSALS = [
     (400, openai("temperature is out of range", "invalid_request_error"), PermanentError),
     (422, {"detail": [{"loc": ["body"], "msg": "field required"}]}, PermanentError),
     (418, {"reason": "teapot"}, PermanentError),
+    (400, openai("unknown author field"), PermanentError),
     (200, openai("something new"), PermanentError),
     # Passing failures: repeated.
+    (400, openai("The model is temporarily not available"), TransientError),
     (
         429,
         {"code": "Throttling.AllocationQuota", "message": "Allocated quota exceeded"},
@@ -214,3 +220,19 @@ def test_codes_decide_before_words_and_words_before_the_status() -> None:
     assert kind_of(403, "", "") is Kind.KEY
     assert kind_of(429, "", "invalid api key") is Kind.RATE
     assert kind_of(502, "", "invalid api key of upstream") is Kind.OVERLOAD
+
+
+@pytest.mark.parametrize("reason", ["length", "MAX_TOKENS", "model_length", "max_output_tokens"])
+def test_a_cut_off_answer_is_recognized_by_every_name(reason: str) -> None:
+    choices = [{"message": {"content": "[{"}, "finish_reason": reason}]
+    with RawServer(200, json.dumps({"model": "m", "choices": choices})) as server:
+        assert send_once(model_at(server.url)).finish_reason == "length"
+
+
+def test_an_overload_that_names_a_pause_pauses_all_requests() -> None:
+    with (
+        RawServer(503, "{}", {"Retry-After": "5000"}) as server,
+        pytest.raises(RateLimitError) as e,
+    ):
+        send_once(model_at(server.url))
+    assert e.value.retry_after == 5000

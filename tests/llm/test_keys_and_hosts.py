@@ -31,6 +31,7 @@ class Recorder(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.seen: list[tuple[str, dict[str, str], bytes]] = []
         self.redirect: tuple[int, str] | None = None
+        self.refuses = 407
 
     @property
     def url(self) -> str:
@@ -54,6 +55,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(ANSWER)
 
     do_GET: ClassVar = do_POST  # noqa: N815
+
+    def do_CONNECT(self) -> None:
+        self.server.seen.append((self.path, dict(self.headers), b""))
+        self.send_error(self.server.refuses)
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -216,6 +221,22 @@ def test_a_proxy_of_the_environment_is_used_and_its_password_not_shown(
     assert "planted" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("status", "kind"), [(407, ConfigError), (403, ConfigError), (502, ChatError)]
+)
+def test_a_proxy_for_https_sees_the_host_and_no_key(
+    status: int, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with recorder() as proxy:
+        proxy.refuses = status
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url.removesuffix("/v1"))
+        with pytest.raises(kind, match="proxy"):
+            ask("https://model.invalid/v1?key=planted")
+        ((path, headers, _),) = proxy.seen
+    assert path == "model.invalid:443"
+    assert KEY not in str(headers)
+
+
 @pytest.mark.parametrize("exempt", ["127.0.0.1", "*", "localhost,127.0.0.1"])
 def test_no_proxy_exempts_hosts(exempt: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
@@ -255,6 +276,7 @@ def test_semantic_dedup_sends_no_key_to_a_foreign_host(monkeypatch: pytest.Monke
     ("yaml", "arguments"),
     [
         ("{}", ["--base-url", "http://[::1"]),
+        ("{}", ["--base-url", ""]),
         ("{}", ["--base-url", "http://127.0.0.1:1/v1"]),
         ("base_url: 5", []),
         ("base_url: [a]", []),

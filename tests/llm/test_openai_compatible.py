@@ -156,6 +156,12 @@ def test_retry_after_accepts_dates() -> None:
     assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
 
 
+@pytest.mark.parametrize("value", ["1e300", "99999999999", "Fri, 31 Dec 9999 23:59:59 -1200"])
+def test_a_pause_of_absurd_length_is_still_a_pause(value: str) -> None:
+    seconds = retry_after(value)
+    assert seconds is None or 0 < seconds <= 10 * 365 * 86_400
+
+
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
