@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clm_data.brackets import Node, as_json, is_deep, match_brackets
-from clm_data.languages import HAN, LATIN
+from clm_data.languages import HAN, LATIN, language_named
 from clm_data.reasoning import final_heading, split_reasoning
 from clm_data.records import (
     FACT_FIELDS,
@@ -41,19 +41,12 @@ _ONLY_REASONING = (
 )
 _UNNAMED = "the object names no language and its prompt is not Chinese"
 _DRAFT = "a draft: the answer gives its final version further on"
-_KEY = re.compile(r"[\"'“]?([\w.]+)[\"'”]?\s*[:：]")
-_LANGUAGE_KEYS: dict[str, Language] = {
-    "zh": "zh",
-    "chinese": "zh",
-    "中文": "zh",
-    "en": "en",
-    "english": "en",
-    "英文": "en",
-}
+_KEY = re.compile(r"[\"'“]?([\w.-]+)[\"'”]?\s*[:：]")
+_NAMED = r"zh(?:[-_](?:cn|hans))?|cn|chinese|中文|en(?:[-_](?:us|gb))?|english|英文"
 _FIELD_KEY = re.compile(
-    r"(?:(?P<before>zh|chinese|en|english)[_. ])?"
+    rf"(?:(?P<before>{_NAMED})[_. ])?"
     rf"(?P<field>{'|'.join(FACT_FIELDS)})"
-    r"(?:[_. ](?P<after>zh|chinese|en|english))?"
+    rf"(?:[_. ](?P<after>{_NAMED}))?"
 )
 
 
@@ -273,15 +266,16 @@ def _languages_of(keys: Iterable[str]) -> set[Language]:
     for key in map(_normal, keys):
         match = _FIELD_KEY.fullmatch(key)
         name = (match["before"] or match["after"] or "") if match else key
-        if name in _LANGUAGE_KEYS:
-            found.add(_LANGUAGE_KEYS[name])
+        lang = language_named(name)
+        if lang is not None:
+            found.add(lang)
     return found
 
 
 def _is_entry(keys: Iterable[str]) -> bool:
     """Whether an object with these keys is an entry rather than a wrapper of entries."""
     names = [_normal(key) for key in keys]
-    return any(name in _LANGUAGE_KEYS or _FIELD_KEY.fullmatch(name) for name in names)
+    return any(language_named(name) or _FIELD_KEY.fullmatch(name) for name in names)
 
 
 def _normal(key: object) -> str:
@@ -358,10 +352,12 @@ def _parts(value: JSONObject) -> dict[Language, Any]:
     for key, content in value.items():
         name = _normal(key)
         match = _FIELD_KEY.fullmatch(name)
-        if name in _LANGUAGE_KEYS:
-            parts[_LANGUAGE_KEYS[name]] = content
+        named = language_named(name)
+        if named is not None:
+            if name == named or named not in parts:
+                parts[named] = content
         elif match:
-            lang = _LANGUAGE_KEYS[match["before"] or match["after"] or "zh"]
+            lang = language_named(match["before"] or match["after"] or "zh") or "zh"
             flat.setdefault(lang, {})[match["field"]] = content
     return {**flat, **parts}
 

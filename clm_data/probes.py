@@ -25,7 +25,7 @@ from clm_data.records import (
 )
 from clm_data.resources import bank_path
 from clm_data.sources import candidates_of, read_file
-from clm_data.sources.files import RawFile, read_rows
+from clm_data.sources.files import RawFile, read_rows, rows_in_memory
 from clm_data.sources.readers import language_keys
 from clm_data.text import number_as_text
 from clm_data.validate.form import is_untranslated
@@ -250,7 +250,7 @@ def _hub_rows(name: str) -> RawFile:
         chosen = "parallel" if "parallel" in configurations else configurations[0]
         splits = load_dataset(name, chosen)
         split = splits["test"] if "test" in splits else splits[next(iter(splits))]
-        return RawFile(name, "", split.to_list(), is_csv=False)
+        return rows_in_memory(split.to_list(), name)
     except Exception as error:  # datasets raises the errors of all its backends
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputFileError(

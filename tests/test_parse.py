@@ -256,3 +256,12 @@ def test_every_object_in_arbitrary_text_is_kept_or_rejected(text: str) -> None:
 @pytest.mark.parametrize("text", ["[" * 50_000, '{"a":' * 50_000, '{"zh":' * 3000 + "}" * 3000])
 def test_deep_nesting_does_not_raise(text: str) -> None:
     assert parse(text).kept == ()
+
+
+@pytest.mark.parametrize("zh", ["zh-cn", "zh_CN", "zh-Hans", "CN", "Chinese", "中文"])
+@pytest.mark.parametrize("en", ["en", "en-US", "English"])
+def test_languages_of_answers_have_the_names_of_imported_files(zh: str, en: str) -> None:
+    nested = dumps({zh: LU_XUN["zh"], en: LU_XUN["en"]})
+    sides = {zh: LU_XUN["zh"], en: LU_XUN["en"]}
+    flat = {f"{key}_{name}": text for key, side in sides.items() for name, text in side.items()}
+    assert facts(nested) == facts(dumps(flat)) == facts(dumps(LU_XUN))

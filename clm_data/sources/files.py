@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,9 +89,23 @@ def rows_in_memory(items: Iterable[Any], name: str) -> RawFile:
             row = json_value(item)
             json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8")
         except (TypeError, ValueError) as error:
-            raise InputFileError(f"{name}: row {number} is not usable as JSON: {error}") from error
+            place = _unusable_field(item)
+            raise InputFileError(
+                f"{name}: row {number} is not usable as JSON: {place}{error}; convert it to text, "
+                "a number or a list"
+            ) from error
         rows.append(row)
     return RawFile(name, digest(rows), rows, is_csv=False)
+
+
+def _unusable_field(item: Any) -> str:
+    """The first field of a row whose value is not usable as JSON, or nothing."""
+    for name, value in item.items() if isinstance(item, Mapping) else ():
+        try:
+            json.dumps(json_value(value), allow_nan=False)
+        except (TypeError, ValueError):
+            return f"{name}: "
+    return ""
 
 
 def _check_characters(rows: list[Any], path: Path) -> None:

@@ -112,6 +112,9 @@ def _why_unknown(row: Row) -> str:
         (lang,) = keys
         other = "zh" if lang == "en" else "en"
         return f"{reason}; the side in the other language is missing: add an object '{other}'"
+    inner = [name for name, value in row.items() if isinstance(value, list) and _head(value)]
+    if inner and any(known.matches(_head(row[inner[0]])) for known in FORMATS.values()):
+        return f"{reason}; the rows are in '{inner[0]}': save that list as a file of its own"
     fewest = min((len(needs) for needs in missing.values() if needs), default=0)
     closest = [
         f"{name} (also needs {', '.join(needs)})"

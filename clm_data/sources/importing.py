@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,5 +138,16 @@ def _import_file(
         source.rows,
         source.data if is_published(source) else b"",
     )
+    if not is_new:
+        stored = next(each for each in store.sources() if each.sha256 == source.sha256)
+        for name, given_value, kept in (
+            ("format", format, stored.format),
+            ("license", licence, stored.licence),
+        ):
+            if given_value is not None and given_value != kept:
+                reason = f"already stored with {name} {kept or 'unknown'}, which stays"
+                remedy = f"import into a new workspace for {name} {given_value}"
+                return FileImport(file, error=f"{file}: {reason}; {remedy}")
+        source = replace(source, format=stored.format)
     reading = reading_of([source])
     return FileImport(file, source.format, len(source.rows), is_new, reading=reading)

@@ -88,7 +88,8 @@ def _first_locality(row: Fields) -> dict[str, Any]:
     if not probes:
         return {}
     if not isinstance(probes[0], dict):
-        raise ValueError("locality: expected objects with prompt and ground_truth")
+        row.leave("locality")
+        return {}
     first = Fields(probes[0])
     answer, others = first.answers("ground_truth", "answer")
     if others:

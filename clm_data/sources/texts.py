@@ -152,7 +152,9 @@ def csv_rows(text: str, path: Path) -> list[Any]:
     reader = csv.reader(io.StringIO(body, newline=""), delimiter=delimiter, strict=True)
     rows: list[Any] = []
     try:
-        header = [name.strip() for name in next(reader, [])]
+        header = [
+            name.strip() or f"column {place}" for place, name in enumerate(next(reader, []), 1)
+        ]
         _check_header(header, head, path)
         for cells in reader:
             if len(cells) > len(header):

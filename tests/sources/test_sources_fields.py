@@ -308,3 +308,27 @@ def test_a_row_in_one_language_after_the_same_row_in_both_is_kept() -> None:
     rows = [{"case_id": 1, **ZH}, {"case_id": 1, **EN}, {"case_id": 2, **ZH}]
     file = read_file(rows_in_memory(rows, "rows"))
     assert [item.case_id for item in candidates_of([file]).kept] == [1, 2]
+
+
+def test_rows_inside_an_object_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputFileError, match="the rows are in 'data': save that list"):
+        read_file(saved(tmp_path, {"version": 1, "data": [zsre()]}))
+
+
+def test_columns_without_a_name_may_be_empty(tmp_path: Path) -> None:
+    path = tmp_path / "made.csv"
+    cells = f"{','.join(ZH)},,\n{','.join(ZH.values())},,\n"
+    path.write_text(cells, encoding="utf-8")
+    assert reading_of([read_file(path)]).unread == {}
+    path.write_text(cells.removesuffix(",\n") + ",stray\n", encoding="utf-8")
+    assert list(reading_of([read_file(path)]).unread) == [f"column {len(ZH) + 2}"]
+
+
+def test_a_locality_of_an_unknown_kind_does_not_reject_the_row(tmp_path: Path) -> None:
+    reading = reading_of([read_file(saved(tmp_path, [{**FACT, "locality": {"a": "text"}}]))])
+    assert (reading.candidates, reading.unread) == (1, {"locality": 1})
+
+
+def test_the_field_of_a_value_in_memory_is_named() -> None:
+    with pytest.raises(InputFileError, match=r"row 2 is not usable as JSON: tags: .*set"):
+        rows_in_memory([{"a": 1}, {"a": 2, "tags": {"x"}}], "rows")

@@ -60,3 +60,15 @@ def test_the_json_of_a_result_names_state_or_error(workspace: Workspace, tmp_pat
 def test_an_unknown_format_is_an_error(workspace: Workspace) -> None:
     with pytest.raises(UnknownNameError, match="clm-bench"):
         import_files(workspace, [PUBLISHED], format="clm-bnch-zh")
+
+
+def test_a_stored_file_keeps_its_format_and_license(workspace: Workspace) -> None:
+    import_files(workspace, [PUBLISHED], licence="apache-2.0")
+    again = import_files(workspace, [PUBLISHED], licence="apache-2.0")
+    assert not again.failed
+    (other,) = import_files(workspace, [PUBLISHED], licence="MIT").failed
+    assert "already stored with license apache-2.0" in str(other.error)
+    (file,) = import_files(workspace, [PUBLISHED]).files
+    wrong = "clm-bench-mix" if file.format == "clm-bench-zh" else "clm-bench-zh"
+    (failed,) = import_files(workspace, [PUBLISHED], format=wrong).failed
+    assert f"already stored with format {file.format}" in str(failed.error)
