@@ -34,6 +34,7 @@ from clm_data.manifest import (
 )
 from clm_data.prompts import Prompts
 from clm_data.records import Record, Rejection, StageResult
+from clm_data.review.decisions import DISPUTE
 from clm_data.store import Source
 from clm_data.tabular import Tabular
 from clm_data.version import __version__
@@ -88,8 +89,15 @@ class BuildReport(Tabular):
             for name, n in self.stages.items()
         )
         reviewed = self.stats.accepted + self.stats.fixed
+        disputes = sum(each.count for each in self.stats.rejected if each.code == DISPUTE)
+        word = "entry is" if disputes == 1 else "entries are"
         return [
             *flow,
+            *(
+                [f"{disputes} {word} left out: reviewers disagree; see clm-data review export"]
+                if disputes
+                else []
+            ),
             f"{self.stats.records} records in {self.folder}; {reviewed} reviewed",
         ]
 

@@ -103,4 +103,5 @@ CODES: dict[str, Code] = {
         "局部性探针涉及被编辑的主语或答案",
     ),
     "rejected-by-reviewer": Code("error", "rejected by a reviewer", "被审校者拒绝"),
+    "contrary-decisions": Code("error", "reviewers made contrary decisions", "审校者意见相左"),
 }

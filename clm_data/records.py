@@ -168,6 +168,8 @@ class Decision(Frozen):
     note: str = ""
     fixed: dict[str, str] | None = None
     """For ``fix``: new text by field name such as ``"zh.prompt"``; changed fields only."""
+    seen: int | None = None
+    """Number of earlier decisions on the entry that the reviewer knew; None: all of them."""
 
 
 class Record(Frozen):

@@ -10,7 +10,7 @@ from typing import Any
 from clm_data.api.inputs import WorkspaceLike, as_workspace, check_at_least_one
 from clm_data.assemble import assemble, read_candidates
 from clm_data.errors import UnknownNameError
-from clm_data.review.decisions import current_contents
+from clm_data.review.decisions import DISPUTE, current_contents
 from clm_data.review.intake import ImportReport, import_sheet
 from clm_data.review.queue import DomainStatus, build_queue, count_by_domain
 from clm_data.review.sheet import write_sheet
@@ -53,6 +53,8 @@ def export_review(
 ) -> SheetReport:
     """Write a review sheet: one row per entry, both languages, with the problems found.
 
+    Entries on which reviewers disagree come first, with the decisions among the problems.
+
     Args:
         out: File to write, `*.xlsx` or `*.csv`.
         domains: Include only these domains; default: all.
@@ -79,7 +81,7 @@ def export_review(
         assembly.entries,
         assembly.warnings,
         assembly.status,
-        rejected=assembly.rejected if include_rejected else (),
+        rejected=[each for each in assembly.rejected if include_rejected or each.code == DISPUTE],
         contents=current_contents(assembly.candidates, decisions),
         decisions=decisions,
         domains=wanted,
@@ -101,8 +103,10 @@ def import_review(
 ) -> dict[Path, ImportReport]:
     """Store the verdicts of completed review sheets, one transaction per sheet.
 
-    Importing a sheet again adds nothing. A row whose entry has changed since the export, or whose
-    texts contradict its verdict, is reported and not applied.
+    Importing a sheet again adds nothing. A verdict contrary to one that its reviewer did not know
+    is stored as well, and the entry stays out of builds until someone settles it. A row whose entry
+    has changed since the export, or whose texts contradict its verdict, is reported and not
+    applied.
 
     Args:
         files: Completed sheets, CSV or XLSX.

@@ -141,7 +141,7 @@ def import_sheets(
     )
     if json:
         print_json([{"file": str(file)} | report.as_json() for file, report in reports.items()])
-    lost = any(r.conflicts or r.unknown or r.unread for r in reports.values())
+    lost = any(r.conflicts or r.unknown or r.contrary or r.unread for r in reports.values())
     return 1 if strict and lost else 0
 
 
@@ -157,10 +157,16 @@ def _show_import(file: Path, report: ImportReport, *, dry_run: bool) -> None:
     for word, lines in (
         ("conflict", report.conflicts),
         ("unknown", report.unknown),
+        ("contrary", report.contrary),
         ("warning", report.warnings),
     ):
         for line in lines:
             say(f"  {word}: row {line.row}, {line.id or 'no id'}: {line.reason}")
+    if report.contrary:
+        say(
+            f"{counted(len(report.contrary), 'entry', 'entries')} kept out of the dataset until "
+            "someone decides between contrary verdicts; clm-data review export lists them first"
+        )
 
 
 @review_app.command("status")
@@ -177,7 +183,7 @@ def show_status(ctx: typer.Context, json: JsonFlag = False) -> None:
     if not rows:
         say("no entries to review; add some with: clm-data generate or clm-data import")
         return
-    names = ["entries", "accepted", "fixed", "rejected", "unreviewed"]
+    names = ["entries", "accepted", "fixed", "rejected", "unreviewed", "contrary"]
     table = [[row.domain or "(none)", *(getattr(row, name) for name in names)] for row in rows]
     totals = [sum(getattr(row, name) for row in rows) for name in names]
     print_table("review", ["domain", *names], [*table, ["all", *totals]])

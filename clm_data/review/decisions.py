@@ -1,19 +1,21 @@
 """Applies reviewers' decisions to candidates; the store keeps the original texts.
 
 Decisions are applied in the order in which they were stored. A decision is valid only if its
-content hash equals that of the entry's text at that point, so a verdict never applies to a text
-that its reviewer did not see. Invalid decisions stay in the store and have no effect. The last
-valid decision wins, regardless of who made it:
+content hash equals that of a text of the entry that its reviewer saw:
 
-- ``accept``: the current text is accepted, also after a fix;
-- ``fix``: the changed texts replace the old ones, and the status is ``fixed``. Later verdicts must
-  refer to the hash of the new text. A fix that changes nothing has no effect;
+- ``accept``: the text is accepted, also after a fix;
+- ``fix``: the changed texts replace the old ones, and the status is ``fixed``. A fix that changes
+  nothing has no effect;
 - ``reject``: the entry is removed from the dataset; a later ``accept`` or ``fix`` restores it.
+
+A decision replaces those that its reviewer knew (:attr:`clm_data.records.Decision.seen`) and the
+reviewer's own earlier ones. Decisions of people who did not know of each other stand side by side.
+If they have different results, the entry is in dispute: it stays out of the dataset until a
+decision that knows them all settles it.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -28,6 +30,9 @@ from clm_data.records import (
     ReviewStatus,
 )
 
+DISPUTE = "contrary-decisions"
+"""Code of an entry on which reviewers disagree."""
+
 
 @dataclass(frozen=True)
 class ReviewResult:
@@ -37,14 +42,98 @@ class ReviewResult:
     """In the order of the input, with fixed texts under the original ids."""
     rejected: tuple[Rejection, ...]
     status: Mapping[str, ReviewStatus]
-    """``accepted`` or ``fixed`` by id; other ids are unreviewed or rejected."""
+    """``accepted`` or ``fixed`` by id; other ids are unreviewed, rejected or in dispute."""
 
 
 @dataclass(frozen=True)
-class _Reviewed:
-    content: Candidate
-    last: Decision | None
-    """The last valid decision."""
+class Opinion:
+    """A decision that is in effect."""
+
+    number: int
+    """Position among the decisions on the entry, from 0."""
+    decision: Decision
+    base: Candidate
+    """What the reviewer saw."""
+    outcome: Candidate | None
+    """What the reviewer wants in the dataset; None for a rejected entry."""
+
+    def describe(self) -> str:
+        """The reviewer, the verdict, and the fixed texts or the note."""
+        decision = self.decision
+        details = [f"{name} = '{text}'" for name, text in (decision.fixed or {}).items()]
+        details += [decision.note] if decision.note else []
+        return f"{decision.reviewer}: {decision.verdict}" + "".join(f" ({d})" for d in details)
+
+
+class History:
+    """An entry and the decisions on it so far."""
+
+    def __init__(self, candidate: Candidate) -> None:
+        self.content = candidate
+        """What the next reviewer sees: the last agreed text; in a dispute, the text before it."""
+        self.opinions: tuple[Opinion, ...] = ()
+        """The decisions in effect, oldest first; at most one per reviewer."""
+        self.versions = {candidate.content_hash: candidate}
+        """All texts that the entry has had, by content hash."""
+        self.count = 0
+        """Number of decisions, including invalid ones."""
+
+    @property
+    def in_dispute(self) -> bool:
+        """Whether decisions in effect have different results."""
+        return len({each.outcome and each.outcome.content_hash for each in self.opinions}) > 1
+
+    def seen_by(self, content_hash: str, reviewer: str, seen: int | None) -> Candidate | None:
+        """The text that a decision refers to; None if it is not valid on any.
+
+        It is the current text, or an earlier one if someone else has changed it since.
+        """
+        if content_hash == self.content.content_hash:
+            return self.content
+        others = self._unknown_to(reviewer, seen)
+        return self.versions.get(content_hash) if others else None
+
+    def add(self, decision: Decision) -> bool:
+        """Apply the next decision; False if it is not valid and has no effect."""
+        number, self.count = self.count, self.count + 1
+        base = self.seen_by(decision.content_hash, decision.reviewer, decision.seen)
+        if base is None:
+            return False
+        outcome: Candidate | None = None if decision.verdict == "reject" else base
+        if decision.verdict == "fix":
+            outcome = with_fixes(base, decision.fixed or {})
+            if outcome == base:
+                return False
+            self.versions[outcome.content_hash] = outcome
+        rivals = self._unknown_to(decision.reviewer, decision.seen)
+        self.opinions = (*rivals, Opinion(number, decision, base, outcome))
+        shown = self.opinions[0].base if self.in_dispute else outcome
+        self.content = shown or base
+        return True
+
+    def _unknown_to(self, reviewer: str, seen: int | None) -> list[Opinion]:
+        """Opinions of others that a decision's reviewer did not know."""
+        if seen is None:
+            return []
+        name = _same_name(reviewer)
+        return [
+            each
+            for each in self.opinions
+            if each.number >= seen and _same_name(each.decision.reviewer) != name
+        ]
+
+
+def histories(candidates: Iterable[Candidate], decisions: Iterable[Decision]) -> dict[str, History]:
+    """The history of every candidate by id, in the order of the input.
+
+    Raises:
+        StoreError: A stored fix changes a field that cannot be fixed.
+    """
+    found = {candidate.id: History(candidate) for candidate in candidates}
+    for decision in decisions:
+        if decision.entry_id in found:
+            found[decision.entry_id].add(decision)
+    return found
 
 
 def apply_decisions(candidates: Iterable[Candidate], decisions: Iterable[Decision]) -> ReviewResult:
@@ -58,14 +147,16 @@ def apply_decisions(candidates: Iterable[Candidate], decisions: Iterable[Decisio
     kept: list[Candidate] = []
     rejected: list[Rejection] = []
     status: dict[str, ReviewStatus] = {}
-    for reviewed in _review(candidates, decisions):
-        content, last = reviewed.content, reviewed.last
-        if last is not None and last.verdict == "reject":
-            rejected.append(_rejection(content, last))
-            continue
-        kept.append(content)
-        if last is not None:
-            status[content.id] = "accepted" if last.verdict == "accept" else "fixed"
+    for id_, history in histories(candidates, decisions).items():
+        last = history.opinions[-1].decision if history.opinions else None
+        if history.in_dispute:
+            rejected.append(_dispute(history))
+        elif last is not None and last.verdict == "reject":
+            rejected.append(_rejection(history.content, last))
+        else:
+            kept.append(history.content)
+            if last is not None:
+                status[id_] = "accepted" if last.verdict == "accept" else "fixed"
     return ReviewResult(tuple(kept), tuple(rejected), status)
 
 
@@ -73,7 +164,7 @@ def current_contents(
     candidates: Iterable[Candidate], decisions: Iterable[Decision]
 ) -> dict[str, Candidate]:
     """All candidates by id, with fixes applied, including rejected ones."""
-    return {reviewed.content.id: reviewed.content for reviewed in _review(candidates, decisions)}
+    return {id_: each.content for id_, each in histories(candidates, decisions).items()}
 
 
 def with_fixes(candidate: Candidate, fixed: Mapping[str, str]) -> Candidate:
@@ -100,24 +191,19 @@ def with_fixes(candidate: Candidate, fixed: Mapping[str, str]) -> Candidate:
     return candidate.model_copy(update=facts)
 
 
-def _review(candidates: Iterable[Candidate], decisions: Iterable[Decision]) -> list[_Reviewed]:
-    by_id: defaultdict[str, list[Decision]] = defaultdict(list)
-    for decision in decisions:
-        by_id[decision.entry_id].append(decision)
-    reviewed = []
-    for candidate in candidates:
-        content, last = candidate, None
-        for decision in by_id.get(candidate.id, ()):
-            if decision.content_hash != content.content_hash:
-                continue
-            if decision.verdict == "fix":
-                after = with_fixes(content, decision.fixed or {})
-                if after == content:
-                    continue
-                content = after
-            last = decision
-        reviewed.append(_Reviewed(content, last))
-    return reviewed
+def _same_name(reviewer: str) -> str:
+    return " ".join(reviewer.split()).casefold()
+
+
+def _dispute(history: History) -> Rejection:
+    message = "; ".join(each.describe() for each in history.opinions)
+    return Rejection(
+        stage="review",
+        id=history.content.id,
+        domain=history.content.domain,
+        problems=(Problem(code=DISPUTE, message=message),),
+        content=history.content.model_dump(mode="json"),
+    )
 
 
 def _rejection(content: Candidate, decision: Decision) -> Rejection:

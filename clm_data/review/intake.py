@@ -18,7 +18,7 @@ from typing import Any
 from clm_data.errors import UserError
 from clm_data.records import Candidate, Decision, Problem, Verdict, digest
 from clm_data.review.cells import damage, new_text
-from clm_data.review.decisions import current_contents, with_fixes
+from clm_data.review.decisions import History, histories, with_fixes
 from clm_data.review.queue import texts_of
 from clm_data.review.sheet import TEXT_COLUMNS, SheetRow, read_returned
 from clm_data.store import Store
@@ -63,6 +63,9 @@ class ImportReport:
     """Rows that cannot be applied, with the reason and how to fix them."""
     warnings: tuple[RowIssue, ...]
     """Rows to check again; they are counted above as well."""
+    contrary: tuple[RowIssue, ...] = ()
+    """Applied rows that contradict a decision that their reviewer did not know. The entries stay
+    out of the dataset until someone settles them."""
     unread: tuple[str, ...] = ()
     """Verdicts on other sheets of the workbook, with the remedy."""
 
@@ -105,11 +108,12 @@ def import_sheet(
     Raises:
         UserError: The sheet cannot be read, or a verdict has no reviewer. Nothing is stored.
     """
-    contents = current_contents(candidates, store.decisions())
-    returned = read_returned(path, encoding=encoding, known=_recognizer(contents))
+    known = histories(candidates, store.decisions())
+    recognizer = _recognizer({id_: each.content for id_, each in known.items()})
+    returned = read_returned(path, encoding=encoding, known=recognizer)
     try:
         found = read_decisions(
-            returned.rows, contents, reviewer=reviewer, known=store.decision_digests(), check=check
+            returned.rows, known, reviewer=reviewer, known=store.decision_digests(), check=check
         )
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
@@ -132,7 +136,7 @@ def _recognizer(contents: Mapping[str, Candidate]) -> Callable[[str], float]:
 
 def read_decisions(
     rows: Sequence[SheetRow],
-    contents: Mapping[str, Candidate],
+    entries: Mapping[str, History],
     *,
     reviewer: str | None = None,
     known: AbstractSet[str] = frozenset(),
@@ -142,7 +146,7 @@ def read_decisions(
 
     Args:
         rows: Rows from :func:`read_sheet`.
-        contents: All candidates by id, with fixes applied, including rejected ones.
+        entries: The history of every candidate by id; the new decisions are added to it.
         reviewer: Name for rows without a reviewer.
         known: Digests of decisions that are already stored.
         check: Finds the problems of a candidate.
@@ -153,8 +157,8 @@ def read_decisions(
     tally = _Tally(known=set(known))
     contradictions = _contradictions(rows)
     for sheet_row in rows:
-        content = contents.get(_cell(sheet_row, "id"))
-        row = _Row(sheet_row, content, (reviewer or "").strip(), check)
+        history = entries.get(_cell(sheet_row, "id"))
+        row = _Row(sheet_row, history, (reviewer or "").strip(), check)
         if sheet_row.number in contradictions:
             tally.conflicts.append(row.issue(contradictions[sheet_row.number]))
         else:
@@ -170,6 +174,7 @@ def read_decisions(
         unknown=tuple(tally.unknown),
         conflicts=tuple(tally.conflicts),
         warnings=tuple(tally.warnings),
+        contrary=tuple(tally.contrary),
     )
     return SheetDecisions(tuple(tally.decisions), tuple(tally.digests), report)
 
@@ -184,14 +189,15 @@ class _Tally:
     unknown: list[RowIssue] = field(default_factory=list)
     conflicts: list[RowIssue] = field(default_factory=list)
     warnings: list[RowIssue] = field(default_factory=list)
+    contrary: list[RowIssue] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One row and the current content of its entry."""
+    """One row and the history of its entry."""
 
     row: SheetRow
-    content: Candidate | None
+    history: History | None
     default_reviewer: str
     check: Check | None
 
@@ -209,14 +215,14 @@ class _Row:
         key = self._digest(verdict) if verdict else ""
         if key in tally.known:
             tally.repeated += 1
-        elif self.content is None:
+        elif self.history is None:
             tally.unknown.append(
                 self.issue("no entry has this id; was the sheet exported from another workspace?")
             )
         elif verdict is None:
-            self._undecided(self.content, tally)
+            self._undecided(self.history.content, tally)
         else:
-            self._decide(self.content, verdict, key, tally)
+            self._decide(self.history, verdict, key, tally)
 
     def _invalid(self) -> str | None:
         if not _cell(self.row, "id"):
@@ -238,7 +244,9 @@ class _Row:
         tally.undecided += 1
         tally.warnings += [self.issue(f"{name}: {why}") for name, why in damaged.items()]
 
-    def _decide(self, content: Candidate, verdict: Verdict, key: str, tally: _Tally) -> None:
+    def _decide(self, history: History, verdict: Verdict, key: str, tally: _Tally) -> None:
+        content_hash = _cell(self.row, "content_hash").lower()
+        content = history.seen_by(content_hash, self._reviewer(), self._seen()) or history.content
         reason, fixed = self._reason_against(content, verdict)
         if reason is not None:
             tally.conflicts.append(self.issue(reason))
@@ -250,7 +258,12 @@ class _Row:
             reviewer=self._reviewer(),
             note=_cell(self.row, "note"),
             fixed=fixed or None,
+            seen=self._seen(),
         )
+        history.add(decision)
+        if history.in_dispute:
+            others = "; ".join(each.describe() for each in history.opinions[:-1])
+            tally.contrary.append(self.issue(f"{verdict} is contrary to {others}"))
         tally.known.add(key)
         tally.decisions.append(decision)
         tally.digests.append(key)
@@ -327,6 +340,11 @@ class _Row:
                 "'reviewer' or use --reviewer NAME"
             )
         return name
+
+    def _seen(self) -> int:
+        """The number of decisions that the sheet knew; 0 if it does not say."""
+        text = _cell(self.row, "decisions")
+        return int(text) if text.isdecimal() else 0
 
     def _digest(self, verdict: Verdict) -> str:
         """Identify the decision on this export of the entry, independently of the file format."""

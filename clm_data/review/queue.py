@@ -18,8 +18,9 @@ from clm_data.records import (
     ReviewStatus,
 )
 from clm_data.review.cells import MAX_CELL, encode
+from clm_data.review.decisions import DISPUTE
 
-ItemStatus = ReviewStatus | Literal["rejected"]
+ItemStatus = ReviewStatus | Literal["rejected", "contrary"]
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def build_queue(
     unreviewed_only: bool = True,
     limit: int | None = None,
 ) -> Queue:
-    """Select what to review: kept entries in order, then rejected ones that a person could fix.
+    """Select what to review: entries in dispute, kept ones in order, then rejected ones.
 
     Args:
         entries: The entries in the dataset.
@@ -115,13 +116,15 @@ def build_queue(
         if content is not None:
             verdict: ItemStatus = "rejected" if rejection.stage == "review" else "unreviewed"
             verdict = status.get(rejection.id, verdict)
+            verdict = "contrary" if rejection.code == DISPUTE else verdict
             items.append(item_of(content, rejection.problems, verdict, count[rejection.id]))
+    items.sort(key=lambda item: item.status != "contrary")
     wanted = set(domains)
     chosen = [
         item
         for item in items
         if (not wanted or item.domain in wanted)
-        and (not unreviewed_only or item.status == "unreviewed")
+        and (not unreviewed_only or item.status in ("contrary", "unreviewed"))
     ]
     return _queue_of(chosen, limit)
 
@@ -161,6 +164,8 @@ class DomainStatus:
     rejected: int
     """Rejected by reviewers; not counted in ``entries``."""
     unreviewed: int
+    contrary: int = 0
+    """Reviewers disagree; not counted in ``entries``."""
 
 
 def count_by_domain(
@@ -175,17 +180,19 @@ def count_by_domain(
         counts.setdefault(entry.domain, Counter())[status.get(entry.id, "unreviewed")] += 1
     for rejection in rejected:
         if rejection.stage == "review":
-            counts.setdefault(rejection.domain, Counter())["rejected"] += 1
+            kind = "contrary" if rejection.code == DISPUTE else "rejected"
+            counts.setdefault(rejection.domain, Counter())[kind] += 1
     rank = {name: index for index, name in enumerate(domains)}
     order = sorted(counts, key=lambda name: (name is None, rank.get(name or "", len(rank)), name))
     return [
         DomainStatus(
             domain=name,
-            entries=counts[name].total() - counts[name]["rejected"],
+            entries=counts[name].total() - counts[name]["rejected"] - counts[name]["contrary"],
             accepted=counts[name]["accepted"],
             fixed=counts[name]["fixed"],
             rejected=counts[name]["rejected"],
             unreviewed=counts[name]["unreviewed"],
+            contrary=counts[name]["contrary"],
         )
         for name in order
     ]

@@ -34,7 +34,7 @@ def test_each_rule_on_sets_yields_exactly_its_own_code(code: str) -> None:
 
 
 def test_every_code_of_validation_belongs_to_a_rule() -> None:
-    other_stages = {"unreadable-answer", "rejected-by-reviewer"}
+    other_stages = {"unreadable-answer", "rejected-by-reviewer", "contrary-decisions"}
     assert CODES.keys() == {*RULES, *SET_RULES, *other_stages}
 
 
