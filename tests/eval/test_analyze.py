@@ -45,7 +45,7 @@ def out(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_first_analysis_draws_the_figures_of_the_evaluation(out: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
-    for name in ("results.json", "cells", "deltas"):
+    for name in ("results.json", "cells", "deltas", "before"):
         (folder / name).symlink_to(out / name)
     done = analyze(folder, states=False)
     assert {file.name for file in done.tables} >= {"geometry.csv", "evaluation_long.csv"}
@@ -59,7 +59,7 @@ def test_a_first_analysis_draws_the_figures_of_the_evaluation(out: Path, tmp_pat
 
 def test_answers_before_and_after_the_edit_are_saved_in_both_languages(out: Path) -> None:
     cells = read_results(out).cells
-    baseline = read_baseline(out, cells[0].setting)
+    baseline = read_baseline(out, cells[0])
     assert list(baseline) == [record.id for record in RECORDS]
     for record in RECORDS:
         answers = baseline[record.id]

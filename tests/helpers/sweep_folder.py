@@ -33,6 +33,8 @@ from helpers.example_records import example_records
 from helpers.saved_folders import dataset_folder
 
 BOOTSTRAP = Bootstrap(resamples=20)
+BASELINE = "b" * 64
+"""Key of the answers before the edit."""
 EDITS: tuple[EditLanguage, ...] = ("zh", "en", "mix")
 MEASURES = ("reliability", "generality", "locality", "p_new", "p_old", "prefers_new", "exact_match")
 
@@ -100,7 +102,7 @@ def _write(folder: Path, written: Results, records: Sequence[Record], rng: rando
         )
         for record in records
     ]
-    results.write_baseline(folder, "tiny", "native", baseline)
+    results.write_baseline(folder, BASELINE, baseline)
 
 
 def _measures(probability: float, rng: random.Random) -> dict[str, float | None]:
@@ -146,6 +148,7 @@ def _cell(
         params={"layers": [1, 2], "values": {"lr": 0.5}},
         contexts={"seed": 42, "zh": ["今天"], "en": ["Today"]},
         moments="abc123",
+        baseline=BASELINE,
         before=summarize(before, BOOTSTRAP),
         after=summarize(measures, BOOTSTRAP),
         domains=by_domain(items),

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from clm_data.domain import Domain
+from clm_data.errors import InputFileError
 from clm_data.eval import tables
 from clm_data.eval.bilingual import EVALUATION_MEASURES, BilingualText
 from clm_data.eval.metrics import PARTS
@@ -33,21 +34,34 @@ class Evaluation:
         folder: Folder of the results.
         results: Content of ``results.json``.
         domains: Domains by id, for their titles.
+        unreadable: Why answers before the edit are missing from the page, one message per file.
     """
 
     folder: Path
     results: Results
     domains: Mapping[str, Domain] = field(default_factory=dict)
+    unreadable: dict[str, None] = field(default_factory=dict, init=False)
 
     @cached_property
     def done(self) -> tuple[CellResult, ...]:
         """The cells that did not fail, with their facts if the files of the cells still exist."""
         cells = [cell for cell in self.results.cells if cell.status == "done"]
-        return tuple(read_cell(self.folder, cell.key) or cell for cell in cells)
+        return tuple(self._with_facts(cell) for cell in cells)
+
+    def _with_facts(self, cell: CellResult) -> CellResult:
+        """The cell as its file has it, with the label and baseline of this run."""
+        found = read_cell(self.folder, cell.key)
+        if found is None:
+            return cell
+        return found.model_copy(update={"setting": cell.setting, "baseline": cell.baseline})
 
     def baseline(self, cell: CellResult) -> dict[str, BaselineResult]:
-        """The unedited model's answers by id of the record; empty if they were not saved."""
-        return read_baseline(self.folder, cell.setting)
+        """The unedited model's answers by id of the record; empty if they cannot be read."""
+        try:
+            return read_baseline(self.folder, cell)
+        except InputFileError as error:
+            self.unreadable[str(error)] = None
+            return {}
 
 
 def gives_new_answer(item: FactResult, lang: Language) -> bool | None:

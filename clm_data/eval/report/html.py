@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clm_data.errors import ConfigError, InputFileError
@@ -93,6 +93,8 @@ def write_report(
             log("drawing the figures")
             drawn = draw_figures(folder / "analysis", figures)
             sections = _sections(evaluation, contents, drawn, commands)
+            for reason in evaluation.unreadable:
+                log(f"left out: {reason}")
             _write_tables(draft, sections, results)
         shown = {"tables": _relative(tables, html), "figures": _relative(figures, html)}
         text = page.render(results.title, sections, lang=shown_first, **shown)
@@ -149,16 +151,26 @@ def _sections(
     tables: Tables = {file.name: read_rows(file) for file in files}
     figures = _figures(drawn)
     records = {} if contents is None else contents.records()
+    evaluated = evaluation_section(evaluation, records, figures.get("evaluation", []))
     return [
         summary_section(evaluation, tables),
         dataset_section(contents, results, commands.report_with_dataset),
-        evaluation_section(evaluation, records, figures.get("evaluation", [])),
+        _with_unreadable(evaluated, evaluation, commands.evaluate),
         geometry_section(tables, figures.get("geometry", []), commands.analyze),
         language_section(tables, figures.get("language", []), commands.analyze),
         paper_section(results),
         settings_section(evaluation, [evaluation.folder / "results.json", *files]),
         reproduce_section(results, commands),
     ]
+
+
+def _with_unreadable(section: Section, evaluation: Evaluation, command: str) -> Section:
+    """The chapter with a notice about answers before the edit that could not be read."""
+    notices = tuple(
+        MissingPart(BilingualText(f"无法读取编辑前的回答：{reason}", reason), command)
+        for reason in evaluation.unreadable
+    )
+    return replace(section, parts=(*notices, *section.parts))
 
 
 def _figures(drawn: Sequence[DrawnFigure]) -> Mapping[str, list[Figure]]:

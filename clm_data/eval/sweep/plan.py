@@ -32,6 +32,7 @@ class PlannedCell:
         params: The method's hyperparameters, with the recipe's changes.
         model_identity: JSON that identifies the model's weights: file hashes or a commit.
         key: sha256 of everything that affects the numbers.
+        baseline: sha256 of everything that affects the answers of the unedited model.
     """
 
     spec: ModelSpec
@@ -39,6 +40,7 @@ class PlannedCell:
     params: EditorParams
     model_identity: Any
     key: str
+    baseline: str
 
 
 def plan_cells(
@@ -81,7 +83,9 @@ def plan_cells(
                 include={"max_batches", "generate", "checkpoints", "seed", "resamples"}
             ),
         }
-        return PlannedCell(spec, setting, params, identity, digest(about))
+        names = ("version", "model", "dtype", "tokenizer", "records", "generate")
+        baseline = {"protocol": setting.protocol, **{name: about[name] for name in names}}
+        return PlannedCell(spec, setting, params, identity, digest(about), digest(baseline))
 
     planned: list[PlannedCell | CellResult] = []
     for spec, setting in recipe.settings(len(used.records)):
@@ -101,11 +105,12 @@ def finished_cell(out: Path, cell: PlannedCell, deltas_folder: Path | None) -> C
         deltas_folder: If given, a cell whose weight changes are not there counts as not computed.
 
     Returns:
-        The result under the model's present label; None if the cell has to be computed.
+        The result under the model's present label; None if the cell has to be computed. A result of
+        an earlier version, which has no key of the answers before the edit, gets the cell's.
     """
     result = results.read_cell(out, cell.key)
     if result is None or result.status != "done":
         return None
     if deltas_folder is not None and not has_deltas(deltas_folder, result):
         return None
-    return result.model_copy(update={"setting": cell.setting})
+    return result.model_copy(update={"setting": cell.setting, "baseline": cell.baseline})

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from clm_data.errors import InputFileError
+from clm_data.errors import ClmDataError, InputFileError
 from clm_data.eval import results, tables
 from clm_data.eval.dataset import EvalSet
 from clm_data.eval.environment import default_cache_folder, require_eval_extra
@@ -68,6 +68,8 @@ def run_sweep(
         out.mkdir(parents=True, exist_ok=True)
     planned = plan_cells(recipe, dataset, tiny_config)
     cells = _without_computing(planned, out, deltas_folder, log)
+    with _write_errors(out):
+        _measure_missing_baselines(planned, cells, out, open_workbench, log)
     for index, cell in _compute_missing(planned, cells.keys(), open_workbench, log):
         with _write_errors(out):
             results.write_cell(out, cell)
@@ -119,6 +121,32 @@ def _without_computing(
     if finished:
         log(f"{finished} of {len(planned)} cells already computed")
     return cells
+
+
+def _measure_missing_baselines(
+    planned: Sequence[PlannedCell | CellResult],
+    finished: Mapping[int, CellResult],
+    out: Path,
+    open_workbench: Callable[[PlannedCell], ModelWorkbench],
+    log: Log,
+) -> None:
+    """Write the answers before the edit of finished cells whose file is missing or damaged.
+
+    They are measured again if the file was deleted, or if an earlier version wrote the folder.
+    """
+    missing = {
+        cell.baseline: cell
+        for index, cell in enumerate(planned)
+        if isinstance(cell, PlannedCell)
+        and index in finished
+        and not results.has_baseline(out, finished[index])
+    }
+    for cell in missing.values():
+        try:
+            open_workbench(cell).measure_baseline(cell)
+        except ClmDataError as error:
+            log(f"left out: the answers of {cell.spec.shown} before the edit: {error}")
+        _free_memory()
 
 
 def _compute_missing(

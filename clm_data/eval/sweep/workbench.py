@@ -76,7 +76,7 @@ class ModelWorkbench:
             get_protocol(protocol), contexts, moments, self.spec.tokens_per_batch, self._values
         )
         result = run_cell(
-            self._evaluator(protocol),
+            self._evaluator(cell),
             make_editor(cell.setting.method, cell.params, setup),
             cell.setting,
             cell.key,
@@ -90,11 +90,17 @@ class ModelWorkbench:
             "params": params_json(cell.params),
             "contexts": contexts.as_json(),
             "moments": moments.key if moments is not None else None,
+            "baseline": cell.baseline,
         }
         return result.model_copy(update=provenance)
 
-    def _evaluator(self, protocol: str) -> Evaluator:
-        """The evaluator of a protocol; on first use its baseline is measured and written."""
+    def measure_baseline(self, cell: PlannedCell) -> None:
+        """Measure the unedited model with the protocol of a cell, and write its answers."""
+        self._evaluator(cell)
+
+    def _evaluator(self, cell: PlannedCell) -> Evaluator:
+        """The evaluator of a cell's protocol; on first use its baseline is measured and written."""
+        protocol = cell.setting.protocol
         if protocol not in self._evaluators:
             self.log(f"measuring {self.spec.shown} before edits ({protocol})")
             evaluator = Evaluator(
@@ -104,16 +110,16 @@ class ModelWorkbench:
                 generate=self.recipe.generate,
                 tokens_per_batch=self.spec.tokens_per_batch,
             )
-            self._write_baseline(evaluator, protocol)
+            self._write_baseline(evaluator, cell.baseline)
             self._evaluators[protocol] = evaluator
         return self._evaluators[protocol]
 
-    def _write_baseline(self, evaluator: Evaluator, protocol: str) -> None:
+    def _write_baseline(self, evaluator: Evaluator, key: str) -> None:
         answers = [
             BaselineResult(id=record.id, **found.measures, continuation=found.continuation)
             for record, found in zip(self.records, evaluator.baseline, strict=True)
         ]
-        results.write_baseline(self.out, self.spec.shown, protocol, answers)
+        results.write_baseline(self.out, key, answers)
 
     def _contexts_of(self, protocol: str) -> Contexts:
         if protocol not in self._contexts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 pytest.importorskip("torch", reason="the extra eval is not installed")
 
-from helpers.saved_folders import cell_versions
+from helpers.saved_folders import cell_versions, model_folder
 from helpers.tiny_dataset import CONFIG, RECORDS
 
 from clm_data.errors import InputFileError
@@ -21,6 +22,7 @@ from clm_data.eval.dataset import EvalSet
 from clm_data.eval.editors.deltas import Deltas
 from clm_data.eval.model.loading import load_model
 from clm_data.eval.recipe import Recipe
+from clm_data.eval.report.evaluation import Evaluation
 from clm_data.eval.results import CellResult, Results
 from clm_data.eval.sweep.runner import run_sweep
 
@@ -104,7 +106,8 @@ def test_a_sweep_measures_both_languages_before_and_after_the_edits(
         for name in ("zh_truth", "en_probe", "zh_exact_match", "en_p_new"):
             assert cell.before[name] is not None
     assert run.computed == 4
-    baseline = json.loads((tmp_path / "out" / "before" / "tiny-native.json").read_bytes())
+    (key,) = {cell.baseline for cell in run.results.cells}
+    baseline = json.loads((tmp_path / "out" / "before" / f"{key}.json").read_bytes())
     assert [row["id"] for row in baseline] == [record.id for record in RECORDS]
 
 
@@ -259,3 +262,69 @@ def test_a_sweep_leaves_the_files_of_the_model_unchanged(sweep: Sweep, tiny_fold
     before = load_model(str(tiny_folder)).fingerprint()
     sweep(**ONE_CELL)
     assert load_model(str(tiny_folder)).fingerprint() == before
+
+
+def _two_models(kind: str, folder: Path, tiny_folder: Path) -> list[dict[str, Any]]:
+    """Two models with the label `model` that answer differently."""
+    trained, random = folder / "one" / "model", folder / "two" / "model"
+    shutil.copytree(tiny_folder, trained)
+    model_folder(random)
+    changes: dict[str, dict[str, Any]] = {
+        "weights": {"name": str(random)},
+        "dtype": {"dtype": "bfloat16"},
+        "tokenizer": {"tokenizer": str(random)},
+    }
+    first = {"name": str(trained), "params": "tiny"}
+    return [first, first | changes[kind]]
+
+
+@pytest.mark.parametrize("kind", ["weights", "dtype", "tokenizer"])
+def test_each_cell_keeps_the_baseline_of_its_own_model_in_one_folder(
+    sweep: Sweep, tiny_folder: Path, tmp_path: Path, kind: str
+) -> None:
+    one, other = _two_models(kind, tmp_path, tiny_folder)
+    small = ONE_CELL | {"methods": ["ft"], "batch_sizes": [8]}
+    first = sweep(**small, models=[one])
+    expected = results.read_baseline(tmp_path / "out", first.cell)
+    second = sweep(**small, models=[other])
+    third = sweep(**small, models=[one])
+    assert (first.computed, second.computed, third.computed) == (1, 1, 0)
+    assert third.cell.baseline == first.cell.baseline != second.cell.baseline
+    report = Evaluation(tmp_path / "out", results.read_results(tmp_path / "out"))
+    assert report.baseline(report.done[0]) == expected
+    assert results.read_baseline(tmp_path / "out", second.cell) != expected
+    assert len(list((tmp_path / "out" / "before").iterdir())) == 2
+
+
+def test_a_model_folder_whose_weights_were_replaced_has_a_baseline_of_its_own(
+    sweep: Sweep, tiny_folder: Path, tmp_path: Path
+) -> None:
+    one, other = _two_models("weights", tmp_path, tiny_folder)
+    small = ONE_CELL | {"methods": ["ft"], "batch_sizes": [8]}
+    first = sweep(**small, models=[one]).cell
+    shutil.rmtree(one["name"])
+    shutil.copytree(other["name"], one["name"])
+    second = sweep(**small, models=[one]).cell
+    answers = [results.read_baseline(tmp_path / "out", cell) for cell in (first, second)]
+    assert first.baseline != second.baseline
+    assert answers[0] != answers[1]
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "another version"])
+def test_answers_before_the_edit_are_measured_again_if_they_cannot_be_read(
+    sweep: Sweep, tmp_path: Path, damage: str
+) -> None:
+    first = sweep(**ONE_CELL | {"methods": ["ft"]})
+    (file,) = (tmp_path / "out" / "before").iterdir()
+    content = file.read_bytes()
+    if damage == "truncated":
+        file.write_bytes(content[: len(content) // 2])
+    else:
+        file.unlink()
+    if damage == "another version":  # wrote before/MODEL-PROTOCOL.json and cells without a key
+        results.write_cell(tmp_path / "out", first.cell.model_copy(update={"baseline": None}))
+        (file.parent / "tiny-native.json").write_bytes(content)
+    again = sweep(**ONE_CELL | {"methods": ["ft"]})
+    assert again.computed == 0
+    assert file.read_bytes() == content
+    assert again.cell.baseline == first.cell.baseline

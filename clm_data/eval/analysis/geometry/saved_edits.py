@@ -229,7 +229,10 @@ def _complete_cell(folder: Path, summary: CellResult) -> tuple[CellResult | None
     if found != expected:
         return None, f"found {found} of {expected} files of weight changes"
     cell = results.read_cell(folder, summary.key)
-    return cell, "" if cell is not None else f"cells/{summary.key}.json cannot be read"
+    if cell is None:
+        return None, f"cells/{summary.key}.json cannot be read"
+    present = {"setting": summary.setting, "baseline": summary.baseline}
+    return cell.model_copy(update=present), ""
 
 
 def _why_not_comparable(group: EditGroup) -> str:

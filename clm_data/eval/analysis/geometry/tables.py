@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from clm_data.errors import InputFileError
 from clm_data.eval.analysis.checks import AnalysisError
 from clm_data.eval.analysis.geometry import comparisons, factors, transfer
 from clm_data.eval.analysis.geometry.saved_edits import GROUP_COLUMNS, find_edits, group_columns
@@ -43,6 +44,7 @@ def geometry_tables(
     options = options or GeometryOptions()
     found = find_edits(folder, k=options.k, max_batches=options.max_batches)
     tables: ResultTables = {name: [] for name in COLUMNS}
+    skipped = list(found.skipped)
     for group in found.groups:
         name = " ".join(str(value) for value in group.columns.values() if value != "")
         log(f"geometry of {name}")
@@ -50,10 +52,13 @@ def geometry_tables(
             tables["geometry"] += comparisons.group_rows(group, options)
             for layer in group.layers():
                 tables["factors"] += factors.factor_rows(group, layer, options)
-            tables["transfer"] += transfer.transfer_rows(folder, group, options)
+            try:
+                tables["transfer"] += transfer.transfer_rows(folder, group, options)
+            except InputFileError as error:
+                skipped.append((group.setting, f"transfer: {error}"))
         except AnalysisError as error:
             raise AnalysisError(f"{name}: {error}") from error
-    for setting, reason in found.skipped:
+    for setting, reason in skipped:
         cell = {**group_columns(setting), "language": setting.language}
         tables["geometry_skipped"].append({**cell, "reason": reason})
     return tables

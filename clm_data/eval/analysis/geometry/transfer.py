@@ -115,11 +115,14 @@ def transfer_rows(folder: Path, group: EditGroup, options: GeometryOptions) -> l
 
     The first row of each language and criterion has the measure ``facts`` and only counts facts.
     P-values are adjusted over all layers and features of one language and criterion.
+
+    Raises:
+        InputFileError: The answers before the edit are missing or cannot be read.
     """
-    before = read_baseline(folder, group.setting)
     rows: list[ResultRow] = []
     for lang in LANGUAGES:
         other: Language = "en" if lang == "zh" else "zh"
+        before = read_baseline(folder, group.cells[lang])
         before_in_other = {fact: answers.measures(other) for fact, answers in before.items()}
         after = {
             item.id: (item.measures(lang), item.measures(other)) for item in group.cells[lang].items
