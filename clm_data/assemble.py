@@ -12,11 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 from clm_data import parse, sources
 from clm_data.bank import BANK_LICENSE
 from clm_data.config import Settings
 from clm_data.dedup import deduplicate_entries
 from clm_data.domain import Domain
+from clm_data.errors import DamagedStoreError
 from clm_data.llm.base import Completion
 from clm_data.reasoning import answer_in_reasoning
 from clm_data.records import (
@@ -30,7 +33,7 @@ from clm_data.records import (
     unique_ids,
 )
 from clm_data.review.decisions import apply_decisions
-from clm_data.store import Dialogue, Store
+from clm_data.store import Dialogue, Exchange, Store
 from clm_data.validate import validate
 
 
@@ -91,7 +94,22 @@ def stored_answers(store: Store, dialogue: Dialogue) -> Iterator[tuple[int, Comp
     """The answers of one dialogue with their turns (from 0); unanswered requests are skipped."""
     for exchange in store.exchanges(dialogue.id):
         if exchange.completion is not None:
-            yield exchange.turn, Completion.model_validate(exchange.completion)
+            yield exchange.turn, completion_of(dialogue, exchange)
+
+
+def completion_of(dialogue: Dialogue, exchange: Exchange) -> Completion:
+    """A stored answer.
+
+    Raises:
+        DamagedStoreError: It is not one.
+    """
+    try:
+        return Completion.model_validate(exchange.completion)
+    except ValidationError as error:
+        reason = error.errors()[0]
+        field = ".".join(map(str, reason["loc"]))
+        row = f"dialogue {dialogue.domain}/{dialogue.number} turn {exchange.turn}"
+        raise DamagedStoreError("", [f"{row} ({field}: {reason['msg']})"]) from error
 
 
 def parse_answer(dialogue: Dialogue, turn: int, completion: Completion) -> StageResult[Candidate]:

@@ -207,16 +207,19 @@ class Workspace:
         """
         return load_domains(self.domains_file)
 
-    def open_store(self) -> Store:
-        """Open the store, creating it if it does not exist; close it or use it in a ``with`` block.
+    def open_store(self, *, create: bool = False) -> Store:
+        """Open the store; close it or use it in a ``with`` block.
+
+        Args:
+            create: Create it if it does not exist.
 
         Raises:
             ConfigError: The store is an in-memory database.
-            StoreError: It cannot be opened, or has another schema version.
+            StoreError: It cannot be opened, has another schema version, or does not exist.
         """
         from clm_data.store import Store
 
-        return Store(self.store_url)
+        return Store(self.store_url, create=create)
 
 
 def open_workspace(

@@ -10,11 +10,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from clm_data.config import CONFIG_NAME, open_workspace
+from clm_data.config import CONFIG_NAME, Workspace, open_workspace
 from clm_data.domain import load_domains
 from clm_data.errors import UserError
+from clm_data.lease import holders
 from clm_data.llm import PROVIDERS
 from clm_data.resources import resource
+from clm_data.store_check import check_store
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,31 @@ def _workspace(folder: Path | None) -> Iterator[Finding]:
     try:
         workspace = open_workspace(folder)
         yield Finding("workspace", "ok", str(workspace.path))
-        with workspace.open_store() as store:
-            answers = sum(exchange.completion is not None for exchange in store.exchanges())
-            decisions, files = len(store.decisions()), len(store.sources())
-        yield Finding("store", "ok", f"{answers} answers, {files} files, {decisions} decisions")
+        yield from _store(workspace)
         yield Finding("domains", "ok", f"{len(workspace.domains())}")
     except UserError as error:
         yield Finding("workspace", "wrong", str(error))
+
+
+def _store(workspace: Workspace) -> Iterator[Finding]:
+    try:
+        with workspace.open_store() as store:
+            checked = check_store(store)
+            running = holders(store) if store.has_table("lease") else {}
+    except UserError as error:
+        yield Finding("store", "wrong", str(error))
+        return
+    counts = checked.counts
+    intact = ", ".join(f"{number} {kind}" for kind, number in counts.items())
+    if not checked.damaged:
+        yield Finding("store", "ok", intact)
+    for row in checked.damaged:
+        yield Finding("store", "wrong", f"damaged: {row}")
+    if checked.damaged:
+        fix = "put a backup in its place with: clm-data store restore FILE --replace"
+        yield Finding("store", "wrong", f"intact: {intact}; {fix}")
+    for name, holder in running.items():
+        yield Finding(name, "ok", f"{holder}")
 
 
 def _keys() -> Iterator[Finding]:

@@ -8,6 +8,7 @@
     │   ├── MissingExtraError    an optional dependency is not installed
     │   ├── CredentialsError     a key or token is missing or was rejected
     │   ├── StoreError           the store cannot be opened, is in use, or has another version
+    │   │   └── DamagedStoreError  rows of the store are not what was written
     │   ├── EvaluationError      all cells of an evaluation failed
     │   ├── PublishError         the Hub rejected a request or cannot be reached
     │   └── StoppedError         interrupted by the user: exit code 130
@@ -23,7 +24,10 @@ Exceptions of other libraries are wrapped with ``raise ... from``.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+_NAMED = 5
+"""Damaged rows that a message names."""
 
 
 class ClmDataError(Exception):
@@ -65,6 +69,24 @@ class CredentialsError(UserError):
 
 class StoreError(UserError):
     """The store cannot be opened, is in use, or has another schema version."""
+
+
+class DamagedStoreError(StoreError):
+    """Rows of the store are not what was written. Nothing is left out in silence.
+
+    Args:
+        store: The store, without a password.
+        rows: The damaged rows, each named as a person would.
+    """
+
+    def __init__(self, store: str, rows: Sequence[str]) -> None:
+        self.rows = tuple(rows)
+        more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
+        super().__init__(
+            f"{f'store {store}' if store else 'the store'} is damaged: "
+            f"{', '.join(rows[:_NAMED])}{more}; clm-data doctor lists all, "
+            "clm-data store restore puts a backup in its place"
+        )
 
 
 class EvaluationError(UserError):

@@ -9,18 +9,25 @@ one transaction, so a killed process leaves no partial data. Everything else is 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
 import sqlalchemy as sa
+from pydantic import ValidationError
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
-from clm_data.database import open_engine, shown
-from clm_data.errors import StoreError
+from clm_data.database import (
+    advice,
+    damage_of,
+    open_engine,
+    read_only_engine,
+    shown,
+    sqlite_file,
+)
+from clm_data.errors import DamagedStoreError, StoreError
 from clm_data.records import Decision
 from clm_data.store_tables import (
     DECISION,
@@ -32,7 +39,31 @@ from clm_data.store_tables import (
     ROW,
     SCHEMA_VERSION,
     SOURCE,
+    Dialogue,
+    DialogueEnd,
+    Exchange,
+    NewDialogue,
+    NewRequest,
+    RequestOutcome,
+    Source,
+    decision_name,
+    dialogue_name,
+    exchange_name,
+    row_name,
+    source_name,
 )
+
+__all__ = [
+    "Dialogue",
+    "DialogueEnd",
+    "Exchange",
+    "Guard",
+    "NewDialogue",
+    "NewRequest",
+    "RequestOutcome",
+    "Source",
+    "Store",
+]
 
 Guard = Callable[[sa.Connection], None]
 """Called in a transaction before it writes; raises to forbid it."""
@@ -40,101 +71,30 @@ _OPENING = 0x636C6D
 """Key of the advisory lock under which a PostgreSQL store gets its tables."""
 
 
-@dataclass(frozen=True)
-class NewDialogue:
-    """A planned conversation with a model about one domain."""
-
-    domain: str
-    number: int
-    """Number of the dialogue within the domain, from 0."""
-    wave: int
-    """Batch number. The dialogues of a batch are planned together and may run concurrently."""
-    provider: str
-    model: str
-    prompt: str
-    """The rendered first prompt."""
-    prompt_hash: str
-    """sha256 of ``prompt``."""
-    wanted: int
-    """Total number of entries to ask for."""
-
-
-@dataclass(frozen=True)
-class Dialogue(NewDialogue):
-    """A stored conversation."""
-
-    id: int = 0
-    ended: str | None = None
-    """Why it ended; None if it has not ended."""
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """A request and its outcome. ``turn`` counts from 0.
-
-    ``completion`` and ``error`` are both None for a request that was in flight when a run was
-    interrupted.
-    """
-
-    id: int
-    dialogue_id: int
-    turn: int
-    messages: list[dict[str, str]]
-    completion: dict[str, Any] | None
-    error: str | None
-
-
-@dataclass(frozen=True)
-class NewRequest:
-    """A request that is about to be sent. ``turn`` counts from 0."""
-
-    dialogue_id: int
-    turn: int
-    messages: list[dict[str, str]]
-
-
-@dataclass(frozen=True)
-class RequestOutcome:
-    """Outcome of a request: an answer or a permanent error."""
-
-    request_id: int
-    completion: dict[str, Any] | None = None
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class DialogueEnd:
-    """End of a dialogue, with the reason."""
-
-    dialogue_id: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Source:
-    """An imported file."""
-
-    id: int
-    name: str
-    format: str
-    sha256: str
-    licence: str | None
-
-
 class Store:
-    """A store, which is created if it does not exist.
+    """A store. One on a read-only medium can be read.
 
     Args:
         url: A SQLAlchemy URL such as ``sqlite:///clm.db`` or ``postgresql+psycopg://...``.
+        create: Create it if it does not exist.
 
     Raises:
-        StoreError: The store cannot be opened, or has another schema version.
+        StoreError: The store cannot be opened, has another schema version, or does not exist and
+            ``create`` is false.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, create: bool = True) -> None:
         self.url = url
-        self._engine = open_engine(url)
-        self._open()
+        file = sqlite_file(url)
+        if file is not None and file.is_dir():
+            raise StoreError(f"store {shown(url)} is a folder; set 'store' to a file")
+        if file is not None and not create and not (file.exists() and file.stat().st_size):
+            raise self._missing("empty" if file.exists() else "missing")
+        existing = file if file is not None and file.is_file() else None
+        found = read_only_engine(existing) if existing else None
+        self._read_only = found is not None
+        self._engine = found or open_engine(url)
+        self._open(create)
 
     def __enter__(self) -> Store:
         return self
@@ -151,11 +111,22 @@ class Store:
         """Close all connections."""
         self._engine.dispose()
 
-    def _open(self) -> None:
+    def _missing(self, how: str) -> StoreError:
+        return StoreError(
+            f"store {shown(self.url)} is {how}; put it back, restore a backup with "
+            "clm-data store restore, or create a new one with clm-data init"
+        )
+
+    def _open(self, create: bool) -> None:
         with self.transaction() as db:
             if db.dialect.name == "postgresql":  # two processes may open a new store at once
                 db.execute(sa.select(sa.func.pg_advisory_xact_lock(_OPENING)))
-            META.create_all(db)
+            self._tables = set(sa.inspect(db).get_table_names())
+            if not create and INFO.name not in self._tables:
+                raise self._missing("empty")
+            if not self._read_only:
+                META.create_all(db)
+                self._tables.update(META.tables)
             stored = db.scalar(sa.select(INFO.c.value).where(INFO.c.key == "schema"))
             if stored is None:
                 db.execute(INFO.insert().values(key="schema", value=SCHEMA_VERSION))
@@ -164,6 +135,10 @@ class Store:
                     f"store {shown(self.url)} has schema {stored}, this version needs "
                     f"{SCHEMA_VERSION}; use the clm-data version that wrote it"
                 )
+
+    def has_table(self, name: str) -> bool:
+        """Whether the store has a table; one written by an earlier version may lack some."""
+        return name in self._tables
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
@@ -178,11 +153,16 @@ class Store:
             ) from error
         except DatabaseError as error:
             reason = " ".join(str(error.orig).split())
-            if self._engine.dialect.name == "sqlite":
-                fix = "check the path, its permissions and the free space"
-            else:
-                fix = "check the address, the server, and that the database is UTF-8 and yours"
+            fix = advice(self._engine, self.url, error)
             raise StoreError(f"store {shown(self.url)} cannot be used: {reason}; {fix}") from error
+
+    def _intact(self, rows: Iterable[Mapping[Any, Any]], name: Callable[[Any], str]) -> list[Any]:
+        """The rows, if none is damaged."""
+        found = list(rows)
+        damaged = [f"{name(row)} ({damage})" for row in found if (damage := damage_of(row))]
+        if damaged:
+            raise DamagedStoreError(shown(self.url), damaged)
+        return found
 
     # --- dialogues with models
 
@@ -200,7 +180,8 @@ class Store:
         if domain is not None:
             query = query.where(DIALOGUE.c.domain == domain)
         with self.transaction() as db:
-            return [Dialogue(**row) for row in db.execute(query).mappings()]
+            rows = db.execute(query).mappings()
+            return [Dialogue(**row) for row in self._intact(rows, dialogue_name)]
 
     def write(
         self,
@@ -240,7 +221,12 @@ class Store:
         if dialogue_id is not None:
             query = query.where(REQUEST.c.dialogue_id == dialogue_id)
         with self.transaction() as db:
-            return [Exchange(**row) for row in db.execute(query).mappings()]
+            rows = list(db.execute(query).mappings())
+            if any(map(damage_of, rows)):
+                named = sa.select(DIALOGUE.c.id, DIALOGUE.c.domain, DIALOGUE.c.number)
+                names = {each.id: f"{each.domain}/{each.number}" for each in db.execute(named)}
+                self._intact(rows, lambda row: exchange_name(row, names))
+            return [Exchange(**row) for row in rows]
 
     # --- imported files
 
@@ -291,22 +277,28 @@ class Store:
         columns = [SOURCE.c[name] for name in Source.__annotations__]
         with self.transaction() as db:
             rows = db.execute(sa.select(*columns).order_by(SOURCE.c.id)).mappings()
-            return [Source(**row) for row in rows]
+            return [Source(**row) for row in self._intact(rows, source_name)]
 
     def source_bytes(self, sha256: str) -> bytes | None:
         """The bytes of an imported file; None if they were not stored."""
+        if not self.has_table(ORIGINAL.name):
+            return None
         query = sa.select(ORIGINAL.c.deflated).join(SOURCE).where(SOURCE.c.sha256 == sha256)
         with self.transaction() as db:
             deflated = db.scalar(query)
-        return None if deflated is None else zlib.decompress(deflated)
+        try:
+            return None if deflated is None else zlib.decompress(deflated)
+        except (zlib.error, TypeError) as error:
+            raise DamagedStoreError(
+                shown(self.url), [f"bytes of file {sha256} ({error})"]
+            ) from error
 
     def source_rows(self, source_id: int) -> list[Any]:
         """The rows of a file as JSON values, in file order."""
-        query = (
-            sa.select(ROW.c.content).where(ROW.c.source_id == source_id).order_by(ROW.c.position)
-        )
+        query = sa.select(ROW).where(ROW.c.source_id == source_id).order_by(ROW.c.position)
         with self.transaction() as db:
-            return list(db.scalars(query))
+            rows = self._intact(db.execute(query).mappings(), row_name)
+            return [row["content"] for row in rows]
 
     # --- human decisions
 
@@ -342,9 +334,13 @@ class Store:
 
     def decisions(self) -> list[Decision]:
         """All decisions, oldest first."""
+        query = sa.select(DECISION.c.id, DECISION.c.content).order_by(DECISION.c.id)
         with self.transaction() as db:
-            rows = db.scalars(sa.select(DECISION.c.content).order_by(DECISION.c.id))
-            return [Decision.model_validate(row) for row in rows]
+            rows = self._intact(db.execute(query).mappings(), decision_name)
+        try:
+            return [Decision.model_validate(row["content"]) for row in rows]
+        except ValidationError as error:
+            raise DamagedStoreError(shown(self.url), ["a decision: it is not one"]) from error
 
 
 def _new_id(result: sa.CursorResult[Any]) -> int:

@@ -1,6 +1,10 @@
-"""Tables of the store. Schema version 1; tables that a store lacks are added when it is opened."""
+"""Tables and rows of the store, schema version 1. Tables that a store lacks are added to it."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -85,3 +89,110 @@ LEASE = sa.Table(
     sa.Column("expires", sa.Double, nullable=False),
 )
 """Who works on what, see :mod:`clm_data.lease`. Stores written before it existed get it empty."""
+
+
+@dataclass(frozen=True)
+class NewDialogue:
+    """A planned conversation with a model about one domain."""
+
+    domain: str
+    number: int
+    """Number of the dialogue within the domain, from 0."""
+    wave: int
+    """Batch number. The dialogues of a batch are planned together and may run concurrently."""
+    provider: str
+    model: str
+    prompt: str
+    """The rendered first prompt."""
+    prompt_hash: str
+    """sha256 of ``prompt``."""
+    wanted: int
+    """Total number of entries to ask for."""
+
+
+@dataclass(frozen=True)
+class Dialogue(NewDialogue):
+    """A stored conversation."""
+
+    id: int = 0
+    ended: str | None = None
+    """Why it ended; None if it has not ended."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A request and its outcome. ``turn`` counts from 0.
+
+    ``completion`` and ``error`` are both None for a request that was in flight when a run was
+    interrupted.
+    """
+
+    id: int
+    dialogue_id: int
+    turn: int
+    messages: list[dict[str, str]]
+    completion: dict[str, Any] | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class NewRequest:
+    """A request that is about to be sent. ``turn`` counts from 0."""
+
+    dialogue_id: int
+    turn: int
+    messages: list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class RequestOutcome:
+    """Outcome of a request: an answer or a permanent error."""
+
+    request_id: int
+    completion: dict[str, Any] | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class DialogueEnd:
+    """End of a dialogue, with the reason."""
+
+    dialogue_id: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """An imported file."""
+
+    id: int
+    name: str
+    format: str
+    sha256: str
+    licence: str | None
+
+
+def dialogue_name(row: Mapping[Any, Any]) -> str:
+    """What a message calls a dialogue."""
+    return f"dialogue {row['domain']}/{row['number']}"
+
+
+def exchange_name(row: Mapping[Any, Any], dialogues: Mapping[int, str]) -> str:
+    """What a message calls a request and its answer, given the names of dialogues by id."""
+    dialogue = dialogues.get(row["dialogue_id"], f"number {row['dialogue_id']}")
+    return f"dialogue {dialogue} turn {row['turn']}"
+
+
+def source_name(row: Mapping[Any, Any]) -> str:
+    """What a message calls an imported file."""
+    return f"imported file {row['id']} ({row['name']})"
+
+
+def row_name(row: Mapping[Any, Any]) -> str:
+    """What a message calls a row of an imported file."""
+    return f"row {row['position'] + 1} of imported file {row['source_id']}"
+
+
+def decision_name(row: Mapping[Any, Any]) -> str:
+    """What a message calls a reviewer's decision."""
+    return f"decision {row['id']}"

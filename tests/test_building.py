@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+import clm_data
 from clm_data.building import build, collect
 from clm_data.codes import CODES
 from clm_data.config import Workspace, open_workspace
@@ -136,7 +137,7 @@ def test_each_probe_is_used_once_and_does_not_mention_the_subject(demo: Path) ->
 
 
 def test_reviewed_only_keeps_only_accepted_and_fixed_entries(workspace: Workspace) -> None:
-    with workspace.open_store() as store:
+    with workspace.open_store(create=True) as store:
         accepted, corrected, *_ = collect(workspace).assembly.entries
         decisions = [
             Decision(
@@ -176,7 +177,7 @@ def test_reviewed_only_without_reviews_is_an_error(workspace: Workspace) -> None
 
 def test_an_empty_store_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the store is empty"):
-        build(open_workspace(tmp_path, create=True), tmp_path / "dataset")
+        build(clm_data.init(tmp_path), tmp_path / "dataset")
 
 
 def test_a_folder_with_other_files_is_not_overwritten(workspace: Workspace, tmp_path: Path) -> None:

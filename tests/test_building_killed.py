@@ -23,7 +23,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
     folder = tmp_path_factory.mktemp("killed")
     workspace = open_workspace(folder, create=True)
     file = read_file(bank_path("published_rows.json"))
-    with workspace.open_store() as store:
+    with workspace.open_store(create=True) as store:
         store.add_source(file.name, file.format, file.sha256, None, file.rows)
     build(workspace, folder / "clean")
     began = time.monotonic()

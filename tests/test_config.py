@@ -89,7 +89,7 @@ def test_copied_domains_are_never_overwritten(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a?b", "a#b", "a%20b", "有 空格", "a:b@c"])
 def test_the_store_is_in_the_workspace_for_any_folder_name(tmp_path: Path, name: str) -> None:
     write_default_config(tmp_path / name)
-    open_workspace(tmp_path / name).open_store().close()
+    open_workspace(tmp_path / name).open_store(create=True).close()
     assert (tmp_path / name / "clm.db").is_file()
     assert [path.name for path in tmp_path.iterdir()] == [name]
 

@@ -68,7 +68,7 @@ def make_dataset(folder: Path, store_url: str) -> Path:
     workspace = open_workspace(folder, create=True, overrides=settings, environ={})
     domains = workspace.domains()
     file = read_file(bank_path("published_rows.json"))
-    with workspace.open_store() as store:
+    with workspace.open_store(create=True) as store:
         assert run_domains(workspace, store, COUNTS) > 0
         assert store.add_source(file.name, file.format, file.sha256, BANK_LICENSE, file.rows)
         entries = assemble(store, domains, workspace.settings).entries
@@ -81,7 +81,7 @@ def make_dataset(folder: Path, store_url: str) -> Path:
         assert store.add_decisions(decisions, ["1", "2"]) == 2
     report = build(workspace, folder / "dataset")
     assert report.stats.records > sum(COUNTS.values())
-    with workspace.open_store() as store:
+    with workspace.open_store(create=True) as store:
         assert run_domains(workspace, store, {"physics": 1}) == 0
     return folder / "dataset"
 

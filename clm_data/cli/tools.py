@@ -220,18 +220,22 @@ def schema(
 
 
 @app.command(rich_help_panel=TOOLS)
-def doctor(ctx: typer.Context, json: JsonFlag = False) -> None:
+def doctor(ctx: typer.Context, json: JsonFlag = False) -> int:
     """Check this machine and workspace, without showing secrets.
+
+    Reads every row of the store. Exits with 2 if something is wrong.
 
     Example: `clm-data doctor`
     """
     state: State = ctx.obj
     findings = clm_data.doctor(state.workspace)
+    wrong = 2 if any(finding.state == "wrong" for finding in findings) else 0
     if json:
         print_json([vars(finding) for finding in findings])
-        return
+        return wrong
     print_table(
         "doctor",
         ["check", "state", "detail"],
         [[f.check, f.state, f.detail] for f in findings],
     )
+    return wrong

@@ -64,7 +64,7 @@ def generate(
     settings = _with_concurrency(workspace.settings, concurrency)
     prompts = Prompts(workspace.prompts_folder)
     model = open_model(settings)
-    with workspace.open_store() as store:
+    with workspace.open_store(create=True) as store:
         run = run_generation(
             store,
             model,
@@ -93,7 +93,7 @@ def estimate_cost(
     """
     known = workspace.domains()
     chosen = _choose(known, domains, all_domains)
-    with workspace.open_store() as store:
+    with workspace.open_store(create=True) as store:
         return estimate_generation(
             store,
             chosen,

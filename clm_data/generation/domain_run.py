@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from clm_data.assemble import completion_of
 from clm_data.config import Settings
 from clm_data.domain import Domain
 from clm_data.errors import (
@@ -26,7 +27,7 @@ from clm_data.generation.journal import Journal
 from clm_data.generation.report import DomainReport, Progress
 from clm_data.generation.subjects import FIRST_LIST_CHARS, Reminder, fit_subjects, used_subjects
 from clm_data.lease import Holder, Leases
-from clm_data.llm.base import ChatModel, Completion
+from clm_data.llm.base import ChatModel
 from clm_data.prompts import Prompts
 from clm_data.store import Dialogue, DialogueEnd, NewDialogue, Store
 
@@ -316,12 +317,12 @@ class DomainRun:
             turn = len(answers)
             exchange = recorded.get(turn)
             messages = exchange.messages if exchange else messages
-            stored = exchange.completion if exchange else None
+            stored = exchange if exchange and exchange.completion is not None else None
             with _one_answer():
                 if stored is None:
                     completion = await session.client.complete(dialogue, turn, messages)
                 else:
-                    completion = Completion.model_validate(stored)
+                    completion = completion_of(dialogue, stored)
                 answer = session.domain_progress.parsed(dialogue, turn, completion)
             answers.append(answer)
             offered = [deduplicator.offer(entry) for entry in answer.entries]
