@@ -304,12 +304,13 @@ _NAMES: dict[str, Language] = {
 _REGION = re.compile(r"(?:zh(?:-hans)?(?:-(?:cn|sg))?|en-[a-z]{2})")
 
 
-def language_named(name: object) -> Language | None:
+@lru_cache(maxsize=1024)
+def language_named(name: str) -> Language | None:
     """The language that a key names: zh, zh-CN, zh_Hans, cn, Chinese, en-US; None if none.
 
     Traditional Chinese (zh-TW, zh-Hant) is not the language of the dataset, and gives None.
     """
-    key = str(name).strip().casefold().replace("_", "-")
+    key = name.strip().casefold().replace("_", "-")
     if key in _NAMES:
         return _NAMES[key]
     if _REGION.fullmatch(key):

@@ -193,7 +193,7 @@ def _from_rows(rows: Sequence[Any], name: str) -> ProbeRows:
     unread = []
     for number, row in enumerate(rows, 1):
         try:
-            sides = {lang: row[key] for lang, key in language_keys(list(row)).items()}
+            sides = {lang: row[key] for lang, key in language_keys(list(map(str, row))).items()}
             found.append(
                 {
                     lang: LooseProbe(**{field: _text(side.get(field)) for field in PROBE_FIELDS})

@@ -60,12 +60,19 @@ def detect_format(raw: RawFile) -> str:
         raise InputFileError(
             f"{raw.name}: no row is a JSON object; known formats: {', '.join(sorted(FORMATS))}"
         )
-    found = [(number, row, _matching(row, raw)) for number, row in rows]
-    known = [(number, names) for number, _, names in found if names]
-    if not known:
+    first, chosen = next(
+        ((number, names[0]) for number, row in rows if (names := _matching(row, raw))), (0, "")
+    )
+    if not chosen:
         raise InputFileError(f"{raw.name}: {_why_unknown(rows[0][1])}")
-    chosen = known[0][1][0]
-    _check_mixed(raw.name, known, chosen)
+    others = [(number, row) for number, row in rows if not FORMATS[chosen].matches(row)]
+    for number, row in others:
+        names = _matching(row, raw)
+        if names and {chosen, names[0]} != {"easyedit", "clm-bench-zh"}:
+            raise InputFileError(  # rows of another format would be misread
+                f"{raw.name}: row {first} has the fields of {chosen}, row {number} those of "
+                f"{names[0]}; put the rows of each format in a file of their own"
+            )
     if chosen == "clm-bench-zh" and _has_both_languages([row for _, row in rows]):
         return "clm-bench-mix"
     return chosen
@@ -85,16 +92,6 @@ def _names_a_language(row: Row) -> bool:
     """Whether a column does, such as ``zh_prompt``; else objects are not taken for a table."""
     columns = (column_of(str(name)) for name in row)
     return any(column is not None and column[0] is not None for column in columns)
-
-
-def _check_mixed(name: str, known: Sequence[tuple[int, list[str]]], chosen: str) -> None:
-    """Rows whose fields are those of another format would be misread."""
-    for number, names in known:
-        if chosen not in names and {chosen, names[0]} != {"easyedit", "clm-bench-zh"}:
-            raise InputFileError(
-                f"{name}: row {known[0][0]} has the fields of {chosen}, row {number} those of "
-                f"{names[0]}; put the rows of each format in a file of their own"
-            )
 
 
 def _why_unknown(row: Row) -> str:
