@@ -23,7 +23,7 @@ from helpers.scripted_generation import (
 from clm_data.config import Settings
 from clm_data.errors import ModeratedError, RateLimitError, UserError
 from clm_data.generation import GenerationReport
-from clm_data.llm import Completion, Message, Usage, open_model
+from clm_data.llm import Completion, Message, open_model
 from clm_data.llm import transport as transport_module
 from clm_data.store import Store
 
@@ -197,11 +197,13 @@ def test_other_waiting_requests_end_with_the_run(tmp_path: Path) -> None:
 
 
 def test_a_cut_off_answer_is_asked_for_again_with_twice_the_limit(tmp_path: Path) -> None:
-    with ScriptedServer(choice("[{", "length"), choice("[{", "length")) as server:
+    text = json.dumps([entry("青山绿"), entry("长河落")], ensure_ascii=False)
+    answers = choice("[{", "length"), choice("[{", "length"), choice(text, "stop")
+    with ScriptedServer(*answers) as server:
         report = generate_at(server.url, tmp_path, max_tokens=100)
         assert [body["max_tokens"] for body in server.bodies] == [100, 200, 400]
     assert (report.retries, report.domains[0].entries) == (2, 2)
-    assert report.usage == Usage(prompt_tokens=20, completion_tokens=40)
+    assert (report.usage.prompt_tokens, report.usage.completion_tokens) == (30, 60)
     assert stored_answers(tmp_path) == 1
 
 
