@@ -68,7 +68,7 @@ def generate(
         concurrency: Maximum requests in flight.
         max_requests: Maximum requests sent by this call.
         max_cost: Maximum cost of this call, in the currency of the model's price.
-        progress: Called after each answer and each batch of dialogues.
+        progress: Called after each answer and each batch of dialogues, and when the run waits.
         workspace: Created if missing.
 
     Raises:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
+from clm_data.cli.terminal import printable
 from clm_data.errors import StoppedError, UserError
 
 _INTERRUPTED = 130
@@ -76,7 +77,7 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr)
     return 2
 
 

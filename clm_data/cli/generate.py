@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import clm_data
 from clm_data.cli.app import BUILD
+from clm_data.cli.generate_progress import generation_progress
 from clm_data.cli.output import (
     OUTPUT,
     JsonFlag,
@@ -20,15 +19,17 @@ from clm_data.cli.output import (
     log,
     print_json,
     print_table,
-    progress_bars,
     say,
 )
 
 if TYPE_CHECKING:
-    from clm_data.generation import CostEstimate, GenerationReport, Progress
+    from clm_data.generation import CostEstimate, GenerationReport
+    from clm_data.generation.reasons import Reason
     from clm_data.generation.tokens import Tokens
 
 _SCOPE, _MODEL, _LIMITS = "What to ask for", "Model", "Limits"
+
+_MOST_REASONS = 5
 
 app = typer.Typer()
 
@@ -126,7 +127,7 @@ def generate(
     if dry_run:
         _show_estimate(clm_data.estimate_cost(**request), as_json=json)
         return 0
-    with _generation_progress() as progress:
+    with generation_progress() as progress:
         report = clm_data.generate(
             **request,
             concurrency=concurrency,
@@ -139,24 +140,6 @@ def generate(
     else:
         _show_generation(report)
     return 1 if strict and (report.lost or report.short) else 0
-
-
-@contextmanager
-def _generation_progress() -> Iterator[Callable[[Progress], None]]:
-    """A bar for each domain on a terminal; elsewhere a line for each batch of dialogues."""
-    if not sys.stderr.isatty():
-        yield _log_batch
-        return
-    with progress_bars() as show:
-        yield lambda at: show(at.domain, at.entries, at.target, f"{at.requests} requests")
-
-
-def _log_batch(at: Progress) -> None:
-    if at.settled:
-        log(
-            f"{at.domain}: {at.entries} of {counted(at.target, 'entry', 'entries')}, "
-            f"{counted(at.requests, 'request')}"
-        )
 
 
 def _show_generation(report: GenerationReport) -> None:
@@ -187,12 +170,26 @@ def _show_generation(report: GenerationReport) -> None:
             f"cut off at the token limit: {counted(report.cut_off, 'answer')}; only complete "
             "entries were used (generation.max_tokens in clm.yaml asks again with a higher limit)"
         )
+    _say_reasons("rejected entries", report.rejections)
+    _say_reasons("failed requests (each was repeated if that could help)", report.failures)
     for loss in report.lost:
         log(f"lost: {loss}")
     if report.stopped:
         log(f"stopped: {report.stopped}")
     if report.short:
         log("below quota: " + ", ".join(report.short))
+
+
+def _say_reasons(what: str, reasons: Sequence[Reason]) -> None:
+    """The most frequent reasons, each with an example."""
+    if not reasons:
+        return
+    say(f"{what}:")
+    for reason in reasons[:_MOST_REASONS]:
+        say(f"  {reason.count} {reason.code}: {reason.meaning}; such as {reason.example}")
+    rest = reasons[_MOST_REASONS:]
+    if rest:
+        say(f"  {sum(reason.count for reason in rest)} for other reasons (--json lists them all)")
 
 
 def _show_estimate(found: CostEstimate, *, as_json: bool) -> None:

@@ -14,6 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
+from clm_data.cli.terminal import json_for_terminals, printable
+
 OUTPUT = "Output"
 """Help panel of the options that change only what is printed."""
 
@@ -24,6 +26,8 @@ StrictFlag = Annotated[
     bool,
     typer.Option("--strict", help="Exit 1 if any item was dropped.", rich_help_panel=OUTPUT),
 ]
+
+Remark = str | Callable[[], str]
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -42,13 +46,13 @@ def program() -> str:
 
 
 def say(text: str = "") -> None:
-    """Print a line of the result on stdout."""
-    typer.echo(text)
+    """Print a line of the result on stdout, with control characters written out."""
+    typer.echo(printable(text))
 
 
 def log(text: str) -> None:
-    """Print a line that must not mix with the result, on stderr."""
-    typer.echo(text, err=True)
+    """Print a line that must not mix with the result, on stderr, like :func:`say`."""
+    typer.echo(printable(text), err=True)
 
 
 def counted(number: int, singular: str, plural: str | None = None) -> str:
@@ -57,8 +61,11 @@ def counted(number: int, singular: str, plural: str | None = None) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Print JSON on stdout, escaped if stdout cannot encode every character."""
-    text = json.dumps(value, ensure_ascii=False, indent=2)
+    """Print JSON on stdout, escaped if stdout cannot encode every character.
+
+    Characters that a terminal could obey are always escaped, which gives the same JSON.
+    """
+    text = json_for_terminals(json.dumps(value, ensure_ascii=False, indent=2))
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
@@ -73,7 +80,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
-    body = [[("" if cell is None else str(cell)) for cell in row] for row in rows]
+    body = [[("" if cell is None else printable(str(cell))) for cell in row] for row in rows]
     for index, name in enumerate(columns):
         numeric = bool(body) and all(_is_number(row[index]) for row in body)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
@@ -92,13 +99,15 @@ def progress_bars() -> Iterator[Callable[..., None]]:
     """Progress on stderr: a bar for each step on a terminal, else a line every ten seconds.
 
     Yields:
-        A function of step, done, total and optionally a remark.
+        A function of step, done, total and optionally a remark, which may be a function that is
+        called each time the bar is drawn.
     """
     if not sys.stderr.isatty():
         last = time.monotonic()
 
-        def line(step: str, done: int, total: int, remark: str = "") -> None:
+        def line(step: str, done: int, total: int, remark: Remark = "") -> None:
             nonlocal last
+            remark = remark() if callable(remark) else remark
             if time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
                 last = time.monotonic()
                 log(f"{step}: {done} of {total}{remark and ', '}{remark}")
@@ -107,18 +116,24 @@ def progress_bars() -> Iterator[Callable[..., None]]:
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.text import Text
+
+    class _Remark(TextColumn):
+        def render(self, task: Any) -> Text:
+            remark: Remark = task.fields["remark"]
+            return Text(printable(remark() if callable(remark) else remark))
 
     tasks: dict[str, Any] = {}
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[remark]}"),
+        _Remark(""),
         TimeElapsedColumn(),
         console=Console(stderr=True),
     ) as bars:
 
-        def bar(step: str, done: int, total: int, remark: str = "") -> None:
+        def bar(step: str, done: int, total: int, remark: Remark = "") -> None:
             if step not in tasks:
                 tasks[step] = bars.add_task(step, total=total, remark=remark)
             bars.update(tasks[step], completed=done, total=total, remark=remark)

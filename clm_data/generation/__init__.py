@@ -27,6 +27,9 @@ __all__ = [
     "generate",
 ]
 
+_MOST_ENTRIES = 1_000_000
+"""Entries of a domain; more is a typing error."""
+
 
 def generate(
     workspace: Workspace,
@@ -51,16 +54,17 @@ def generate(
         concurrency: Maximum requests in flight; default: ``generation.concurrency``.
         max_requests: Maximum requests sent by this call.
         max_cost: Maximum cost of this call, in the currency of the model's price.
-        progress: Called after each answer and each batch of dialogues.
+        progress: Called after each answer and each batch of dialogues, and when the run waits.
 
     Raises:
         UnknownNameError: A domain is not in the domain file, or the provider is unknown.
-        ConfigError: Neither or both of ``domains`` and ``all_domains`` are given, or ``max_cost``
-            is given and the price of the model is not known.
+        ConfigError: Neither or both of ``domains`` and ``all_domains`` are given, ``count`` is
+            over 1,000,000, or ``max_cost`` is given and the price of the model is not known.
         CredentialsError: The key is missing or was refused; stored answers are kept.
     """
     known = workspace.domains()
     chosen = _choose(known, domains, all_domains)
+    _check_count(count)
     settings = _with_concurrency(workspace.settings, concurrency)
     prompts = Prompts(workspace.prompts_folder)
     model = open_model(settings)
@@ -93,6 +97,7 @@ def estimate_cost(
     """
     known = workspace.domains()
     chosen = _choose(known, domains, all_domains)
+    _check_count(count)
     with workspace.open_store(create=True) as store:
         return estimate_generation(
             store,
@@ -105,9 +110,16 @@ def estimate_cost(
 
 
 def _choose(known: dict[str, Domain], ids: Sequence[str], all_domains: bool) -> list[Domain]:
+    if "all" in ids and "all" not in known:
+        raise ConfigError("'all' is every domain; pass it alone, or name the domains you want")
     if all_domains == bool(ids):
         raise ConfigError("specify domains with --domain ID, or use --all")
     return list(known.values()) if all_domains else pick(known, ids)
+
+
+def _check_count(count: int | None) -> None:
+    if count is not None and count > _MOST_ENTRIES:
+        raise ConfigError(f"count is too large; pass at most {_MOST_ENTRIES} entries per domain")
 
 
 def _with_concurrency(settings: Settings, concurrency: int | None) -> Settings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,6 +12,7 @@ from typing import Any
 
 from clm_data.config import GenerationSettings
 from clm_data.errors import (
+    ChatError,
     PermanentError,
     RateLimitError,
     StoreError,
@@ -19,6 +20,7 @@ from clm_data.errors import (
     UserError,
 )
 from clm_data.generation.journal import Journal
+from clm_data.generation.reasons import Failure
 from clm_data.generation.tokens import Tokens
 from clm_data.llm import Price
 from clm_data.llm.base import ChatModel, Completion, Message
@@ -26,6 +28,8 @@ from clm_data.store import Dialogue, NewRequest, RequestOutcome
 
 _MAX_BACKOFF = 60.0
 """Seconds."""
+_LONG_WAIT = 1.0
+"""Seconds; shorter waits are not reported."""
 _LONGER_ANSWERS = 2
 """How often the token limit of an answer that was cut off is doubled."""
 
@@ -85,6 +89,8 @@ class ModelClient:
         stop_reason: Why the run sends no more requests; None while it does.
         error: The error that stopped the run, if the user has to fix something first.
         tokens: Tokens of the answers.
+        failures: The requests that failed, those that were repeated included.
+        on_wait: Called with domain, reason and seconds when requests have to wait.
         requests: Number of requests by domain, retries included.
         answers: Number of answers by domain.
         cut_off: Number of answers that were cut off at the token limit.
@@ -115,6 +121,9 @@ class ModelClient:
         self.stop_reason: str | None = None
         self.error: UserError | None = None
         self.tokens = Tokens()
+        self.failures: list[Failure] = []
+        self.on_wait: Callable[[str, str, float], None] = lambda *_: None
+        self._announced_until = 0.0
         self.requests: Counter[str] = Counter()
         self.answers: Counter[str] = Counter()
         self.cut_off = 0
@@ -142,7 +151,7 @@ class ModelClient:
                         if request_id is None:
                             request = NewRequest(dialogue.id, turn, messages)
                             request_id = await self._journal.write(request)
-                        answer = await self._send(dialogue.domain, messages, limit)
+                        answer = await self._send(dialogue, turn, messages, limit)
                 if answer.finish_reason == "length" and limit is not None and limit < longest:
                     cut, limit = answer, limit * 2
                     self.retries += 1
@@ -171,6 +180,7 @@ class ModelClient:
                 await self._settle(request_id, error=str(last))
                 raise last
             self.retries += 1
+            self._announce(dialogue.domain, last, wait)
             await self._sleep(wait)
 
     async def _stored(self, request_id: int | None, answer: Completion) -> Completion:
@@ -216,23 +226,43 @@ class ModelClient:
         finally:
             self._in_flight -= 1
 
+    @property
+    def estimated_cost(self) -> float | None:
+        """Cost so far, estimated where counts are missing; None if the price is not known."""
+        price = self._budget.price
+        return None if price is None else price.of(self.tokens.estimated)
+
+    def _announce(self, domain: str, reason: Exception, seconds: float) -> None:
+        """Report a wait, unless an earlier one that was reported lasts about as long."""
+        end = asyncio.get_running_loop().time() + seconds
+        if seconds >= _LONG_WAIT and end > self._announced_until + _LONG_WAIT:
+            self._announced_until = end
+            self.on_wait(domain, str(reason), seconds)
+
     async def _send(
-        self, domain: str, messages: Sequence[Message], max_tokens: int | None
+        self,
+        dialogue: Dialogue,
+        turn: int,
+        messages: Sequence[Message],
+        max_tokens: int | None,
     ) -> Completion:
         """Send a request once, and count its answer or refusal."""
         sent_at = asyncio.get_running_loop().time()
         options = {} if max_tokens is None else {"max_tokens": max_tokens}
         try:
             completion = await self._model.complete(messages, **options)
-        except RateLimitError as error:
-            self.rate_limits += 1
-            self._pause_all(sent_at, error.retry_after)
+        except (ChatError, UserError) as error:
+            place = f"{dialogue.domain}/{dialogue.number}/{turn}"
+            self.failures.append(Failure(dialogue.domain, place, error))
+            if isinstance(error, RateLimitError):
+                self.rate_limits += 1
+                self._pause_all(sent_at, error.retry_after)
+            if isinstance(error, UserError):
+                self.fail(error)
+                raise HaltedError from error
             raise
-        except UserError as error:
-            self.fail(error)
-            raise HaltedError from error
         self._pause.end_if_sent_later(sent_at)
-        self.answers[domain] += 1
+        self.answers[dialogue.domain] += 1
         self.tokens = self.tokens.plus(messages, completion)
         self.cut_off += completion.finish_reason == "length"
         return completion

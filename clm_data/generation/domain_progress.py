@@ -32,11 +32,13 @@ class DomainState:
         new: Number of these entries by batch, for batches that added any.
         repeated: Entries of any domain that this domain's answers repeated: the most frequently
             repeated first, and of equally frequent ones the most recently repeated first.
+        duplicates: Generated entries of this domain that the deduplication rejected.
     """
 
     entries: tuple[Entry, ...]
     new: Mapping[int, int]
     repeated: tuple[Entry, ...] = ()
+    duplicates: tuple[Rejection, ...] = ()
 
 
 class DomainProgress:
@@ -74,6 +76,14 @@ class DomainProgress:
                 cut_off=completion.finish_reason == "length",
             )
         return self._answers[key]
+
+    def answers(self, dialogues: Sequence[Dialogue]) -> list[ParsedAnswer]:
+        """All answers in some dialogues, parsed and validated."""
+        return [
+            self.parsed(dialogue, turn, completion)
+            for dialogue in dialogues
+            for turn, completion in stored_answers(self._store, dialogue)
+        ]
 
     def by_itself(self, domain: str, *, before_batch: int | None = None) -> DomainState:
         """The state of a domain from imported files and its own answers only.
@@ -120,13 +130,17 @@ class DomainProgress:
             kept[entry.domain or ""].append(entry)
         generated = [rejection for rejection in unique.rejected if rejection.id in batches]
         repeated = _repeated_entries(unique.kept, generated)
+        duplicates: defaultdict[str, list[Rejection]] = defaultdict(list)
+        for rejection in generated:
+            duplicates[rejection.domain or ""].append(rejection)
         states = {
             domain: DomainState(
                 tuple(kept[domain]),
                 Counter(batches[each.id] for each in kept[domain] if each.id in batches),
                 repeated.get(domain, ()),
+                tuple(duplicates[domain]),
             )
-            for domain in [*kept, *repeated]
+            for domain in dict.fromkeys([*kept, *repeated, *duplicates])
         }
         return defaultdict(lambda: DomainState((), {}), states)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from clm_data.generation.reasons import Reason, added_reasons
 from clm_data.generation.tokens import Tokens
 from clm_data.llm import Price
 from clm_data.llm.base import Usage
@@ -25,6 +26,9 @@ class DomainReport:
         answers: Answers received.
         stopped: Why the domain stopped.
         lost: Messages about dialogues that were refused, or left unfinished for the next run.
+        rejections: Why entries in the answers of this run are not in the dataset. The counts add
+            up to :attr:`rejected`.
+        failures: Why requests of this run failed; most have been repeated since.
     """
 
     domain: str
@@ -36,6 +40,8 @@ class DomainReport:
     answers: int
     stopped: str
     lost: tuple[str, ...] = ()
+    rejections: tuple[Reason, ...] = ()
+    failures: tuple[Reason, ...] = ()
 
     @property
     def rejected(self) -> int:
@@ -105,13 +111,28 @@ class GenerationReport(Tabular):
         """Ids of domains with fewer entries than wanted."""
         return tuple(d.domain for d in self.domains if d.entries < d.target)
 
+    @property
+    def rejections(self) -> tuple[Reason, ...]:
+        """Why entries were rejected in all domains, the most frequent reason first."""
+        return added_reasons(domain.rejections for domain in self.domains)
+
+    @property
+    def failures(self) -> tuple[Reason, ...]:
+        """Why requests failed in all domains, the most frequent reason first."""
+        return added_reasons(domain.failures for domain in self.domains)
+
     def table_title(self) -> str:
         """Title of the table, with the numbers of domains and requests."""
         return f"generate: {len(self.domains)} domains, {self.requests} requests"
 
     def table_rows(self) -> list[dict[str, Any]]:
         """A row for each domain."""
-        return [{**asdict(domain), "rejected": domain.rejected} for domain in self.domains]
+        left_out = {"rejections", "failures"}
+        return [
+            {name: value for name, value in asdict(domain).items() if name not in left_out}
+            | {"rejected": domain.rejected}
+            for domain in self.domains
+        ]
 
     def as_json(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -135,6 +156,8 @@ class GenerationReport(Tabular):
             "currency": self.price.currency if self.price else None,
             "rate_limits": self.rate_limits,
             "retries": self.retries,
+            "rejections": [asdict(reason) for reason in self.rejections],
+            "failures": [asdict(reason) for reason in self.failures],
             "cut_off": self.cut_off,
             "stopped": self.stopped,
         }
@@ -150,6 +173,12 @@ class Progress:
         target: Entries wanted.
         requests: Requests sent for the domain in this run.
         settled: Whether ``entries`` is exact, which it is between batches.
+        rejected: Entries in the answers of this run that were rejected so far.
+        tokens: Tokens of all answers of the run, over all domains.
+        cost: Cost of the run so far, estimated where counts are missing; None if not known.
+        seconds_left: Rough time until the domain has its entries; None if not known.
+        waiting: Why no request is sent for the next ``wait`` seconds; None if requests are sent.
+        wait: Seconds.
     """
 
     domain: str
@@ -157,6 +186,12 @@ class Progress:
     target: int
     requests: int
     settled: bool
+    rejected: int = 0
+    tokens: Tokens = field(default_factory=Tokens)
+    cost: float | None = None
+    seconds_left: float | None = None
+    waiting: str | None = None
+    wait: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,7 @@ async def run_generation(
         }
         for id_, holder in held.items():
             runs[id_].leave_to(holder)
+        client.on_wait = lambda domain, why, seconds: runs[domain].report_waiting(why, seconds)
         free = [run for id_, run in runs.items() if id_ not in held]
         states = await _run_free(free, session, states)
     finally:

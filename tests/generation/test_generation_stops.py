@@ -33,7 +33,7 @@ def test_batches_without_new_entries_stop_the_domain(tmp_path: Path) -> None:
     (domain,) = generate_with(
         model, tmp_path, [rivers(4)], generation_settings(dry_waves=2)
     ).domains
-    assert domain.stopped == "2 batches in a row with no new entries"
+    assert domain.stopped.startswith("2 batches in a row with no new entries (")
     assert domain.requests == 2
     assert (
         generate_with(model, tmp_path, [rivers(4)], generation_settings(dry_waves=2)).requests == 0
