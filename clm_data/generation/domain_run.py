@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from clm_data.generation.client import HaltedError, ModelClient
 from clm_data.generation.dialogue import DialogueState, End, ParsedAnswer, next_step, with_reply
 from clm_data.generation.domain_progress import DomainProgress, DomainState
 from clm_data.generation.journal import Journal
+from clm_data.generation.plan import plan_batch
 from clm_data.generation.reasons import (
     reasons_for_failure,
     reasons_for_rejection,
@@ -32,7 +32,7 @@ from clm_data.generation.reasons import (
     why_nothing_new,
 )
 from clm_data.generation.report import DomainReport, Progress
-from clm_data.generation.subjects import FIRST_LIST_CHARS, Reminder, fit_subjects, used_subjects
+from clm_data.generation.subjects import Reminder, used_subjects
 from clm_data.lease import Holder, Leases
 from clm_data.llm.base import ChatModel
 from clm_data.prompts import Prompts
@@ -59,54 +59,6 @@ class Session:
     settings: Settings
     prompts: Prompts
     progress: Callable[[Progress], None]
-
-
-def plan_batch(
-    domain: Domain,
-    lacking: int,
-    *,
-    subjects: Sequence[str],
-    dialogues: Sequence[Dialogue],
-    settings: Settings,
-    prompts: Prompts,
-    provider: str,
-    model: str,
-) -> list[NewDialogue]:
-    """Plan the next dialogues of a domain; each starts from another topic.
-
-    Args:
-        domain: The domain to ask for.
-        lacking: Entries still wanted, at least 1.
-        subjects: Used subjects, the most important first; prompts name as many as fit.
-        dialogues: Earlier dialogues of the domain.
-        settings: Settings of the workspace.
-        prompts: Templates of the messages.
-        provider: Provider of the model.
-        model: Name of the model.
-    """
-    sizes = settings.generation
-    each = sizes.entries_per_turn * sizes.turns
-    batch = 1 + max((dialogue.wave for dialogue in dialogues), default=-1)
-    named = fit_subjects(subjects, FIRST_LIST_CHARS)
-    planned = []
-    for offset in range(min(sizes.dialogues_at_once, math.ceil(lacking / each))):
-        number = len(dialogues) + offset
-        wanted = min(each, lacking - offset * each)
-        topic = domain.ask_for[number % len(domain.ask_for)]
-        prompt = prompts.first(domain, topic, min(sizes.entries_per_turn, wanted), named)
-        planned.append(
-            NewDialogue(
-                domain=domain.id,
-                number=number,
-                wave=batch,
-                provider=provider,
-                model=model,
-                prompt=prompt.text,
-                prompt_hash=prompt.hash,
-                wanted=wanted,
-            )
-        )
-    return planned
 
 
 class DomainRun:

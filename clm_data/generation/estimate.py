@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from clm_data.config import Settings
 from clm_data.domain import Domain
 from clm_data.generation.domain_progress import DomainProgress, DomainState
-from clm_data.generation.domain_run import plan_batch
+from clm_data.generation.plan import plan_batch
 from clm_data.generation.report import CostEstimate
 from clm_data.generation.subjects import used_subjects
 from clm_data.generation.tokens import expected_usage, token_count
