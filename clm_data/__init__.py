@@ -29,7 +29,15 @@ _PUBLIC = {
     ),
     "clm_data.api.publish": ("export", "load", "push_to_hub"),
     "clm_data.api.review": ("export_review", "import_review", "review_status"),
-    "clm_data.api.tools": ("demo", "doctor", "domains", "init", "schema"),
+    "clm_data.api.tools": (
+        "backup_store",
+        "demo",
+        "doctor",
+        "domains",
+        "init",
+        "restore_store",
+        "schema",
+    ),
     "clm_data.config": ("Settings", "Workspace"),
     "clm_data.dedup.files.run": ("deduplicate",),
     "clm_data.errors": ("ClmDataError", "UserError"),
@@ -70,6 +78,7 @@ __all__ = [
     "analyze",
     "attach_probes",
     "audit",
+    "backup_store",
     "build",
     "deduplicate",
     "demo",
@@ -86,6 +95,7 @@ __all__ = [
     "load",
     "push_to_hub",
     "report",
+    "restore_store",
     "review_status",
     "schema",
     "stats",
@@ -103,7 +113,15 @@ if TYPE_CHECKING:
     )
     from clm_data.api.publish import export, load, push_to_hub
     from clm_data.api.review import export_review, import_review, review_status
-    from clm_data.api.tools import demo, doctor, domains, init, schema
+    from clm_data.api.tools import (
+        backup_store,
+        demo,
+        doctor,
+        domains,
+        init,
+        restore_store,
+        schema,
+    )
     from clm_data.config import Settings, Workspace
     from clm_data.dedup.files.run import deduplicate
     from clm_data.errors import ClmDataError, UserError

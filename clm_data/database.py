@@ -153,17 +153,18 @@ def sqlite_file(url: str) -> Path | None:
     return Path(name)
 
 
-def read_only_engine(file: Path) -> sa.Engine | None:
-    """An engine for a SQLite file that cannot be written; None if it can be.
+def read_only_engine(file: Path, *, always: bool = False) -> sa.Engine | None:
+    """An engine for a SQLite file that is only read; None if it can be written, unless ``always``.
 
     Raises:
         StoreError: Reading it would miss data that is only in its write-ahead log.
     """
-    if os.access(file, os.W_OK) and os.access(file.parent, os.W_OK):
+    writable = os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)
+    if writable and not always:
         return None
     log = file.with_name(f"{file.name}-wal")
-    options = "mode=ro&immutable=1"
-    if log.exists() and log.stat().st_size:
+    options = "mode=ro" if writable else "mode=ro&immutable=1"
+    if not writable and log.exists() and log.stat().st_size:
         if not log.with_name(f"{file.name}-shm").exists():
             raise StoreError(
                 f"{file} is read-only and its latest rows are only in {log.name}; copy the "

@@ -77,13 +77,14 @@ class Store:
     Args:
         url: A SQLAlchemy URL such as ``sqlite:///clm.db`` or ``postgresql+psycopg://...``.
         create: Create it if it does not exist.
+        read_only: Do not write to it, even if that is possible; only for SQLite.
 
     Raises:
         StoreError: The store cannot be opened, has another schema version, or does not exist and
             ``create`` is false.
     """
 
-    def __init__(self, url: str, *, create: bool = True) -> None:
+    def __init__(self, url: str, *, create: bool = True, read_only: bool = False) -> None:
         self.url = url
         file = sqlite_file(url)
         if file is not None and file.is_dir():
@@ -91,7 +92,7 @@ class Store:
         if file is not None and not create and not (file.exists() and file.stat().st_size):
             raise self._missing("empty" if file.exists() else "missing")
         existing = file if file is not None and file.is_file() else None
-        found = read_only_engine(existing) if existing else None
+        found = read_only_engine(existing, always=read_only) if existing else None
         self._read_only = found is not None
         self._engine = found or open_engine(url)
         self._open(create)
@@ -135,6 +136,23 @@ class Store:
                     f"store {shown(self.url)} has schema {stored}, this version needs "
                     f"{SCHEMA_VERSION}; use the clm-data version that wrote it"
                 )
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sa.Connection]:
+        """A transaction that reads one state of the store, whatever others write meanwhile."""
+        with self.transaction() as db:
+            if db.dialect.name == "sqlite":
+                db.exec_driver_sql("BEGIN")
+            else:
+                db.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+            yield db
+
+    def close_log(self) -> None:
+        """Move everything into the file itself, which is then complete without its log."""
+        self._engine.dispose()
+        with self._engine.connect() as db:
+            db.exec_driver_sql("PRAGMA journal_mode=DELETE")
+        self._engine.dispose()
 
     def has_table(self, name: str) -> bool:
         """Whether the store has a table; one written by an earlier version may lack some."""

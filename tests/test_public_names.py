@@ -37,6 +37,8 @@ FUNCTION_OF = {
     "dedup": "deduplicate",
     "schema": "schema",
     "doctor": "doctor",
+    "store backup": "backup_store",
+    "store restore": "restore_store",
 }
 WITHOUT_A_COMMAND = {"load", "estimate_cost"}
 """`load` reads a dataset back; `generate --dry-run` calls `estimate_cost`."""

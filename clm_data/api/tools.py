@@ -9,6 +9,7 @@ from typing import Any
 
 from clm_data import json_schema
 from clm_data.api.inputs import WorkspaceLike, as_workspace
+from clm_data.backup import StoreCopy, back_up, restore
 from clm_data.building import BuildReport
 from clm_data.config import (
     CONFIG_NAME,
@@ -25,7 +26,7 @@ from clm_data.resources import resource
 from clm_data.store import Store
 from clm_data.tabular import Listing
 
-__all__ = ["demo", "doctor", "domains", "init", "schema"]
+__all__ = ["backup_store", "demo", "doctor", "domains", "init", "restore_store", "schema"]
 
 
 def init(folder: str | Path | None = None, *, own_domains: bool = False) -> Workspace:
@@ -76,6 +77,42 @@ def doctor(workspace: WorkspaceLike = None) -> Listing[Finding]:
     else:
         folder = Path(workspace) if workspace is not None else None
     return Listing(examine(folder), "doctor")
+
+
+def backup_store(
+    file: str | Path, *, force: bool = False, workspace: WorkspaceLike = None
+) -> StoreCopy:
+    """Write the store of a workspace to one file, while others may write to it.
+
+    Args:
+        file: The backup, which can be restored into SQLite and PostgreSQL.
+        force: Replace an existing file.
+        workspace: See :data:`clm_data.api.inputs.WorkspaceLike`.
+
+    Raises:
+        InputFileError: The file exists, or cannot be written.
+        StoreError: The store is missing or damaged, or the disk is full. No backup is written.
+    """
+    with as_workspace(workspace).open_store() as store:
+        return back_up(store, Path(file), overwrite=force)
+
+
+def restore_store(
+    file: str | Path, *, replace: bool = False, workspace: WorkspaceLike = None
+) -> StoreCopy:
+    """Put a backup in the place of the store of a workspace, completely or not at all.
+
+    Args:
+        file: A backup by :func:`backup_store`, or another SQLite store.
+        replace: Replace what is in the store.
+        workspace: See :data:`clm_data.api.inputs.WorkspaceLike`.
+
+    Raises:
+        InputFileError: There is no such file.
+        StoreError: The backup is damaged; or the store is not empty and `replace` is false, is in
+            use, or cannot be written. It is unchanged then.
+    """
+    return restore(as_workspace(workspace).store_url, Path(file), replace=replace)
 
 
 def schema(name: str | None = None) -> dict[str, Any]:

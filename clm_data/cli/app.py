@@ -21,7 +21,7 @@ _ORDER = (
     *("init", "domains", "generate", "import", "audit", "locality", "stats", "build"),
     *("review", "export", "push-to-hub"),
     *("eval-baselines", "analyze", "report"),
-    *("demo", "dedup", "schema", "doctor"),
+    *("demo", "dedup", "schema", "store", "doctor"),
 )
 """The commands in the order in which people use them."""
 

@@ -7,9 +7,10 @@ from clm_data.cli.generate import app as _generate
 from clm_data.cli.publish import app as _publish
 from clm_data.cli.report import app as _report
 from clm_data.cli.review import app as _review
+from clm_data.cli.store import app as _store
 from clm_data.cli.tools import app as _tools
 
-for _group in (_build, _generate, _review, _publish, _evaluate, _report, _tools):
+for _group in (_build, _generate, _review, _publish, _evaluate, _report, _store, _tools):
     app.add_typer(_group)
 
 __all__ = ["app"]
