@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo demo-eval paper-mini paper-small test test-slow test-eval lint bench-dedup bench-edit bench-generate docs docs-site wheel clean
+.PHONY: demo demo-eval paper-mini paper-small test test-slow test-eval fuzz lint bench-dedup bench-edit bench-generate docs docs-site wheel clean
 
 # The light core: what a user installs.
 $(VENV)/.core: pyproject.toml constraints.txt
@@ -65,6 +65,9 @@ test-slow: $(VENV)/.dev   ## the slow tests
 
 test-eval: $(VENV)/.eval   ## the evaluation's tests with torch, slow ones and parity included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/eval -n auto -m 'not gpu'
+
+fuzz: $(VENV)/.dev    ## random and damaged inputs for every reader; FUZZ="--inputs 100000 --seed 2"
+	PYTHONPATH=tests $(BIN)/python -m fuzz $(FUZZ)
 
 lint: $(VENV)/.dev    ## style, types, and the import contracts
 	$(BIN)/ruff check .

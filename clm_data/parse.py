@@ -9,45 +9,48 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from clm_data.brackets import Node, as_json, is_deep, match_brackets
-from clm_data.languages import HAN, LATIN, language_named
+from clm_data.entry_objects import (
+    UNNAMED,
+    JSONObject,
+    candidate_of,
+    has_unread_entry,
+    is_entry,
+    is_latin,
+    languages_of,
+    unreadable,
+)
 from clm_data.reasoning import final_heading, split_reasoning
 from clm_data.records import (
-    FACT_FIELDS,
-    LANGUAGES,
     Candidate,
-    Language,
-    LooseFact,
     Origin,
     Problem,
     Rejection,
     StageResult,
-    content_id,
 )
 from clm_data.text import number_as_text
 
-JSONObject = dict[str, Any]
-
 _LIKE_OBJECT = re.compile(r"[{｛]\s*[\"'“\w]")
+_ODD_KEY = re.compile(r"[\"“”：{}\n]")
+_WORD = re.compile(r"\w")
+_NOT_TEXT = re.compile(
+    r"\\u[0-9a-fA-F]{4}|\\.|//[^\n]*|/\*.*?\*/|\b(?:null|true|false|None|True|False)\b", re.DOTALL
+)
+"""What is no text in JSON: escapes, comments, constants."""
+_MAX_LOST = 2  # characters that a repair may drop, as in 1.50
 _VALUE_OF_KEY = re.compile(r"[:：]\s*\Z")
 _MAX_DEPTH, _MAX_REPAIR = 64, 20_000  # brackets (entries need four); characters of one object
 _ONLY_REASONING = (
     "content was empty and all text is in reasoning_content; switch the endpoint's reasoning "
     "parser off, or raise generation.max_tokens if the answer was cut off"
 )
-_UNNAMED = "the object names no language and its prompt is not Chinese"
 _DRAFT = "a draft: the answer gives its final version further on"
 _KEY = re.compile(r"[\"'“]?([\w.-]+)[\"'”]?\s*[:：]")
-_NAMED = r"zh(?:[-_](?:cn|hans))?|cn|chinese|中文|en(?:[-_](?:us|gb))?|english|英文"
-_FIELD_KEY = re.compile(
-    rf"(?:(?P<before>{_NAMED})[_. ])?"
-    rf"(?P<field>{'|'.join(FACT_FIELDS)})"
-    rf"(?:[_. ](?P<after>{_NAMED}))?"
-)
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def parse_entries(
     if reasoning.strip() and not text.strip():
         objects = [FoundObject(reasoning, None, _ONLY_REASONING)]
     read = [
-        [_unreadable(item.reason)] if item.value is None else _candidate(item.value, domain, origin)
+        candidate_of(item.value, domain, origin) if item.value else [unreadable(item.reason)]
         for item in objects
     ]
     drafts = _revised(read)
@@ -98,7 +101,7 @@ def parse_entries(
         if isinstance(found, Candidate) and number - 1 not in drafts:
             kept.append(found)
         else:
-            problems = [_unreadable(_DRAFT)] if isinstance(found, Candidate) else found
+            problems = [unreadable(_DRAFT)] if isinstance(found, Candidate) else found
             rejected.append(
                 Rejection(
                     stage="parse",
@@ -181,35 +184,35 @@ def _objects_under(text: str, root: Node) -> Iterator[FoundObject]:
             waiting += node.children[::-1]
         elif node.closed:
             value = _load(raw)
-            whole = _is_entry(value or _own_keys(text, node))
+            whole = is_entry(value or _own_keys(text, node))
             if value is not None and not whole and _has_unnamed_part(value):
-                yield FoundObject(raw, None, _UNNAMED)
+                yield FoundObject(raw, None, UNNAMED)
             elif node.children and not whole and not (value is None and _holds_fact(text, node)):
                 waiting += node.children[::-1]
             elif value is not None:
                 yield FoundObject(raw, value)
-            elif _LIKE_OBJECT.match(raw):
+            elif whole or _LIKE_OBJECT.match(raw):
                 yield FoundObject(raw, None, "cannot be read as JSON")
         else:
             inner = _inner(text, node)
             incomplete = not inner or _is_broken_entry(text, node)
-            if incomplete and _LIKE_OBJECT.match(raw):
-                stop = inner[0].start if inner else node.stop
+            if incomplete and (_is_broken_entry(text, node) or _LIKE_OBJECT.match(raw)):
+                stop = inner[0].start if inner and not _leaves_out(node, inner) else node.stop
                 yield FoundObject(text[node.start : stop], None, _why_open(text, node))
             waiting += inner[::-1]
 
 
 def _is_broken_entry(text: str, node: Node) -> bool:
-    return _is_entry(_own_keys(text, node)) or _holds_fact(text, node)
+    return is_entry(_own_keys(text, node)) or _holds_fact(text, node)
 
 
 def _has_unnamed_part(wrapper: JSONObject) -> bool:
     """Whether a value of a wrapper is a fact that names no language and is not Chinese."""
     return any(
         isinstance(part, Mapping)
-        and _is_entry(part)
-        and not _languages_of(part)
-        and _is_latin(str(part.get("prompt") or ""))
+        and is_entry(part)
+        and not languages_of(part)
+        and is_latin(str(part.get("prompt") or ""))
         for part in wrapper.values()
     )
 
@@ -225,7 +228,7 @@ def _holds_fact(text: str, node: Node) -> bool:
         at = child.stop
         if child.bracket == "{" and _VALUE_OF_KEY.search(between[-20:]):
             keys = _own_keys(text, child)
-            if _is_entry(keys) and not _languages_of(keys):
+            if is_entry(keys) and not languages_of(keys):
                 return True
     return False
 
@@ -238,11 +241,20 @@ def _inner(text: str, node: Node) -> list[Node]:
     waiting = node.children[::-1]
     while waiting:
         child = waiting.pop()
-        if _languages_of(_own_keys(text, child)):
+        if languages_of(_own_keys(text, child)):
             found.append(child)
         else:
             waiting += child.children[::-1]
     return found
+
+
+def _leaves_out(node: Node, inner: list[Node]) -> bool:
+    """Whether an object after the first of ``inner`` is in none of them."""
+    return any(
+        child.start > inner[0].start
+        and not any(found.start >= child.start and found.stop <= child.stop for found in inner)
+        for child in node.children
+    )
 
 
 def _why_open(text: str, node: Node) -> str:
@@ -260,41 +272,60 @@ def _own_keys(text: str, node: Node) -> list[str]:
     return _KEY.findall(" ".join(own))
 
 
-def _languages_of(keys: Iterable[str]) -> set[Language]:
-    """The languages that keys name, either entirely or by a prefix or suffix."""
-    found = set()
-    for key in map(_normal, keys):
-        match = _FIELD_KEY.fullmatch(key)
-        name = (match["before"] or match["after"] or "") if match else key
-        lang = language_named(name)
-        if lang is not None:
-            found.add(lang)
-    return found
-
-
-def _is_entry(keys: Iterable[str]) -> bool:
-    """Whether an object with these keys is an entry rather than a wrapper of entries."""
-    names = [_normal(key) for key in keys]
-    return any(language_named(name) or _FIELD_KEY.fullmatch(name) for name in names)
-
-
-def _normal(key: object) -> str:
-    return str(key).strip().casefold()
-
-
 def _load(text: str) -> JSONObject | None:
-    """Parse the text of a closed object; None if json-repair fails too or the object is empty."""
-    for load in (_loads, lambda raw: _loads(as_json(raw)), _repair):
+    """Parse the text of a closed object; None if it is empty or cannot be repaired for certain."""
+    try:
+        value = _loads(text)
+        return value if isinstance(value, dict) and value else None
+    except ValueError:
+        pass
+    for load in (lambda raw: _loads(as_json(raw)), _repair):
         try:
             value = load(text)
-        except (ValueError, IndexError):
+        except (ValueError, IndexError, RecursionError):
             continue
-        return value if isinstance(value, dict) and value else None
+        if isinstance(value, dict) and value and _is_faithful(value, text):
+            return value
     return None
 
 
+def _is_faithful(value: JSONObject, text: str) -> bool:
+    """Whether a repair lost none of the text, mixed up no keys and merged no entries."""
+    keys: list[str] = []
+    texts: list[str] = []
+    waiting: list[Any] = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            keys += map(str, part)
+            waiting += part.values()
+        elif isinstance(part, list):
+            waiting += part
+        elif part is not None:
+            texts.append(str(part))
+    if any(_ODD_KEY.search(key) for key in keys) or (is_entry(value) and has_unread_entry(value)):
+        return False
+    lost = Counter(_WORD.findall(_NOT_TEXT.sub(" ", text)))
+    lost.subtract(_WORD.findall(" ".join(keys + texts)))
+    return sum(count for count in lost.values() if count > 0) <= _MAX_LOST
+
+
 def _loads(text: str) -> Any:
-    return json.loads(text, strict=False, parse_int=str, parse_float=_decimal, parse_constant=str)
+    return json.loads(
+        text,
+        strict=False,
+        parse_int=str,
+        parse_float=_decimal,
+        parse_constant=str,
+        object_pairs_hook=_object,
+    )
+
+
+def _object(pairs: list[tuple[str, Any]]) -> JSONObject:
+    found = dict(pairs)
+    if len(found) < len(pairs) and is_entry(found):
+        raise ValueError("a key of an entry is given twice")
+    return found
 
 
 def _decimal(literal: str) -> str | float:
@@ -311,85 +342,3 @@ def _repair(text: str) -> Any:
     if len(text) > _MAX_REPAIR:
         raise ValueError("too long to be repaired")
     return json_repair.loads(text, skip_json_loads=True)
-
-
-def _candidate(value: JSONObject, domain: str | None, origin: Origin) -> Candidate | list[Problem]:
-    """Make a candidate of an object, or return the problems that prevent it."""
-    parts = _parts(value)
-    if not parts:
-        return [_unreadable("the object has neither zh nor en fields")]
-    problems: list[Problem] = []
-    facts = {lang: _fact(parts.get(lang), lang, problems) for lang in LANGUAGES}
-    zh = facts["zh"]
-    if zh and not problems and not _languages_of(value) and _is_latin(zh.prompt or ""):
-        return [_unreadable(_UNNAMED)]
-    if problems:
-        return problems
-    content: JSONObject = {"domain": domain}
-    for lang, fact in facts.items():
-        content[lang] = None if fact is None else fact.model_dump()
-    return Candidate(
-        id=content_id(content),
-        domain=domain,
-        origin=origin,
-        zh=facts["zh"],
-        en=facts["en"],
-    )
-
-
-def _is_latin(prompt: str) -> bool:
-    return bool(LATIN.search(prompt)) and not HAN.search(prompt)
-
-
-def _parts(value: JSONObject) -> dict[Language, Any]:
-    """Split an object by language.
-
-    Accepts ``{"zh": {...}, "en": {...}}`` and flat objects whose keys carry the language
-    (``zh_prompt``, ``prompt_zh``, ``english_prompt``). A key without a language is Chinese.
-    """
-    parts: dict[Language, Any] = {}
-    flat: dict[Language, JSONObject] = {}
-    for key, content in value.items():
-        name = _normal(key)
-        match = _FIELD_KEY.fullmatch(name)
-        named = language_named(name)
-        if named is not None:
-            if name == named or named not in parts:
-                parts[named] = content
-        elif match:
-            lang = language_named(match["before"] or match["after"] or "zh") or "zh"
-            flat.setdefault(lang, {})[match["field"]] = content
-    return {**flat, **parts}
-
-
-def _fact(part: Any, lang: Language, problems: list[Problem]) -> LooseFact | None:
-    """Read the fact in one language; values of a wrong type are added to ``problems``."""
-    if part is None:
-        return None
-    if not isinstance(part, Mapping):
-        found = type(part).__name__
-        problems.append(_unreadable(f"expected an object with five fields, found {found}", lang))
-        return None
-    fields: dict[str, str | None] = {}
-    for key, content in part.items():
-        match = _FIELD_KEY.fullmatch(_normal(key))
-        if match is None:
-            continue
-        name = match["field"]
-        text = (number_as_text(content) or content) if type(content) in (int, float) else content
-        if text is not None and not isinstance(text, str):
-            message = f"expected text, found {type(text).__name__}"
-            problems.append(_unreadable(message, lang, name))
-        elif text is not None and _has_surrogate(text):
-            problems.append(_unreadable("half of a surrogate pair", lang, name))
-        else:
-            fields[name] = text
-    return LooseFact(**fields)
-
-
-def _has_surrogate(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _unreadable(message: str, lang: Language | None = None, name: str | None = None) -> Problem:
-    return Problem(code="unreadable-answer", message=message, lang=lang, field=name)

@@ -223,3 +223,21 @@ def test_an_answer_only_in_reasoning_content_is_rejected_with_the_remedy(reasoni
     (rejection,) = result.rejected
     assert "reasoning_content; switch the endpoint's" in rejection.problems[0].message
     assert rejection.content == reasoning
+
+
+FIRST, SECOND = '{"prompt": "甲的首都是", "subject": "甲"}', '{"prompt": "乙的首都是"}'
+MERGED = (
+    f'{{"zh": {FIRST}, "en": null, "item": {SECOND}}}',
+    f'{{"zh_prompt": "甲的首都是", "zh": {SECOND}, "en": {{"prompt": "The capital is"}}}}',
+    f'{{"zh": {FIRST}, "en": null, "zh": {SECOND}}}',
+    '{"zh_prompt": \\"甲"他说\\"好"，"zh_subject"："乙的首都是"}',
+    f'{{"w": {FIRST}, "item": {SECOND[:-1]}, "subject "x"}}',
+    '{\ufffd", "prompt": "甲的首都是", "subject": "乙"}',
+)
+
+
+@pytest.mark.parametrize("text", MERGED)
+def test_an_object_that_holds_two_versions_is_one_rejection_with_all_its_text(text: str) -> None:
+    result = parse(text)
+    assert result.kept == ()
+    assert all(part in "".join(str(r.content) for r in result.rejected) for part in ("甲", "乙"))

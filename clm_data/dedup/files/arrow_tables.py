@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from clm_data.dedup.files.tables import HUB_PREFIX, lookup
 from clm_data.dedup.join.all_pairs import Progress
@@ -51,12 +51,20 @@ class ArrowTable(ABC):
         roots = list(dict.fromkeys(self._root(field) for field in fields))
         number = 0
         for batch in self._batches(roots):
-            columns = [batch.column(root).to_pylist() for root in roots]
+            columns = [self._values(batch, root) for root in roots]
             for cells in zip(*columns, strict=True):
                 number += 1
                 row = dict(zip(roots, cells, strict=True))
                 yield f"{self.name}, row {number}", tuple(lookup(row, field) for field in fields)
             progress(number, self._rows)
+
+    def _values(self, batch: Any, column: str) -> list[Any]:
+        try:
+            return cast("list[Any]", batch.column(column).to_pylist())
+        except UnicodeDecodeError as error:
+            raise InputFileError(
+                f"{self.name}: column {column} has text that is not UTF-8; write the file again"
+            ) from error
 
     def write(self, keep: Sequence[int], out: Path, progress: Progress) -> None:
         """Write the selected rows as Parquet with the schema of the source."""
@@ -205,9 +213,11 @@ def _readable(name: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise InputFileError(f"{name}: no such file; check the name") from error
     except OSError as error:
-        raise InputFileError(f"{name}: cannot be read: {error.strerror or error}") from error
+        reason = error.strerror or " ".join(str(error).split())
+        raise InputFileError(f"{name}: cannot be read: {reason}") from error
     except pa.ArrowException as error:
-        raise InputFileError(f"{name}: not a readable Parquet file: {error}") from error
+        reason = " ".join(str(error).split())
+        raise InputFileError(f"{name}: not a readable Parquet file: {reason}") from error
 
 
 def _arrow() -> tuple[Any, Any]:

@@ -1,0 +1,1 @@
+"""Random and damaged inputs for every reader; run by ``make fuzz``."""
