@@ -280,9 +280,16 @@ def json_value(value: Any) -> Any:
     """A value in memory as a JSON value: numpy and pandas values become plain ones, NaN null.
 
     Values that JSON does not have, such as sets and dates, are returned as they are.
+
+    Raises:
+        ValueError: Two keys of an object, such as 1 and "1", would become one.
+        RecursionError: A value contains itself.
     """
     if isinstance(value, Mapping):
-        return {str(key): json_value(inner) for key, inner in value.items()}
+        plain = {str(key): json_value(inner) for key, inner in value.items()}
+        if len(plain) < len(value):
+            raise ValueError("two keys of an object have the same text; rename one")
+        return plain
     if isinstance(value, list | tuple):
         return [json_value(inner) for inner in value]
     if type(value).__name__ in ("NAType", "NaTType"):  # pandas.NA and NaT: no value

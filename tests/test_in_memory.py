@@ -182,6 +182,8 @@ def test_what_is_no_dataset_is_refused_by_load(source: Any) -> None:
 
 
 WRONG: Any = ["a", None, 5, []]
+ITSELF: dict[str, Any] = {"prompt": "p"}
+ITSELF["inner"] = ITSELF
 
 
 @pytest.mark.parametrize(
@@ -191,11 +193,21 @@ WRONG: Any = ["a", None, 5, []]
         (lambda: clm_data.audit(["a.json", ""]), "name of a file is empty"),
         (lambda: clm_data.audit(["a.json", {"prompt": "p"}]), r"mixed \(item 1 and item 2\)"),
         (lambda: clm_data.audit([{"prompt": "p"}, {}, "a.json"]), r"mixed \(item 1 and item 3\)"),
-        (lambda: clm_data.audit(workspace=WRONG[2]), "a workspace cannot be a int"),
-        (lambda: clm_data.stats(workspace=WRONG[3]), "a workspace cannot be a list"),
+        (lambda: clm_data.audit(workspace=WRONG[2]), "folder is 5"),
+        (lambda: clm_data.stats(workspace=WRONG[3]), r"folder is \[\]"),
         (lambda: clm_data.audit([{"prompt": "p"}], threshold=WRONG[0]), "threshold is 'a'"),
         (lambda: clm_data.deduplicate([{"p": "a"}], "p", threshold=WRONG[0]), "threshold is 'a'"),
         (lambda: clm_data.deduplicate([{"p": "a"}], "p", threshold=WRONG[1]), "threshold is None"),
+        (lambda: clm_data.deduplicate([{"p": "a"}], WRONG[2]), "column to compare has no name"),
+        (lambda: clm_data.deduplicate("", "p"), "the source is empty"),
+        (lambda: clm_data.audit([ITSELF]), "row 1 is nested too deeply, or contains itself"),
+        (lambda: clm_data.audit([{1: "a", "1": "b"}]), "two keys .* have the same text"),
+        (lambda: clm_data.import_files([VALID["zh"]], license=WRONG[2]), "license is 5"),
+        (lambda: clm_data.import_files([VALID["zh"]], format=WRONG[2]), "format is 5"),
+        (lambda: clm_data.audit("a.json", encoding=WRONG[2]), "encoding is 5"),
+        (lambda: clm_data.init(WRONG[2]), "folder is 5"),
+        (lambda: clm_data.doctor(WRONG[2]), "folder is 5"),
+        (lambda: clm_data.demo(WRONG[2]), "folder is 5"),
         (lambda: clm_data.load([{"prompt": {1, 2}}]), "row 1 is not usable as JSON"),
         (lambda: clm_data.audit([{"prompt": {"a", "b"}}]), "row 1 is not usable as JSON"),
     ],

@@ -15,6 +15,7 @@ from clm_data.api.inputs import (
     WorkspaceLike,
     as_workspace,
     check_at_least_one,
+    check_text,
     inputs,
     source_files,
 )
@@ -136,6 +137,7 @@ def import_files(
         UnknownNameError: There is no such format.
         InputFileError: There are no rows, or the layout of rows in memory is not known.
     """
+    check_text(format=format, license=license, encoding=encoding)
     opened = as_workspace(workspace, create=True)
     return import_into(opened, inputs(source), format=format, licence=license, encoding=encoding)
 
@@ -218,6 +220,7 @@ def audit(
     Raises:
         InputFileError: A file is unreadable, or a layout is not known.
     """
+    check_text(format=format, encoding=encoding)
     if not isinstance(threshold, Real) or not 0 <= threshold <= 1:
         raise ConfigError(f"threshold is {threshold!r}; pass a similarity from 0 to 1")
     if source is not None:
@@ -283,6 +286,7 @@ def attach_probes(
         ConfigError: `seed` is not an integer, or `repeat` is not true or false.
         UserError: There are too few probes for the entries.
     """
+    check_text(encoding=encoding)
     opened = as_workspace(workspace)
     given = {"source": _probe_source(str(source), opened), "seed": seed, "repeat": repeat}
     values = opened.settings.locality.model_dump() | {"encoding": encoding}
@@ -303,6 +307,8 @@ def _probe_source(source: str, workspace: Workspace) -> str:
     """The source as `clm.yaml` names it: paths inside the workspace are relative."""
     if source == BANK or source.startswith(HUB_PREFIX):
         return source
+    if not source.strip():
+        raise InputFileError("the source is empty; pass bank, a file or folder, or hub:ID")
     path = Path(source).expanduser().absolute()
     if not path.exists():
         raise InputFileError(f"{source}: no such file; a dataset on the Hub is hub:{source}")

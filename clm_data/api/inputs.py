@@ -42,10 +42,7 @@ def as_workspace(workspace: WorkspaceLike, *, create: bool = False, **overrides:
     if isinstance(workspace, Workspace):
         given = {name: value for name, value in overrides.items() if value is not None}
         return workspace.with_settings(**given) if given else workspace
-    if workspace is not None and not isinstance(workspace, str | Path):
-        raise ConfigError(
-            f"a workspace cannot be a {type(workspace).__name__}; pass a folder or a Workspace"
-        )
+    check_folder(workspace)
     folder = Path(workspace) if workspace is not None else None
     return open_workspace(folder, create=create, overrides=overrides)
 
@@ -74,6 +71,27 @@ def check_at_least_one(**limits: int | None) -> None:
     for name, value in limits.items():
         if value is not None and (not isinstance(value, Integral) or value < 1):
             raise ConfigError(f"{name} is {value}; pass a whole number of at least 1, or None")
+
+
+def check_text(**values: Any) -> None:
+    """Check texts that the caller may leave out.
+
+    Raises:
+        ConfigError: A value is neither text nor None.
+    """
+    for name, value in values.items():
+        if value is not None and not isinstance(value, str):
+            raise ConfigError(f"{name} is {value!r}; pass a text, or None")
+
+
+def check_folder(folder: Any) -> None:
+    """Check the type of a folder that the caller may leave out.
+
+    Raises:
+        ConfigError: It is neither a path nor None.
+    """
+    if folder is not None and not isinstance(folder, str | Path):
+        raise ConfigError(f"the folder is {folder!r}; pass a path")
 
 
 def inputs(source: Source) -> list[Path | RawFile]:

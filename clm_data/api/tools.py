@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clm_data import json_schema
-from clm_data.api.inputs import WorkspaceLike, as_workspace
+from clm_data.api.inputs import WorkspaceLike, as_workspace, check_folder
 from clm_data.backup import StoreCopy, back_up, restore
 from clm_data.building import BuildReport
 from clm_data.config import (
@@ -41,6 +41,7 @@ def init(folder: str | Path | None = None, *, own_domains: bool = False) -> Work
         ConfigError: A setting is wrong, the folder cannot be created, or the workspace already has
             its own domains.
     """
+    check_folder(folder)
     temporary = TemporaryFolder() if folder is None else None
     place = temporary.path if temporary else Path(folder or "")
     # The path is absolute, so that the object means the same folder after a change of directory.
@@ -75,6 +76,7 @@ def doctor(workspace: WorkspaceLike = None) -> Listing[Finding]:
     if isinstance(workspace, Workspace):
         folder: Path | None = workspace.path
     else:
+        check_folder(workspace)
         folder = Path(workspace) if workspace is not None else None
     return Listing(examine(folder), "doctor")
 
@@ -139,4 +141,5 @@ def demo(
     Raises:
         ConfigError: The folder is another workspace.
     """
+    check_folder(folder)
     return run_demo(Path(folder), log, program)

@@ -88,6 +88,10 @@ def rows_in_memory(items: Iterable[Any], name: str) -> RawFile:
         try:
             row = json_value(item)
             json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8")
+        except RecursionError as error:
+            raise InputFileError(
+                f"{name}: row {number} is nested too deeply, or contains itself"
+            ) from error
         except (TypeError, ValueError) as error:
             place = _unusable_field(item)
             raise InputFileError(

@@ -55,6 +55,8 @@ def _open_named(name: str, format: str | None, split: str | None, encoding: str 
         from clm_data.dedup.files.arrow_tables import open_hub
 
         return open_hub(name, split)
+    if not name.strip():
+        raise ConfigError("the source is empty; pass a file, hub:ID or rows")
     path = Path(name).expanduser()
     found = format or _detect_format(path)
     if found == "parquet":

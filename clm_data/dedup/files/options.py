@@ -50,6 +50,8 @@ class DedupOptions:
         """
         if self.policy not in POLICIES:
             raise UnknownNameError("policy", self.policy, POLICIES)
+        if not all(isinstance(field, str) and field for field in self.fields):
+            raise ConfigError("a column to compare has no name; pass texts such as zh.prompt")
         if not self.fields:
             raise ConfigError("no column to compare; specify one with --field")
         if len(set(self.fields)) < len(self.fields):

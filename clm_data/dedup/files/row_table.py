@@ -52,7 +52,7 @@ class RowTable:
     def _json(self, row: dict[str, Any], index: int) -> str:
         try:
             return dump_json(json_value(row))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise InputFileError(
                 f"{self.name}[{index}]: cannot be written as JSON: {error}"
             ) from error

@@ -85,7 +85,9 @@ def deduplicate(
     model = getattr(semantic, "__name__", "function") if callable(semantic) else semantic
     options = DedupOptions(
         source=str(source) if isinstance(source, str | Path) else type(source).__name__,
-        fields=(field,) if isinstance(field, str) else tuple(field),
+        fields=(field,)
+        if isinstance(field, str) or not isinstance(field, Iterable)
+        else tuple(field),
         threshold=threshold,
         policy=policy,
         each_field=each_field,
