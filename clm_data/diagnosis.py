@@ -14,7 +14,7 @@ from clm_data.config import CONFIG_NAME, Workspace, open_workspace
 from clm_data.domain import load_domains
 from clm_data.errors import UserError
 from clm_data.lease import holders
-from clm_data.llm import PROVIDERS
+from clm_data.llm import PROVIDERS, key_problem
 from clm_data.resources import resource
 from clm_data.store_check import check_store
 
@@ -90,12 +90,13 @@ def _store(workspace: Workspace) -> Iterator[Finding]:
 def _keys() -> Iterator[Finding]:
     names = {preset.key_variable for preset in PROVIDERS.values() if preset.key_variable}
     for name in sorted(names):
-        present = bool(os.environ.get(name))
-        yield Finding(
-            name,
-            "ok" if present else "absent",
-            "set" if present else f"export {name}=... to use it",
-        )
+        key = os.environ.get(name, "").strip()
+        if problem := key_problem(key):
+            yield Finding(name, "wrong", f"cannot be sent: {problem}")
+        elif key:
+            yield Finding(name, "ok", "set")
+        else:
+            yield Finding(name, "absent", f"export {name}=... to use it")
     token = bool(os.environ.get("HF_TOKEN"))
     yield Finding(
         "HF_TOKEN",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from types import FrameType
 
@@ -19,6 +20,8 @@ from clm_data.errors import StoppedError, UserError
 
 _INTERRUPTED = 130
 """Exit code after Ctrl-C."""
+_SECONDS_TO_END = 5.0
+"""Time in which a further Ctrl-C is ignored."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -35,14 +38,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 class _FirstInterrupt:
-    """Handler of SIGINT: the first interrupts the command, further ones do not disturb its end."""
+    """Handler of SIGINT: the first interrupts the command; its end is left alone unless it hangs."""
 
     def __init__(self) -> None:
-        self._seen = False
+        self._last = float("-inf")
 
     def __call__(self, _signal: int, _frame: FrameType | None) -> None:
-        if not self._seen:
-            self._seen = True
+        if time.monotonic() - self._last > _SECONDS_TO_END:
+            self._last = time.monotonic()
             raise KeyboardInterrupt
 
 

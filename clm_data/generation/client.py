@@ -169,19 +169,22 @@ class ModelClient:
                 self.fail(error)
                 raise HaltedError from error
             except (PermanentError, HaltedError) as error:
-                if cut is not None:  # what was paid for is better than nothing
-                    return await self._stored(request_id, cut)
-                if isinstance(error, PermanentError):
-                    await self._settle(request_id, error=str(error))
-                raise
-            if cut is not None and max(failures, refusals) >= self._attempts:
-                return await self._stored(request_id, cut)
+                return await self._given_up(request_id, error, cut)
             if max(failures, refusals) >= self._attempts or self.stop_reason is not None:
-                await self._settle(request_id, error=str(last))
-                raise last
+                return await self._given_up(request_id, last, cut)
             self.retries += 1
             self._announce(dialogue.domain, last, wait)
             await self._sleep(wait)
+
+    async def _given_up(
+        self, request_id: int | None, error: Exception, cut: Completion | None
+    ) -> Completion:
+        """Store and return the answer that was cut off, if there is one, else raise the error."""
+        if cut is not None:
+            return await self._stored(request_id, cut)
+        if not isinstance(error, HaltedError):
+            await self._settle(request_id, error=str(error))
+        raise error
 
     async def _stored(self, request_id: int | None, answer: Completion) -> Completion:
         await self._settle(request_id, completion=answer.model_dump())

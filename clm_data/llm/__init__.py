@@ -27,6 +27,7 @@ __all__ = [
     "Provider",
     "Usage",
     "endpoint",
+    "key_problem",
     "model_name",
     "open_model",
     "price_of",
@@ -215,10 +216,17 @@ def _key(provider: Provider, environ: Mapping[str, str]) -> str | None:
             f"no API key for {provider.name}: set {variable}, "
             "or use --provider offline, which needs no key"
         )
+    if problem := key_problem(key):
+        raise CredentialsError(f"{variable} cannot be sent: {problem}")
+    return key or None
+
+
+def key_problem(key: str) -> str | None:
+    """Why a key cannot be sent as a header, without repeating it; None if it can."""
     for place, character in enumerate(key, start=1):
         if not "!" <= character <= "~":
-            raise CredentialsError(
-                f"{variable} cannot be sent: its character {place} of {len(key)} is "
-                f"U+{ord(character):04X}, not a printable ASCII character; copy the key again"
+            return (
+                f"its character {place} of {len(key)} is U+{ord(character):04X}, "
+                "not a printable ASCII character; copy the key again"
             )
-    return key or None
+    return None

@@ -120,7 +120,8 @@ def check_recipient(
     raise ConfigError(
         f"base_url {address.shown} is not an address of {provider} ({', '.join(hosts)}), so "
         f"{key_variable} is not sent to it; use --provider custom (or 'provider: custom' in "
-        "clm.yaml) and, if it needs a key, set CLM_DATA_API_KEY"
+        f"clm.yaml) and, if it needs a key, set CLM_DATA_API_KEY; or remove base_url to use "
+        f"{provider} itself"
     )
 
 

@@ -122,6 +122,16 @@ def test_repeated_interrupts_print_one_line_and_lose_nothing(
         assert sum(times - 1 for times in server.answered.values()) <= 4
 
 
+def test_an_end_that_hangs_can_be_interrupted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = _FirstInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        handler(signal.SIGINT, None)
+    handler(signal.SIGINT, None)
+    monkeypatch.setattr("clm_data.cli._SECONDS_TO_END", -1.0)
+    with pytest.raises(KeyboardInterrupt):
+        handler(signal.SIGINT, None)
+
+
 @pytest.mark.parametrize("handled", [True, False])
 def test_a_caller_gets_one_interrupt_and_its_handler_back(handled: bool) -> None:
     before = signal.getsignal(signal.SIGINT)

@@ -264,6 +264,16 @@ def test_a_key_that_cannot_be_sent_is_one_line_at_start(key: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_doctor_says_that_a_key_cannot_be_sent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENROUTER_API_KEY", "sk-planted密")
+    run(["doctor", "--json"])
+    out = capsys.readouterr().out
+    assert "cannot be sent: its character 11 of 11" in out
+    assert "planted" not in out
+
+
 def test_semantic_dedup_sends_no_key_to_a_foreign_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEEPSEEK_API_KEY", KEY)
     with recorder() as server:
