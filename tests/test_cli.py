@@ -149,3 +149,20 @@ def test_the_suggested_command_works_if_the_program_is_not_on_the_path(
         "--workspace",
         str(tmp_path / "with space"),
     ]
+
+
+def test_an_interrupt_while_modules_are_imported_exits_with_130(tmp_path: Path) -> None:
+    """Python would end itself by SIGINT if the interrupt passed through an exec() of a string."""
+    code = (
+        "import clm_data.cli as cli\n"
+        "def interrupted(argv):\n"
+        "    try:\n"
+        "        exec('raise KeyboardInterrupt')\n"
+        "    except KeyboardInterrupt:\n"
+        "        return 130\n"
+        "cli.run = interrupted\n"
+        "cli.main([])\n"
+    )
+    (tmp_path / "interrupted.py").write_text(code)
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    assert subprocess.run([sys.executable, "-m", "interrupted"], env=environ).returncode == 130

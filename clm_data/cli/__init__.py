@@ -34,11 +34,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     code = run(argv)
     # The outcome is printed: Ctrl-C while Python shuts down does not change it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # An interrupt that passed through an exec() of a string, as when a dataclass is defined, makes
+    # Python end itself by SIGINT instead of with the exit code; the next exec() forgets it.
+    exec("")
     sys.exit(code)
 
 
 class _FirstInterrupt:
-    """Handler of SIGINT: the first interrupts the command; its end is left alone unless it hangs."""
+    """Handler of SIGINT: the first interrupts the command; its end only if it hangs."""
 
     def __init__(self) -> None:
         self._last = float("-inf")
