@@ -37,6 +37,11 @@ CODES: dict[str, Code] = {
         "the subject does not appear verbatim in the rephrased prompt",
         "主语未原样出现在改写题干中",
     ),
+    "subject-ambiguous": Code(
+        "warning",
+        "the subject appears several times, or only inside a longer word, in the prompt",
+        "主语在题干中出现多次，或只作为更长词语的一部分出现",
+    ),
     "answer-in-prompt": Code("error", "the prompt reveals an answer", "题干泄露了答案"),
     "answer-in-rephrase": Code(
         "error", "the rephrased prompt reveals an answer", "改写题干泄露了答案"

@@ -35,6 +35,10 @@ _PUNCTUATION = re.compile(
     r"|(?<=[^\W\d_])-"
 )
 _THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
+# NFKC would turn 10² into 102, and 10½ into 101⁄2.
+_RAISED_DIGITS = re.compile(r"(?<=[0-9０-９])[⁻⁺]?[⁰¹²³⁴-⁹]+")
+_FRACTION_AFTER_DIGIT = re.compile(r"(?<=[0-9０-９])(?=[¼-¾⅐-⅞])")
+_IN_COMPOUND = re.compile(r"[^\W_][-‐‑]"), re.compile(r"[-‐‑][^\W_]")
 _ARTICLES = re.compile(r"\b(?:the|a|an)\s+", re.IGNORECASE)
 _TITLE = re.compile(r"《[^》]*》|“[^”]*”|「[^」]*」|『[^』]*』|\"[^\"]*\"|‘[^’]*’")
 _ALSO_SIMPLIFIED = "乾昇徵夥"
@@ -203,7 +207,44 @@ def mentions(text: str, phrase: str, lang: Language) -> bool:
     return re.search(before + r"\s+".join(map(re.escape, words)) + after, where) is not None
 
 
+def occurrences(text: str, phrase: str) -> list[int]:
+    """Where a phrase occurs verbatim as words of its own, in order.
+
+    A letter or digit at an end of the phrase must not touch another one: "Iran" does not occur in
+    "Iranian", but in "Iran's". An occurrence in a hyphenated word ("pro-Iran") counts only if there
+    is no other. Chinese has no spaces between words, so next to Han characters any place counts.
+    """
+    if not phrase:
+        return []
+    starts = [at for at in range(len(text)) if text.startswith(phrase, at)]
+    words = [at for at in starts if not _inside_word(text, at, at + len(phrase))]
+    apart = [at for at in words if not _hyphenated(text, at, at + len(phrase))]
+    return apart or words
+
+
+def _inside_word(text: str, start: int, end: int) -> bool:
+    return _continues(text[start - 1 : start], text[start]) or _continues(
+        text[end - 1], text[end : end + 1]
+    )
+
+
+def _continues(left: str, right: str) -> bool:
+    """Whether two adjacent characters belong to one word of a script with spaces."""
+    if not left or not right or has_han(left) or has_han(right):
+        return False
+    return left.isalnum() and (right.isalnum() or unicodedata.combining(right) > 0)
+
+
+def _hyphenated(text: str, start: int, end: int) -> bool:
+    before, after = text[max(start - 2, 0) : start], text[end : end + 2]
+    return _IN_COMPOUND[0].fullmatch(before) is not None or (
+        _IN_COMPOUND[1].fullmatch(after) is not None
+    )
+
+
 def _folded(text: str) -> str:
+    text = _RAISED_DIGITS.sub(lambda match: f"^{match[0]}", text)
+    text = _FRACTION_AFTER_DIGIT.sub(" ", text)
     folded = unicodedata.normalize("NFKC", text).casefold()
     return to_simplified(folded) if has_han(folded) else folded
 

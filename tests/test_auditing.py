@@ -19,6 +19,7 @@ SAMPLE = {
     ("empty-field", "en", "ground_truth"): 18,
     ("subject-not-in-rephrase", "zh", "rephrase_prompt"): 72,
     ("subject-not-in-rephrase", "en", "rephrase_prompt"): 92,
+    ("subject-ambiguous", "en", "prompt"): 1,
     ("answer-in-prompt", "en", "prompt"): 1,
     ("answer-in-rephrase", "en", "rephrase_prompt"): 1,
     ("rephrase-equals-prompt", "en", "rephrase_prompt"): 2,

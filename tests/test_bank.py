@@ -72,7 +72,8 @@ def test_every_entry_is_valid_without_warnings(
 ) -> None:
     result = validate(bank_candidates(entries))
     assert [(r.id, r.problems) for r in result.rejected] == []
-    assert result.warnings == ()
+    assert {(p.code, p.lang) for _, p in result.warnings} == {("subject-ambiguous", "zh")}
+    assert len(result.warnings) == 2, "清明 and 茶馆 are twice in a prompt"
 
 
 def test_no_two_prompts_are_more_than_0_9_similar(

@@ -99,7 +99,8 @@ def eval_baselines(
     params: Annotated[
         str | None,
         typer.Option(
-            help="Hyperparameters of another model, such as llama-3-8b. Default: by model name.",
+            help="Hyperparameters of another model, such as llama-3-8b. Default: by the model's "
+            "config.",
             rich_help_panel=_GRID,
         ),
     ] = None,

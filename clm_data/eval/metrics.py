@@ -27,6 +27,21 @@ PAPER_MEASURES = (
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 
 
+_NUMBER_GOES_ON = re.compile(
+    r"[.,:^/⁄·][0-9]"  # 10.5, 1,0, 10:30, 10², 1/2
+    r"|\s?[-–—~～×x*+±至到]\s?[0-9]"  # a range, a power or a sum
+    r"|\s[0-9]+\s?[/⁄][0-9]"  # 10 1/2
+    r"|\s[0-9]{3}(?![0-9])(?<![0-9]{4}\s[0-9]{3})"  # 10 000
+    r"|\s?(?:%|‰|percent\b|per\s?cent\b)"
+    r"|[十百千万亿]+(?![瓦米克卡赫伏帕焦字])|[多余几]|来(?!自)|[点分]之?[0-9]|分之|成(?![为立])|半"
+    r"|[\s-]?(?:hundred|thousand|million|billion|trillion|dozen)s?\b"
+    r"|\s(?:point|to|or)\s[0-9]"
+    r"|[\s-](?:and\s)?(?:half|halves|thirds?|quarters?|fifths?|[a-z]+(?:ix|even|igh|in|en)ths?)\b"
+)
+"""What follows the digits of a number if the number does not end there, in normalized text."""
+_YEAR = re.compile(r"[0-9]年$")
+
+
 def token_accuracy(predicted: Sequence[int], expected: Sequence[int]) -> float:
     """Share of an answer's tokens that the model predicts, under teacher forcing.
 
@@ -65,7 +80,8 @@ def exact_match(generated: str, answer: str, lang: Language) -> bool:
     """Whether a generated continuation begins with the answer.
 
     Both texts are normalized by :func:`clm_data.languages.normalize_answer`. The answer must not
-    end inside a word or number of the continuation.
+    end inside a word or number of the continuation: "10" is not the answer in "10.5 metres",
+    "10 million", "10%" or "10–12". A unit after a number does not matter.
     """
     wanted = languages.normalize_answer(answer, lang)
     if not wanted:
@@ -82,6 +98,10 @@ def _splits_word(text: str, at: int) -> bool:
     if at >= len(text):
         return False
     last, following = text[at - 1], text[at]
+    if "0" <= last <= "9" and _NUMBER_GOES_ON.match(text, at):
+        return True
+    if _YEAR.search(text, 0, at) and text.startswith("代", at):  # 1990年代 is not 1990年
+        return True
     if languages.has_han(last) or languages.has_han(following):
         return False
     return bool(_LETTER_OR_DIGIT.match(last) and _LETTER_OR_DIGIT.match(following))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from clm_data import languages
 from clm_data.eval.errors import PlacementError
 from clm_data.eval.protocols import EditProtocol
 from clm_data.records import Language
@@ -23,6 +24,8 @@ class EditRequest:
         prompt: A cloze that the answer completes; contains the subject verbatim.
         subject: What the fact is about.
         target: The new answer.
+        subject_start: Where the subject starts in the prompt, if not where :func:`subject_start`
+            finds it.
     """
 
     id: str
@@ -30,6 +33,21 @@ class EditRequest:
     prompt: str
     subject: str
     target: str
+    subject_start: int | None = None
+
+
+def subject_start(prompt: str, subject: str) -> int:
+    """Where an edit is placed: the start of the subject in a prompt, or -1.
+
+    In scripts with spaces it is the subject's last occurrence as a word of its own
+    (:func:`clm_data.languages.occurrences`), or its first if it only occurs inside longer words.
+    Chinese does not mark words, so there it is the first occurrence. `audit` lists prompts in which
+    the place is not clear as `subject-ambiguous`.
+    """
+    found = languages.occurrences(prompt, subject)
+    if found and not languages.has_han(subject):
+        return found[-1]
+    return prompt.find(subject) if subject else -1
 
 
 @dataclass(frozen=True)
@@ -139,7 +157,9 @@ def _context_and_subject(request: EditRequest, template: str) -> tuple[str, int]
     if not template.endswith("{}"):
         raise PlacementError(f'the context "{template}" does not end in {{}}')
     context = template[:-2]
-    start = request.prompt.find(request.subject)
+    start = request.subject_start
+    if start is None:
+        start = subject_start(request.prompt, request.subject)
     if not request.subject or start < 0:
         raise PlacementError(
             f'{request.id}: the subject "{request.subject}" is not in the prompt "{request.prompt}"'

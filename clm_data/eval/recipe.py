@@ -24,7 +24,7 @@ class ModelSpec(Frozen):
     label: str | None = None
     """Name in tables; default: the last part of `name`."""
     params: str | None = None
-    """Name of the hyperparameters (`llama-3-8b`); default: guessed from `name`."""
+    """Name of the hyperparameters (`llama-3-8b`); default: by the model's config."""
     tokenizer: str | None = None
     """Folder or Hub id; default: the model's own tokenizer."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -46,11 +46,6 @@ class ModelSpec(Frozen):
     def is_tiny(self) -> bool:
         """Whether this is the small model that is trained on the dataset."""
         return self.name == "tiny"
-
-    @property
-    def params_name(self) -> str:
-        """Name of the hyperparameters."""
-        return self.params or guess_params(self.name)
 
 
 class Recipe(Frozen):
@@ -170,30 +165,3 @@ def parse_recipe(value: Any, source: str) -> Recipe:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "the recipe"
         raise ConfigError(f"{source}: {field}: {first['msg']}") from error
-
-
-def guess_params(name: str) -> str:
-    """The name of the hyperparameters that fit a model, guessed from the model's name.
-
-    Raises:
-        UnknownNameError: The name matches no known model; set `params` (`--params`).
-    """
-    plain = "".join(c for c in name.lower() if c.isalnum())
-    for words, params in _PARAMS_BY_WORDS:
-        if all(word in plain for word in words):
-            return params
-    raise UnknownNameError(
-        "model family (specify one with --params)", name, {params for _, params in _PARAMS_BY_WORDS}
-    )
-
-
-_PARAMS_BY_WORDS: tuple[tuple[tuple[str, ...], str], ...] = (
-    (("tiny",), "tiny"),
-    (("smollm2",), "smollm2-135m"),
-    (("llama2", "chinese"), "llama2-chinese-7b"),
-    (("llama3", "8b"), "llama-3-8b"),
-    (("llama31", "8b"), "llama-3-8b"),
-    (("qwen2", "7b"), "qwen2-7b"),
-    (("mistral", "7b"), "mistral-7b"),
-)
-"""Words in a model's name, and the name of its hyperparameters; the first match counts."""

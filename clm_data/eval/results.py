@@ -28,7 +28,7 @@ from clm_data.files import atomic_file
 from clm_data.records import LANGUAGES, Frozen, Language
 from clm_data.tabular import Tabular
 
-VERSION = 2
+VERSION = 3
 """Version of the file format and of the metrics; cells of another version are recomputed."""
 EditLanguage = Literal["zh", "en", "mix"]
 Mode = Literal["batch", "sequential", "single"]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from clm_data import languages, numerals
 from clm_data import text as texts
-from clm_data.languages import LANGUAGE_INFO, mentions
+from clm_data.languages import LANGUAGE_INFO, has_han, mentions, occurrences
 from clm_data.records import (
     FACT_FIELDS,
     LANGUAGES,
@@ -54,6 +54,23 @@ def empty_field(candidate: Candidate) -> Iterator[Problem]:
 def subject_not_in_prompt(candidate: Candidate) -> Iterator[Problem]:
     """The subject must appear verbatim in the prompt, where editors look up its position."""
     return _subject_missing(candidate, "prompt", "subject-not-in-prompt")
+
+
+def subject_ambiguous(candidate: Candidate) -> Iterator[Problem]:
+    """Editors change what a model knows at the subject; its place in the prompt must be clear.
+
+    Which occurrence is edited: see `subject_start` in `clm_data.eval.placement`.
+    """
+    for lang, subject, text in _pairs(candidate, "subject", "prompt"):
+        count = len(occurrences(text, subject))
+        if count > 1:
+            edited = "first" if has_han(subject) else "last"
+            message = f"{quote(subject)} is {count} times in {quote(text)}; the {edited} is edited"
+        elif count == 0 and subject in text:
+            message = f"{quote(subject)} is only part of a word in {quote(text)}"
+        else:
+            continue
+        yield _problem("subject-ambiguous", message, lang, "prompt")
 
 
 def subject_not_in_rephrase(candidate: Candidate) -> Iterator[Problem]:
@@ -230,6 +247,7 @@ RULES: dict[str, Rule] = {
     "empty-field": empty_field,
     "subject-not-in-prompt": subject_not_in_prompt,
     "subject-not-in-rephrase": subject_not_in_rephrase,
+    "subject-ambiguous": subject_ambiguous,
     "answer-in-prompt": answer_in_prompt,
     "answer-in-rephrase": answer_in_rephrase,
     "target-equals-truth": target_equals_truth,

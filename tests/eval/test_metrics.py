@@ -65,6 +65,71 @@ def test_exact_match_requires_the_complete_answer_at_the_beginning(
     assert metrics.exact_match(generated, answer, lang) is matches
 
 
+@pytest.mark.parametrize(
+    ("generated", "answer", "lang"),
+    [
+        ("10.5 metres", "10", "en"),
+        ("约1.5倍", "约1", "zh"),
+        ("1/2 of it", "1", "en"),
+        ("10² is", "102", "en"),
+        ("10² is", "10", "en"),
+        ("1,000 km", "1", "en"),
+        ("10% of it", "10", "en"),
+        ("10 percent", "10", "en"),
+        ("10 million people", "10", "en"),
+        ("10万人", "10", "zh"),
+        ("10½ inches", "10", "en"),
+        ("10 1/2 inches", "10", "en"),
+        ("10 000 people", "10", "en"),
+        ("3-4 days", "3", "en"),
+        ("3–4 days", "3", "en"),
+        ("3 to 4 days", "3", "en"),
+        ("3至5年", "3", "zh"),
+        ("十一个", "十", "zh"),
+        ("１０．５米", "10", "zh"),
+        ("三点五", "三", "zh"),
+        ("三分之一", "三", "zh"),
+        ("二十多年", "二十", "zh"),
+        ("百分之十五", "百分之十", "zh"),
+        ("1990年代", "1990年", "zh"),
+        ("1st", "1", "en"),
+        ("twenty-one", "twenty", "en"),
+        ("five and a half", "five", "en"),
+        ("ten point five", "ten", "en"),
+        ("10:30", "10", "en"),
+        ("Louis XIV", "Louis X", "en"),
+        ("Annabel", "Ann", "en"),
+    ],
+)
+def test_an_answer_may_not_end_inside_a_number(generated: str, answer: str, lang: Language) -> None:
+    assert not metrics.exact_match(generated, answer, lang)
+
+
+@pytest.mark.parametrize(
+    ("generated", "answer", "lang"),
+    [
+        ("10. It was", "10", "en"),
+        ("10, then", "10", "en"),
+        ("10 months", "10", "en"),
+        ("10-year", "10", "en"),
+        ("1990 and later", "1990", "en"),
+        ("1990 100 people", "1990", "en"),
+        ("1.5", "1.5", "en"),
+        ("10^2 is", "10²", "en"),
+        ("H₂O is", "H2O", "en"),
+        ("10千克", "10", "zh"),
+        ("10来自中国", "10", "zh"),
+        ("十个", "十", "zh"),
+        ("第一次", "第一", "zh"),
+        ("1990年建成", "1990年", "zh"),
+    ],
+)
+def test_a_number_that_ends_matches_whatever_follows(
+    generated: str, answer: str, lang: Language
+) -> None:
+    assert metrics.exact_match(generated, answer, lang)
+
+
 def test_the_probability_of_an_answer_is_the_geometric_mean_over_its_tokens() -> None:
     assert metrics.answer_probability([math.log(0.5), math.log(0.125)]) == pytest.approx(0.25)
 

@@ -14,11 +14,18 @@ torch = pytest.importorskip("torch", reason="the extra eval is not installed")
 
 from helpers import real_vocabularies
 from helpers.real_vocabularies import Vocabulary
-from helpers.small_models import byte_level_tokenizer, character_tokenizer, sentencepiece_tokenizer
+from helpers.small_models import (
+    BARE_CONTEXTS,
+    byte_level_tokenizer,
+    character_tokenizer,
+    sentencepiece_tokenizer,
+    small_model,
+)
 
 from clm_data import bank
+from clm_data.eval.editors.facts import place_facts
 from clm_data.eval.errors import PlacementError
-from clm_data.eval.placement import EditRequest, place, place_prompt
+from clm_data.eval.placement import EditRequest, place, place_prompt, subject_start
 from clm_data.eval.protocols import EASYEDIT, NATIVE
 from clm_data.languages import LANGUAGE_INFO
 
@@ -218,3 +225,45 @@ def test_the_easyedit_protocol_reads_labels_at_the_end_of_the_reencoded_text() -
     assert placed.labels == tuple(labels)
     assert placed.reads == tuple(range(len(ids) - len(labels), len(ids)))
     assert placed.subject == len(tokenizer("鲁迅")["input_ids"]) - 1
+
+
+@pytest.mark.parametrize(
+    ("prompt", "subject", "before"),
+    [
+        ("The Iranian leader of Iran is", "Iran", "The Iranian leader of "),
+        ("Annabel knows that Ann is", "Ann", "Annabel knows that "),
+        ("The Chinaware of China is", "China", "The Chinaware of "),
+        ("China's capital is", "China", ""),
+        ("The pro-Iran leader of Iran is", "Iran", "The pro-Iran leader of "),
+        ("Cafés near Café are", "Café", "Cafés near "),
+        ("Cafe\u0301 owners say that Cafe is", "Cafe", "Cafe\u0301 owners say that "),
+        ("F16 and F1 are", "F1", "F16 and "),
+        ("Paris is larger than Paris, a town in", "Paris", "Paris is larger than "),
+        ("The Iranian leader is", "Iran", "The "),
+        ("中国人民大学位于中国的", "中国", ""),
+    ],
+)
+def test_the_edited_occurrence_is_the_last_word_of_its_own(
+    prompt: str, subject: str, before: str
+) -> None:
+    assert prompt[: subject_start(prompt, subject)] == before
+    tokenizer = _byte_level().tokenizer
+    placed = place_prompt(tokenizer, EditRequest("x", "en", prompt, subject, "y"), NATIVE)
+    end = len(before) + len(subject)
+    spans = tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"]
+    start, stop = spans[placed.subject]
+    assert start < end <= stop
+
+
+def test_the_subject_of_a_kl_prompt_is_at_its_place() -> None:
+    loaded = small_model("llama")
+    request = EditRequest("x", "en", "The letter a is", "a", "b")
+    (fact,), _ = place_facts(loaded, [request], NATIVE, BARE_CONTEXTS)
+    assert fact.kl_prompt.subject == 0
+    assert len(fact.kl_prompt.ids) > 1
+
+
+def test_every_fact_of_the_bank_is_edited_at_its_first_occurrence() -> None:
+    for request in _bank_requests():
+        start = request.prompt.find(request.subject)
+        assert subject_start(request.prompt, request.subject) == start

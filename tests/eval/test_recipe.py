@@ -9,8 +9,10 @@ from helpers.paths import ROOT
 
 from clm_data.errors import ConfigError, UnknownNameError
 from clm_data.eval.editors import METHODS, params_for
+from clm_data.eval.editors.known_models import KNOWN_MODELS, params_for_config
+from clm_data.eval.model.tiny import TinyConfig
 from clm_data.eval.paper import paper_rows
-from clm_data.eval.recipe import Recipe, bundled_recipes, guess_params, parse_recipe, read_recipe
+from clm_data.eval.recipe import Recipe, bundled_recipes, parse_recipe, read_recipe
 from clm_data.eval.tables import METHOD_NAMES
 
 
@@ -75,7 +77,7 @@ def test_each_bundled_recipe_has_known_methods_and_hyperparameters(name: str) ->
     assert recipe.about
     for spec in recipe.models:
         for method in recipe.methods:
-            assert params_for(method, spec.params_name)
+            assert params_for(method, spec.params or spec.name)
 
 
 @pytest.mark.parametrize("name", ["table1", "table2", "table3"])
@@ -92,24 +94,57 @@ def test_every_method_has_a_printed_name() -> None:
     assert METHODS.keys() == METHOD_NAMES.keys()
 
 
+SIZES = ("model_type", "num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size")
+
+
+def config_of(*values: object) -> dict[str, object]:
+    return dict(zip(SIZES, values, strict=True))
+
+
 @pytest.mark.parametrize(
-    ("name", "params"),
+    ("name", "config", "params"),
     [
-        ("meta-llama/Meta-Llama-3-8B", "llama-3-8b"),
-        ("Qwen/Qwen2-7B", "qwen2-7b"),
-        ("mistralai/Mistral-7B-v0.1", "mistral-7b"),
-        ("FlagAlpha/Llama2-Chinese-7b-Chat", "llama2-chinese-7b"),
-        ("gguf:smollm2", "smollm2-135m"),
-        ("tiny", "tiny"),
+        ("/martiny/8b", config_of("llama", 32, 4096, 14336, 128256), "llama-3-8b"),
+        ("Qwen/Qwen2-7B", config_of("qwen2", 28, 3584, 18944, 152064), "qwen2-7b"),
+        ("/llama3-8b-exp/x", config_of("mistral", 32, 4096, 14336, 32000), "mistral-7b"),
+        ("chat", config_of("llama", 32, 4096, 11008, 32000), "llama2-chinese-7b"),
+        ("small", config_of("llama", 30, 576, 1536, 49152), "smollm2-135m"),
+        ("mine", config_of("llama", 4, 192, 768, 900), "tiny"),
     ],
 )
-def test_hyperparameters_are_guessed_from_the_name_of_the_model(name: str, params: str) -> None:
-    assert guess_params(name) == params
+def test_hyperparameters_are_chosen_by_the_config_of_the_model(
+    name: str, config: dict[str, object], params: str
+) -> None:
+    assert params_for_config(name, config) == params
 
 
-def test_an_unknown_model_name_asks_for_params() -> None:
-    with pytest.raises(UnknownNameError, match="--params"):
-        guess_params("my-own-model")
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("TinyLlama-1.1B", config_of("llama", 22, 2048, 5632, 32000)),
+        ("Qwen2-57B-A14B", config_of("qwen2_moe", 28, 3584, 18944, 151936)),
+        ("TinyStories-33M", {"model_type": "gpt_neo", "num_layers": 4, "hidden_size": 768}),
+        ("llama3-8b", config_of("llama", 16, 2048, 8192, 128256)),
+        ("SmolLM2-360M", config_of("llama", 32, 960, 2560, 49152)),
+        ("Mistral-7B", {}),
+    ],
+)
+def test_a_model_whose_config_fits_no_hyperparameters_asks_for_params(
+    name: str, config: dict[str, object]
+) -> None:
+    with pytest.raises(ConfigError, match=r"--params: llama-3-8b, .*tiny$") as caught:
+        params_for_config(name, config)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_config_of_the_tiny_model_is_known() -> None:
+    tiny = TinyConfig()
+    assert KNOWN_MODELS["tiny"] == {
+        "model_type": "llama",
+        "num_hidden_layers": tiny.layers,
+        "hidden_size": tiny.hidden_size,
+        "intermediate_size": tiny.intermediate_size,
+    }
 
 
 @pytest.mark.parametrize("name", bundled_recipes())

@@ -16,6 +16,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "empty-field": {"en_ground_truth": None},
     "subject-not-in-prompt": {"zh_prompt": "这部中篇小说的作者是"},
     "subject-not-in-rephrase": {"zh_rephrase_prompt": "翠翠的故事，写它的人是"},
+    "subject-ambiguous": {"zh_prompt": "《边城》出版后，写《边城》的人是"},
     "answer-in-prompt": {"zh_prompt": "沈从文的小说《边城》的作者是"},
     "answer-in-rephrase": {"en_rephrase_prompt": "Shen Congwen's Border Town is by"},
     "target-equals-truth": {"en_target_new": "shen congwen"},
@@ -266,3 +267,30 @@ def test_a_rephrasing_with_one_more_word_is_near() -> None:
     change = {"en_rephrase_prompt": "The novel Border Town was once written by"}
     assert fields_with("rephrase-near-prompt", **change) == [("en", "rephrase_prompt")]
     assert fields_with("rephrase-equals-prompt", **change) == []
+
+
+@pytest.mark.parametrize(
+    ("lang", "prompt", "subject", "message"),
+    [
+        ("en", "Paris is larger than Paris, a town in", "Paris", "2 times in"),
+        ("en", "The Iranian leader is", "Iran", "only part of a word"),
+        ("zh", "中国人民大学位于中国的", "中国", "2 times in"),
+    ],
+)
+def test_a_subject_without_a_clear_place_is_a_warning(
+    lang: str, prompt: str, subject: str, message: str
+) -> None:
+    changed = candidate(**{f"{lang}_prompt": prompt, f"{lang}_subject": subject})
+    (problem,) = RULES["subject-ambiguous"](changed)
+    assert (problem.lang, problem.field) == (lang, "prompt")
+    assert message in problem.message
+    assert CODES["subject-ambiguous"].severity == "warning"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "subject"),
+    [("The Iranian leader of Iran is", "Iran"), ("Iran's capital is", "Iran")],
+)
+def test_one_place_as_a_word_of_its_own_is_clear(prompt: str, subject: str) -> None:
+    changed = candidate(en_prompt=prompt, en_subject=subject)
+    assert list(RULES["subject-ambiguous"](changed)) == []

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from clm_data.eval.editors.contexts import Contexts
 from clm_data.eval.editors.deltas import Deltas
+from clm_data.eval.editors.origin import check_origin
 from clm_data.eval.errors import EditError
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.placement import EditRequest
@@ -56,6 +57,18 @@ class Setup:
     moments: Moments | None = None
     tokens_per_batch: int = 4096
     value_cache: TargetValueCache | None = None
+
+    def check_model(self, model: LoadedModel) -> None:
+        """Check that moments and cached values were computed from this unedited model.
+
+        Raises:
+            EditError: They belong to another model; the message names both.
+        """
+        if self.moments is not None:
+            moments = self.moments
+            check_origin("second moments", moments.model, moments.origin, model)
+        if self.value_cache is not None:
+            self.value_cache.check_model(model)
 
     def require_moments(self, method: str) -> Moments:
         """The second moments.

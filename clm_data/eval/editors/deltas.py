@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clm_data.errors import InputFileError
+from clm_data.eval.editors.origin import check_origin
+from clm_data.eval.editors.tensor_files import save_safetensors
 from clm_data.eval.errors import EditError
 from clm_data.eval.model.hooks import restored
 from clm_data.eval.model.loaded import LoadedModel, at_least_float32
@@ -90,6 +92,7 @@ class Deltas:
             later AlphaEdit edits protect; empty for other methods.
         seconds: Seconds by phase; not saved.
         steps: Optimization steps by fact, if target values were optimized; not saved.
+        origin: `model_id` of the unedited model; empty in files of earlier versions.
     """
 
     method: str
@@ -100,6 +103,7 @@ class Deltas:
     keys: Mapping[str, Tensor] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
     steps: tuple[int, ...] = ()
+    origin: str = ""
 
     def plus(self, later: Deltas) -> Deltas:
         """This edit followed by a later one; `seconds` and `steps` are dropped.
@@ -107,8 +111,10 @@ class Deltas:
         Raises:
             EditError: The edits belong to different models.
         """
-        if self.model != later.model:
-            raise EditError(f"deltas of {self.model} and {later.model} cannot be added")
+        known = self.origin and later.origin
+        if self.origin != later.origin if known else self.model != later.model:
+            first, second = (f"{one.model} {one.origin[:8]}".strip() for one in (self, later))
+            raise EditError(f"deltas of {first} and {second} cannot be added")
         weights = dict(self.weights)
         for path, delta in later.weights.items():
             weights[path] = weights[path] + delta if path in weights else delta
@@ -122,12 +128,11 @@ class Deltas:
             self.edited + later.edited,
             self.refused + later.refused,
             keys,
+            origin=self.origin or later.origin,
         )
 
     def save(self, path: Path) -> None:
         """Write a safetensors file."""
-        from safetensors.torch import save_file
-
         tensors = {f"left:{name}": delta.left for name, delta in self.weights.items()}
         for name, delta in self.weights.items():
             if delta.right is not None:
@@ -138,8 +143,9 @@ class Deltas:
             "model": self.model,
             "edited": json.dumps(self.edited),
             "refused": json.dumps(self.refused, ensure_ascii=False),
+            "origin": self.origin,
         }
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata)
+        save_safetensors(tensors, path, metadata)
 
     @staticmethod
     def load(path: Path) -> Deltas:
@@ -164,6 +170,7 @@ class Deltas:
                 tuple(json.loads(metadata["edited"])),
                 tuple((one, reason) for one, reason in json.loads(metadata["refused"])),
                 keys,
+                origin=metadata.get("origin", ""),
             )
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise InputFileError(f"{path} contains no saved deltas: {error}") from error
@@ -187,10 +194,17 @@ def _append_columns(first: Tensor | None, second: Tensor) -> Tensor:
 def applied(loaded: LoadedModel, deltas: Deltas | None) -> Iterator[None]:
     """Add deltas to a model's weights; on exit the weights are restored, bit for bit.
 
+    Args:
+        loaded: The unedited model that the deltas were computed from.
+        deltas: The changes; None changes nothing.
+
     Raises:
+        EditError: The deltas were computed from another model.
         LayoutError: The model has no weight of a name in the deltas.
         EditError: A delta's shape differs from its weight's.
     """
+    if deltas is not None:
+        check_origin("deltas", deltas.model, deltas.origin, loaded)
     changes = deltas.weights if deltas is not None else {}
     with restored(loaded, list(changes)) as weights:
         for path, weight in weights.items():

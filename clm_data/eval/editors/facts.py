@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clm_data.eval.editors.contexts import Contexts
 from clm_data.eval.errors import EditError, PlacementError
@@ -78,7 +78,7 @@ def _place_fact(
     templates = contexts.for_fact(protocol, request.lang)
     info = LANGUAGE_INFO[protocol.kl_lang(request.lang)]
     kl_text = info.description_prompt.replace("{}", request.subject)
-    kl_request = EditRequest(request.id, request.lang, kl_text, request.subject, request.target)
+    kl_request = replace(request, prompt=kl_text, subject_start=info.description_prompt.index("{}"))
     sentences = tuple(place(tokenizer, request, protocol, t, joiner=joiner) for t in templates)
     prompts = tuple(place_prompt(tokenizer, request, protocol, t) for t in templates)
     kl_prompt = place_prompt(tokenizer, kl_request, protocol)

@@ -10,6 +10,7 @@ from clm_data.eval.editors.adam import adam_step
 from clm_data.eval.editors.base import EditorParams, Setup, Stopwatch
 from clm_data.eval.editors.deltas import Deltas, WeightDelta, applied
 from clm_data.eval.editors.facts import PlacedFact, place_facts
+from clm_data.eval.editors.origin import model_id
 from clm_data.eval.editors.solve import check_finite
 from clm_data.eval.errors import edit_errors
 from clm_data.eval.model.batching import batches_by_length
@@ -104,6 +105,7 @@ class FineTuning:
         self, model: LoadedModel, requests: Sequence[EditRequest], *, past: Deltas | None = None
     ) -> Deltas:
         """See `Editor.edit`."""
+        self.setup.check_model(model)
         facts, refused = place_facts(model, requests, self.setup.protocol, self.setup.contexts)
         path, watch = model.layout.weight(self.params.layer), Stopwatch()
         model.mlp_out(self.params.layer)
@@ -123,6 +125,7 @@ class FineTuning:
             refused,
             seconds=watch.seconds,
             steps=(steps,) * len(facts),
+            origin=model_id(model),
         )
 
     def _train(

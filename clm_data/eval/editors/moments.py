@@ -8,20 +8,22 @@ kept. The cache on disk is keyed by everything that the result depends on.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clm_data.errors import InputFileError
+from clm_data.eval.editors.origin import model_id
 from clm_data.eval.editors.solve import cholesky, top_eigenvectors
+from clm_data.eval.editors.tensor_files import save_safetensors
 from clm_data.eval.errors import EditError, edit_errors
 from clm_data.eval.model.batching import batches_by_length, padded
 from clm_data.eval.model.hooks import captured
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.model.partial_forward import run_layers
-from clm_data.files import atomic_file
 from clm_data.records import digest
 
 if TYPE_CHECKING:
@@ -40,11 +42,15 @@ class Moments:
         by_layer: Layer to C, (m, m), float32, on the CPU.
         key: Hash of what they were computed from; saved with results.
         tokens: Number of tokens that they are the mean of.
+        model: Name of the model.
+        origin: `model_id` of the model; empty if unknown.
     """
 
     by_layer: Mapping[int, Tensor]
     key: str = ""
     tokens: int = 0
+    model: str = ""
+    origin: str = ""
     _factors: dict[tuple[str, int, float], Tensor] = field(
         default_factory=dict, repr=False, compare=False
     )
@@ -126,7 +132,7 @@ def second_moments(
     key = _key(loaded, texts, layers, max_length)
     path = None if cache is None else cache / f"moments-{key[:24]}.safetensors"
     if path is not None and path.is_file():
-        return _read(path, key)
+        return replace(_read(path, key), model=loaded.name, origin=model_id(loaded))
     groups = []
     with edit_errors(f"second moments of {loaded.name}"):
         for group in texts.values():
@@ -135,7 +141,8 @@ def second_moments(
         layer: (sum(sums[layer] / count for sums, count in groups) / len(groups)).float().cpu()
         for layer in layers
     }
-    moments = Moments(by_layer, key, sum(count for _, count in groups))
+    count = sum(count for _, count in groups)
+    moments = Moments(by_layer, key, count, loaded.name, model_id(loaded))
     if path is not None:
         _write(path, moments)
     return moments
@@ -147,6 +154,7 @@ def _key(
     return digest(
         {
             "weights": loaded.fingerprint(),
+            "config": _config(loaded),
             "dtype": str(loaded.model.dtype),
             "tokenizer": loaded.tokenizer_fingerprint(),
             "texts": {name: _text_hash(group) for name, group in texts.items()},
@@ -154,6 +162,13 @@ def _key(
             "max_length": max_length,
         }
     )
+
+
+def _config(loaded: LoadedModel) -> dict[str, Any]:
+    """The config without what does not affect the numbers."""
+    config = json.loads(loaded.model.config.to_json_string(use_diff=False))
+    irrelevant = ("_name_or_path", "transformers_version", "architectures")
+    return {name: value for name, value in config.items() if name not in irrelevant}
 
 
 def _group_sums(
@@ -195,12 +210,9 @@ def _text_hash(group: Sequence[str]) -> str:
 
 
 def _write(path: Path, moments: Moments) -> None:
-    from safetensors.torch import save_file
-
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {str(layer): moment.contiguous() for layer, moment in moments.by_layer.items()}
-    with atomic_file(path, overwrite=True) as draft:
-        save_file(tensors, draft, {"key": moments.key, "tokens": str(moments.tokens)})
+    tensors = {str(layer): moment for layer, moment in moments.by_layer.items()}
+    save_safetensors(tensors, path, {"key": moments.key, "tokens": str(moments.tokens)})
 
 
 def _read(path: Path, key: str) -> Moments:

@@ -17,6 +17,7 @@ from clm_data.eval.editors.base import EditorParams, Setup, Stopwatch
 from clm_data.eval.editors.deltas import Deltas, WeightDelta, applied
 from clm_data.eval.editors.facts import PlacedFact, place_facts
 from clm_data.eval.editors.keys import LayerwiseForward, fact_prompts, mean_keys
+from clm_data.eval.editors.origin import model_id
 from clm_data.eval.editors.solve import check_finite
 from clm_data.eval.editors.value_optimizer import optimize_target_values
 from clm_data.eval.editors.values import Site, TargetValues, ValueParams
@@ -140,6 +141,7 @@ class MultilayerEditor(ABC):
         targets: Tensor | None,
     ) -> Deltas:
         self.setup.require_moments(self.name)
+        self.setup.check_model(model)
         facts, refused = place_facts(
             model, requests, self.setup.protocol, self.setup.contexts, joiner=self.joiner()
         )
@@ -165,6 +167,7 @@ class MultilayerEditor(ABC):
             keys,
             watch.seconds,
             values.steps,
+            origin=model_id(model),
         )
 
     def _target_values(

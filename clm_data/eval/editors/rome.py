@@ -10,6 +10,7 @@ from clm_data.eval.editors.base import EditorParams, Setup, Stopwatch
 from clm_data.eval.editors.deltas import Deltas, WeightDelta, applied
 from clm_data.eval.editors.facts import PlacedFact, place_facts
 from clm_data.eval.editors.keys import LayerwiseForward, mean_keys
+from clm_data.eval.editors.origin import model_id
 from clm_data.eval.editors.solve import check_finite
 from clm_data.eval.editors.value_optimizer import optimize_target_values
 from clm_data.eval.editors.values import TINY_VALUES, ValueParams
@@ -81,6 +82,7 @@ class Rome:
         """See `Editor.edit`."""
         import torch
 
+        self.setup.check_model(model)
         facts, refused = place_facts(model, requests, self.setup.protocol, self.setup.contexts)
         path, watch = model.layout.weight(self.params.layer), Stopwatch()
         model.mlp_out(self.params.layer)
@@ -107,6 +109,7 @@ class Rome:
             refused,
             seconds=watch.seconds,
             steps=tuple(steps),
+            origin=model_id(model),
         )
 
     def _change(

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from clm_data.errors import InputFileError
 from clm_data.eval.editors.facts import PlacedFact
+from clm_data.eval.editors.origin import check_origin, model_id
 from clm_data.eval.editors.solve import check_finite
+from clm_data.eval.editors.tensor_files import save_safetensors
 from clm_data.eval.editors.values import Site, TargetValues, ValueParams
+from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.placement import Placement
-from clm_data.files import atomic_file
 from clm_data.records import digest
 
 if TYPE_CHECKING:
@@ -44,9 +46,20 @@ class TargetValueCache:
     def __init__(self, model: Any, folder: Path | None = None) -> None:
         self._model, self._folder = model, folder
         self._known: dict[str, tuple[Tensor, int]] = {}
+        self._origin: tuple[str, str] | None = None
         if folder is not None:
             for file in sorted(folder.glob("*.safetensors")):
                 self._known |= _read(file)
+
+    def check_model(self, model: LoadedModel) -> None:
+        """Check that the cache is used with one unedited model only.
+
+        Raises:
+            EditError: It was used with another model before; the message names both.
+        """
+        if self._origin is None:
+            self._origin = (model.name, model_id(model))
+        check_origin("target values", *self._origin, model)
 
     def get_or_optimize(
         self,
@@ -84,14 +97,12 @@ class TargetValueCache:
     def _add(self, new: dict[str, tuple[Tensor, int]]) -> None:
         if self._folder is not None:
             import torch
-            from safetensors.torch import save_file
 
             self._folder.mkdir(parents=True, exist_ok=True)
             out = self._folder / f"{digest(list(new))[:24]}.safetensors"
             targets = torch.stack([target for target, _ in new.values()])
             steps = {key: steps for key, (_, steps) in new.items()}
-            with atomic_file(out, overwrite=True) as draft:
-                save_file({"targets": targets}, draft, {"steps": json.dumps(steps)})
+            save_safetensors({"targets": targets}, out, {"steps": json.dumps(steps)})
         self._known |= new
 
 

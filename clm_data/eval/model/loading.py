@@ -49,7 +49,7 @@ def load_model(
     require_torch()
     import torch
 
-    source, gguf = _source(name)
+    source, gguf = model_source(name)
     if gguf and tokenizer is None:
         raise InputFileError(
             f"{name}: choose a tokenizer folder (transformers converts GGUF tokenizers incorrectly)"
@@ -178,7 +178,7 @@ def _check_finite(loaded: LoadedModel) -> None:
             raise InputFileError(f"model {loaded.name}: {name} contains NaN or infinite weights")
 
 
-def _source(name: str) -> tuple[str, dict[str, str]]:
+def model_source(name: str) -> tuple[str, dict[str, str]]:
     """What `from_pretrained` reads, and its extra arguments for a GGUF file."""
     if not name.startswith("gguf:"):
         return name, {}

@@ -67,7 +67,8 @@ def evaluate(
         mode: `batch`, `sequential` or `single`; default `batch`.
         protocol: `native` or `easyedit`; default `native`.
         facts: Use only the first N facts; default all.
-        params: Name of the hyperparameters, such as `llama-3-8b`; default by the model's name.
+        params: Name of the hyperparameters, such as `llama-3-8b`; default by the model's
+            config.
         tokenizer: Folder or Hub id of a tokenizer; default the model's own.
         dtype: `auto`, `float32`, `bfloat16` or `float16`; default `auto`.
         device: Device, such as `cuda:0`; default the first GPU, otherwise the CPU.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,39 @@ def model_identity(name: str) -> Any:
             return {file.name: sha256_file(file) for file in files}
     except OSError as error:
         raise InputFileError(f"model {name}: {error.filename}: {error.strerror}") from error
-    if name.startswith("gguf:"):
-        return name
+    if name.startswith("gguf:"):  # gguf:smollm2, a file in a package
+        from clm_data.eval.model.loading import model_source
+
+        folder, arguments = model_source(name)
+        return sha256_file(Path(folder) / arguments["gguf_file"])
     return [name, _commit(name)]
+
+
+def model_config(name: str) -> Mapping[str, Any]:
+    """The content of a model's `config.json`, without loading the model.
+
+    Args:
+        name: A folder, `gguf:FILE`, `gguf:smollm2`, or a Hub id.
+
+    Raises:
+        InputFileError: There is no such model, or its config cannot be read.
+    """
+    try:
+        if name.startswith("gguf:"):
+            from transformers import AutoConfig
+
+            from clm_data.eval.model.loading import model_source
+
+            folder, arguments = model_source(name)
+            return dict(AutoConfig.from_pretrained(folder, **arguments).to_dict())
+        folder = name if Path(name).is_dir() else _config_folder(name)
+        found = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise InputFileError(f"model {name}: config.json cannot be read: {reason}") from error
+    if not isinstance(found, dict):
+        raise InputFileError(f"model {name}: config.json holds no settings")
+    return found
 
 
 def corpus_identity(spec: str) -> str:
@@ -46,11 +78,16 @@ def corpus_identity(spec: str) -> str:
 
 
 def _commit(name: str) -> str:
+    return Path(_config_folder(name)).name
+
+
+def _config_folder(name: str) -> str:
+    """Folder in the cache with the config of a model on the Hub; its name is the commit."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["config.json"])).name
+        return str(snapshot_download(name, allow_patterns=["config.json"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputFileError(

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from clm_data.errors import ClmDataError
+from clm_data.errors import ClmDataError, ConfigError
 from clm_data.eval import results
 from clm_data.eval.dataset import EvalSet
 from clm_data.eval.editors import params_for
 from clm_data.eval.editors.base import EditorParams
+from clm_data.eval.editors.known_models import params_for_config
 from clm_data.eval.model.tiny import TinyConfig, tiny_key
 from clm_data.eval.protocols import get_protocol
 from clm_data.eval.recipe import ModelSpec, Recipe
 from clm_data.eval.results import CellResult, Setting
 from clm_data.eval.sweep.cell import failed_cell, has_deltas
-from clm_data.eval.sweep.identity import corpus_identity, model_identity
+from clm_data.eval.sweep.identity import corpus_identity, model_config, model_identity
 from clm_data.eval.sweep.overrides import params_json, with_overrides
 from clm_data.records import digest
 
@@ -63,11 +65,23 @@ def plan_cells(
     used = dataset.first(recipe.facts)
     identify = cache(model_identity)  # hashing a model's files can take minutes
 
+    @cache
+    def config(name: str) -> tuple[str, Mapping[str, Any]]:
+        return name, model_config(name)
+
+    @cache
+    def depth(name: str) -> int | None:
+        try:
+            layers = model_config(name).get("num_hidden_layers")
+        except ClmDataError:
+            return None  # the model may still load; its layers are checked then
+        return layers if isinstance(layers, int) else None
+
     def plan(spec: ModelSpec, setting: Setting) -> PlannedCell:
         changes = recipe.params.get(setting.method, {})
-        params = with_overrides(
-            params_for(setting.method, spec.params_name), setting.layers, changes
-        )
+        name = spec.params or ("tiny" if spec.is_tiny else params_for_config(*config(spec.name)))
+        params = with_overrides(params_for(setting.method, name), setting.layers, changes)
+        _check_layers(spec, params, tiny_config.layers if spec.is_tiny else depth(spec.name))
         get_protocol(setting.protocol)
         identity = tiny_key(used.records, tiny_config) if spec.is_tiny else identify(spec.name)
         about = {
@@ -94,6 +108,20 @@ def plan_cells(
         except ClmDataError as error:
             planned.append(failed_cell("", setting, error))
     return planned
+
+
+def _check_layers(spec: ModelSpec, params: EditorParams, depth: int | None) -> None:
+    """Check that a model has the layers to edit; a model of unknown depth passes.
+
+    Raises:
+        ConfigError: It lacks one.
+    """
+    for layer in params.edited_layers:
+        if depth is not None and not 0 <= layer < depth:
+            raise ConfigError(
+                f"{spec.shown} has layers 0 to {depth - 1}, not {layer}; choose others with "
+                "--layers"
+            )
 
 
 def finished_cell(out: Path, cell: PlannedCell, deltas_folder: Path | None) -> CellResult | None:

@@ -328,3 +328,23 @@ def test_answers_before_the_edit_are_measured_again_if_they_cannot_be_read(
     assert again.computed == 0
     assert file.read_bytes() == content
     assert again.cell.baseline == first.cell.baseline
+
+
+def test_hyperparameters_do_not_depend_on_the_names_of_folders(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    folder = tmp_path / "martiny" / "Meta-Llama-3-8B"
+    model_folder(folder)
+    cell = sweep(**ONE_CELL, models=[{"name": str(folder)}]).cell
+    assert "no hyperparameters are known for its config (model_type llama" in (cell.error or "")
+
+
+@pytest.mark.parametrize("layers", [[4, 5], [-1], [99]])
+def test_a_layer_that_the_model_lacks_is_one_line_before_the_model_is_loaded(
+    sweep: Sweep, tmp_path: Path, layers: list[int]
+) -> None:
+    model_folder(tmp_path / "model")
+    model = {"name": str(tmp_path / "model"), "params": "tiny"}
+    run = sweep(**ONE_CELL, models=[model], layers=[layers])
+    assert "model has layers 0 to 4, not" in (run.cell.error or "")
+    assert not any(line.startswith("loading") for line in run.log)

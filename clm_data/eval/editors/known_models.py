@@ -1,0 +1,75 @@
+"""Which hyperparameters fit a model, by its config: never by the name of a folder or file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from clm_data.errors import ConfigError
+
+KNOWN_MODELS: Mapping[str, Mapping[str, Any]] = {
+    "llama-3-8b": {
+        "model_type": "llama",
+        "num_hidden_layers": 32,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "vocab_size": 128256,
+    },
+    "qwen2-7b": {
+        "model_type": "qwen2",
+        "num_hidden_layers": 28,
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+    },
+    "mistral-7b": {
+        "model_type": "mistral",
+        "num_hidden_layers": 32,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+    },
+    # The sizes of Llama-2-7B, whose hyperparameters in EasyEdit these are.
+    "llama2-chinese-7b": {
+        "model_type": "llama",
+        "num_hidden_layers": 32,
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "vocab_size": 32000,
+    },
+    "smollm2-135m": {
+        "model_type": "llama",
+        "num_hidden_layers": 30,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "vocab_size": 49152,
+    },
+    "tiny": {
+        "model_type": "llama",
+        "num_hidden_layers": 4,
+        "hidden_size": 192,
+        "intermediate_size": 768,
+    },
+}
+"""By name of the hyperparameters: the settings in `config.json` of the models that they are for."""
+
+
+def params_for_config(name: str, config: Mapping[str, Any]) -> str:
+    """The name of the hyperparameters for a model.
+
+    Args:
+        name: Name of the model, for the message.
+        config: The model's `config.json`.
+
+    Raises:
+        ConfigError: No hyperparameters are for a model with this config; the message lists the
+            known ones.
+    """
+    for params, expected in KNOWN_MODELS.items():
+        if all(config.get(key) == value for key, value in expected.items()):
+            return params
+    about = ", ".join(
+        f"{key} {config[key]}" for key in KNOWN_MODELS["llama-3-8b"] if config.get(key) is not None
+    )
+    raise ConfigError(
+        f"model {name}: no hyperparameters are known for its config ({about or 'no sizes'}); "
+        f"choose some with --params: {', '.join(sorted(KNOWN_MODELS))}"
+    )
