@@ -295,16 +295,17 @@ def write_default_config(folder: Path) -> Path:
     make_folder(folder)
     file = folder / CONFIG_NAME
     defaults = Settings()
-    file.write_text(
+    text = (
         "# Settings of this workspace; docs/reference/schema.md lists them all.\n"
         "# Also: siliconflow, openrouter, dashscope, vllm, ollama, custom, offline.\n"
         f"provider: {defaults.provider}\n"
         "dataset:\n"
         f"  name: {defaults.dataset.name}\n"
         f"  title: {defaults.dataset.title}\n"
-        f"  licence: {defaults.dataset.licence}\n",
-        encoding="utf-8",
+        f"  licence: {defaults.dataset.licence}\n"
     )
+    with atomic_file(file, overwrite=True) as draft:
+        draft.write_text(text, encoding="utf-8")
     return file
 
 
@@ -362,7 +363,7 @@ def _with_section(text: str, name: str, section: str) -> str:
 
 
 def copy_domains(folder: Path) -> list[Path]:
-    """Copy the shipped ``domains.yaml`` and ``prompts/`` into a workspace for editing.
+    """Copy the shipped ``domains.yaml`` and ``prompts/`` into a workspace for editing, or neither.
 
     Raises:
         ConfigError: The workspace already has one of them. Nothing is copied.
@@ -371,8 +372,18 @@ def copy_domains(folder: Path) -> list[Path]:
     for target in targets:
         if target.exists():
             raise ConfigError(f"{target} already exists; move it away to get a fresh copy")
-    shutil.copyfile(resource("domains.yaml"), targets[0])
-    shutil.copytree(resource("prompts"), targets[1])
+    draft = folder / ".prompts.new"
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        shutil.copytree(resource("prompts"), draft)
+        with atomic_file(targets[0]) as domains:
+            shutil.copyfile(resource("domains.yaml"), domains)
+        draft.rename(targets[1])
+    except shutil.Error as error:
+        source, target, reason = error.args[0][0]
+        raise ConfigError(f"{target}: cannot be copied from {source}: {reason}") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
     return targets
 
 

@@ -18,6 +18,7 @@ from clm_data.building import CHART_NAME, REJECTED_NAME, BuildReport, build, col
 from clm_data.codes import CODES
 from clm_data.config import CONFIG_NAME, Workspace, make_folder, open_workspace
 from clm_data.errors import ConfigError
+from clm_data.files import atomic_file
 from clm_data.generation import generate
 from clm_data.log import Log
 from clm_data.records import Problem, Rejection
@@ -73,7 +74,8 @@ def _workspace(folder: Path) -> Workspace:
     file = folder / CONFIG_NAME
     if not file.exists():
         make_folder(folder)
-        file.write_text(_CONFIG, encoding="utf-8")
+        with atomic_file(file) as draft:
+            draft.write_text(_CONFIG, encoding="utf-8")
     elif file.read_text(encoding="utf-8") != _CONFIG:
         raise ConfigError(f"{folder} is another workspace; choose a new folder: clm-data demo DIR")
     return open_workspace(folder, environ={})

@@ -204,9 +204,11 @@ def _shortened(message: str) -> str:
 
 def _write(file: Path, text: str) -> None:
     from clm_data.errors import InputFileError
+    from clm_data.files import atomic_file
 
     try:
-        file.write_text(text, encoding="utf-8")
+        with atomic_file(file, overwrite=True) as draft:
+            draft.write_text(text, encoding="utf-8")
     except OSError as error:
         reason = error.strerror or error
         raise InputFileError(f"{file}: cannot be written: {reason}; choose another file") from error
