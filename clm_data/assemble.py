@@ -35,6 +35,7 @@ from clm_data.records import (
 from clm_data.review.decisions import apply_decisions
 from clm_data.store import Dialogue, Exchange, Store
 from clm_data.validate import validate
+from clm_data.validate.sets import similar_prompts
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,11 @@ def assemble(store: Store, domains: Mapping[str, Domain], settings: Settings) ->
     decided = apply_decisions(read.kept, store.decisions())
     valid = validate(decided.kept)
     unique = deduplicate_entries(
-        valid.kept, threshold=settings.dedup.threshold, field=settings.dedup.field
+        valid.kept, **settings.dedup.model_dump(), reviewed=decided.status.keys()
     )
     kept_ids = {entry.id for entry in unique.kept}
-    warnings = (*valid.warnings, *unique.warnings)
+    similar = similar_prompts(unique.kept, settings.dedup.threshold, field=settings.dedup.field)
+    warnings = (*valid.warnings, *unique.warnings, *similar)
     return Assembly(
         candidates=read.kept,
         entries=unique.kept,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clm_data.codes import CODES, Severity
+from clm_data.dedup import Policy, deduplicate_entries
 from clm_data.records import (
     FACT_FIELDS,
     LANGUAGES,
@@ -19,8 +21,14 @@ from clm_data.records import (
     unique_ids,
 )
 from clm_data.text import visible
-from clm_data.validate import problems_of, set_problems
-from clm_data.validate.sets import Finding, duplicate_facts, near_duplicates, repeated_probes
+from clm_data.validate import entry_of, problems_of, set_problems
+from clm_data.validate.sets import (
+    Finding,
+    duplicate_facts,
+    near_duplicates,
+    repeated_probes,
+    similar_prompts,
+)
 
 EXAMPLES = 3
 """Number of examples per kind of problem."""
@@ -43,7 +51,7 @@ class ProblemSummary(Frozen):
     lang: Language | None
     field: str | None
     count: int
-    """Number of entries, or of pairs for ``near-duplicate``."""
+    """Number of entries, or of pairs for ``near-duplicate`` and ``similar-prompt``."""
     ids: tuple[Id, ...]
     """``case_id``, or else the id, of each affected entry, in order."""
     examples: tuple[Example, ...]
@@ -81,16 +89,25 @@ def audit(
     candidates: Iterable[Candidate],
     threshold: float = 0.9,
     unreadable: Iterable[Rejection] = (),
+    *,
+    field: str = "zh.prompt",
+    policy: Policy = "keep-first",
+    reviewed: Container[str] = (),
 ) -> AuditReport:
     """Find all problems in single candidates and between candidates.
 
     Unlike :func:`clm_data.validate.validate`, it does not report a language that no candidate has,
-    so that the Chinese or English half of a dataset can be audited alone.
+    so that the Chinese or English half of a dataset can be audited alone. Otherwise an entry has
+    an error exactly if :func:`clm_data.building.build` leaves it out or replaces its probe.
 
     Args:
         candidates: The candidates. Of repeated ones, the later ones are reported.
         threshold: Prompts *more* similar than this are near-duplicates.
-        unreadable: Items that could not be parsed as candidates. They count as entries.
+        unreadable: Items that could not be parsed as candidates, or were rejected by reviewers.
+            They count as entries.
+        field: The field in which near-duplicates are left out; elsewhere they are warnings.
+        policy: As for :func:`clm_data.dedup.deduplicate_entries`.
+        reviewed: Ids of the candidates that people accepted or fixed.
     """
     items, broken = unique_ids(candidates), list(unreadable)
     names: dict[str, Id] = {c.id: c.id if c.case_id is None else c.case_id for c in items} | {
@@ -98,7 +115,8 @@ def audit(
     }
     order = {id_: index for index, id_ in enumerate(names)}
     groups: dict[tuple[str, Language | None, str | None], list[Finding]] = {}
-    for id_, problem in _findings(items, broken, threshold):
+    rule = DuplicateRule(threshold, field, policy, reviewed)
+    for id_, problem in findings(items, broken, rule):
         groups.setdefault((problem.code, problem.lang, problem.field), []).append((id_, problem))
     return AuditReport(
         entries=len(items) + len(broken),
@@ -106,22 +124,50 @@ def audit(
     )
 
 
-def _findings(
-    items: Sequence[Candidate], broken: Iterable[Rejection], threshold: float
+@dataclass(frozen=True)
+class DuplicateRule:
+    """The arguments of :func:`clm_data.dedup.deduplicate_entries`."""
+
+    threshold: float
+    field: str
+    policy: Policy
+    reviewed: Container[str]
+
+    def kept(self, candidates: Iterable[Candidate]) -> set[str]:
+        """Ids of the candidates without errors that are left after deduplication."""
+        unique = deduplicate_entries(
+            [entry_of(each) for each in candidates if each.zh is not None and each.en is not None],
+            threshold=self.threshold,
+            field=self.field,
+            policy=self.policy,
+            reviewed=self.reviewed,
+        )
+        return {entry.id for entry in unique.kept}
+
+
+def findings(
+    items: Sequence[Candidate], broken: Iterable[Rejection], rule: DuplicateRule
 ) -> Iterator[Finding]:
+    """All problems, those between two entries on the later one."""
     for rejection in broken:
         yield from ((rejection.id, problem) for problem in rejection.problems)
     without_facts = {lang for lang in LANGUAGES if all(i.fact(lang) is None for i in items)}
     without_probes = {lang for lang in LANGUAGES if all(i.probe(lang) is None for i in items)}
+    valid = []
     for item in items:
-        for problem in problems_of(item):
+        problems = problems_of(item)
+        if not any(p.severity == "error" and p.field not in PROBE_FIELDS for p in problems):
+            valid.append(item)
+        for problem in problems:
             expected = without_probes if problem.field in PROBE_FIELDS else without_facts
             if problem.code != "empty-field" or problem.lang not in expected:
                 yield item.id, problem
     yield from set_problems(items)
     yield from repeated_probes(items)
-    yield from duplicate_facts(items)
-    yield from near_duplicates(items, threshold)
+    kept = rule.kept(valid)
+    yield from duplicate_facts(items, kept)
+    yield from near_duplicates(items, rule.threshold, field=rule.field, kept=kept)
+    yield from similar_prompts(items, rule.threshold, field=rule.field)
 
 
 def _rank(key: tuple[str, Language | None, str | None]) -> tuple[int, int, int]:
@@ -134,7 +180,7 @@ def _summary(
     found: Sequence[Finding], names: dict[str, Id], order: dict[str, int]
 ) -> ProblemSummary:
     first = found[0][1]
-    pairs = first.code == "near-duplicate"
+    pairs = first.code in ("near-duplicate", "similar-prompt")
     affected = {id_ for id_, _ in found}
     if pairs:
         affected |= {problem.twin for _, problem in found if problem.twin is not None}

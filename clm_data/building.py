@@ -20,6 +20,7 @@ from clm_data.card import render_card
 from clm_data.chart import draw_domains
 from clm_data.config import Workspace
 from clm_data.dataset_stats import STAGES, Stats, statistics
+from clm_data.dedup import have_different_subjects
 from clm_data.domain import Domain
 from clm_data.errors import UserError
 from clm_data.exporting import clm_bench
@@ -33,7 +34,7 @@ from clm_data.manifest import (
     package_versions,
 )
 from clm_data.prompts import Prompts
-from clm_data.records import Record, Rejection, StageResult
+from clm_data.records import Entry, Record, Rejection, StageResult
 from clm_data.review.decisions import DISPUTE
 from clm_data.store import Source
 from clm_data.tabular import Tabular
@@ -65,6 +66,8 @@ class BuildReport(Tabular):
     stats: Stats
     stages: dict[str, dict[str, int]]
     rejected: int
+    other_subjects: int = 0
+    """Entries removed as near-duplicates of an entry that has another subject."""
 
     def as_json(self) -> dict[str, Any]:
         """The JSON value that ``clm-data build --json`` prints."""
@@ -72,6 +75,7 @@ class BuildReport(Tabular):
             "folder": str(self.folder),
             "stages": self.stages,
             "stats": self.stats.as_json(),
+            "near_duplicates_with_other_subjects": self.other_subjects,
         }
 
     def table_title(self) -> str:
@@ -89,16 +93,27 @@ class BuildReport(Tabular):
             for name, n in self.stages.items()
         )
         reviewed = self.stats.accepted + self.stats.fixed
-        disputes = sum(each.count for each in self.stats.rejected if each.code == DISPUTE)
-        word = "entry is" if disputes == 1 else "entries are"
         return [
             *flow,
-            *(
-                [f"{disputes} {word} left out: reviewers disagree; see clm-data review export"]
-                if disputes
-                else []
-            ),
+            *self._disputes(),
+            *self._other_subjects(),
             f"{self.stats.records} records in {self.folder}; {reviewed} reviewed",
+        ]
+
+    def _disputes(self) -> list[str]:
+        disputes = sum(each.count for each in self.stats.rejected if each.code == DISPUTE)
+        if not disputes:
+            return []
+        word = "entry is" if disputes == 1 else "entries are"
+        return [f"{disputes} {word} left out: reviewers disagree; see clm-data review export"]
+
+    def _other_subjects(self) -> list[str]:
+        if not self.other_subjects:
+            return []
+        return [
+            f"  {self.other_subjects} of the near-duplicates left out have another subject than "
+            "the entry they resemble, so they may be distinct facts; to keep them with a warning "
+            "for reviewers, set dedup.policy: by-subject in clm.yaml"
         ]
 
 
@@ -209,7 +224,26 @@ def build(workspace: Workspace, out: Path, *, reviewed_only: bool = False) -> Bu
         card = render_card(stats, workspace.settings.dataset, manifest)
         (folder / "README.md").write_text(card, encoding="utf-8")
         manifest.model_copy(update={"files": file_hashes(folder)}).write(folder)
-    return BuildReport(out, stats, collected.stages, len(collected.rejected))
+    return BuildReport(
+        out, stats, collected.stages, len(collected.rejected), _other_subjects(collected, workspace)
+    )
+
+
+def _other_subjects(collected: Collected, workspace: Workspace) -> int:
+    """Number of entries removed as near-duplicates of an entry that has another subject."""
+    kept = {entry.id: entry for entry in collected.assembly.entries}
+    return sum(
+        problem.code == "near-duplicate"
+        and problem.twin in kept
+        and have_different_subjects(
+            Entry.model_validate(rejection.content),
+            kept[problem.twin],
+            workspace.settings.dedup.field,
+        )
+        for rejection in collected.rejected
+        if rejection.stage == "deduplicate"
+        for problem in rejection.problems
+    )
 
 
 def _why_empty(collected: Collected, reviewed_only: bool) -> str:

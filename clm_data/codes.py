@@ -91,6 +91,11 @@ CODES: dict[str, Code] = {
         "prompt almost identical to the prompt of an earlier entry",
         "题干与前面的条目高度相似",
     ),
+    "similar-prompt": Code(
+        "warning",
+        "prompt almost identical to that of an earlier entry that is kept too",
+        "题干与前面的条目高度相似，两条均保留",
+    ),
     "conflicting-truth": Code(
         "warning",
         "an earlier entry gives a different true answer to the same question",

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError
@@ -77,6 +77,8 @@ class DedupSettings(Frozen):
     threshold: float = Field(0.9, ge=0.5, le=1.0)
     """An entry that is *more* similar than this to an earlier one is removed."""
     field: str = Field("zh.prompt", pattern=r"^(zh|en)\.(prompt|rephrase_prompt)$")
+    policy: Literal["keep-first", "by-subject"] = "keep-first"
+    """``by-subject`` keeps near-duplicates with different subjects and warns reviewers of them."""
 
 
 class LocalitySettings(Frozen):

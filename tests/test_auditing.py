@@ -2,13 +2,18 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 from helpers.example_candidates import candidate
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from clm_data.auditing import AuditReport, audit
+from clm_data.auditing import AuditReport, DuplicateRule, audit, findings
 from clm_data.codes import CODES
+from clm_data.dedup import deduplicate_entries
 from clm_data.records import Problem, Rejection
 from clm_data.sources import candidates_of, read_file
+from clm_data.validate import validate
 
 ZH = "chinese_fields_with_loc.json"
 EN = "english_fields_with_loc.json"
@@ -32,7 +37,7 @@ SAMPLE = {
     ("stray-whitespace", "en", "loc_ans"): 1,
     ("duplicate-id", None, "id"): 30,
     ("duplicate-fact", "en", "prompt"): 1,
-    ("near-duplicate", "en", "prompt"): 3,
+    ("similar-prompt", "en", "prompt"): 3,
     ("conflicting-truth", "zh", "ground_truth"): 1,
     ("conflicting-truth", "en", "ground_truth"): 1,
     ("untranslated-probe", "zh", "loc"): 22,
@@ -166,3 +171,64 @@ def test_the_html_page_is_self_contained_and_escapes_its_examples() -> None:
     assert "✖ error" in page.text
     assert "made & odd" in page.text
     assert CODES["control-character"].zh in page.text
+
+
+SUBJECTS = ("边城", "边城外", "湘行")
+PROMPTS = (
+    "小说《{}》的作者是",
+    "小说《{}》的编者是",
+    "长篇小说《{}》的作者是",
+    "{}的作者是谁？",
+    "",
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(SUBJECTS),
+            st.sampled_from(PROMPTS),
+            st.sampled_from(["The novel {} was written by", "The book {} was written by"]),
+        ),
+        max_size=8,
+    ),
+    st.sampled_from(["zh.prompt", "en.prompt", "zh.rephrase_prompt"]),
+    st.sampled_from(["keep-first", "by-subject"]),
+    st.sets(st.integers(0, 7)),
+)
+def test_an_entry_has_an_error_exactly_if_the_build_leaves_it_out(
+    texts: list[tuple[str, str, str]], field: str, policy: Any, accepted: set[int]
+) -> None:
+    rows = [
+        candidate(
+            f"c{number}",
+            zh_subject=subject,
+            zh_prompt=zh.format(subject),
+            en_subject=f"Town {SUBJECTS.index(subject)}",
+            en_prompt=en.format(f"Town {SUBJECTS.index(subject)}"),
+        )
+        for number, (subject, zh, en) in enumerate(texts)
+    ]
+    rule: dict[str, Any] = {"threshold": 0.8, "field": field, "policy": policy}
+    rule["reviewed"] = {f"c{number}" for number in accepted}
+    kept = {entry.id for entry in deduplicate_entries(validate(rows).kept, **rule).kept}
+    problems = findings(rows, [], DuplicateRule(**rule))
+    found = {id_ for id_, problem in problems if problem.severity == "error"}
+    assert found == {row.id for row in rows} - kept
+    assert bool(audit(rows, **rule).errors) == bool(found)
+
+
+def test_english_near_duplicates_are_warnings_where_chinese_prompts_are_compared() -> None:
+    rows = [
+        candidate("a"),
+        candidate(
+            "b",
+            zh_subject="湘行散记",
+            zh_prompt="把湘西的见闻写进《湘行散记》的人是",
+            zh_rephrase_prompt="《湘行散记》一书出自",
+            en_prompt="The novel Border Town was written by a",
+        ),
+    ]
+    assert counts(audit(rows)) == {("similar-prompt", "en", "prompt"): 1}
+    assert ("near-duplicate", "en", "prompt") in counts(audit(rows, field="en.prompt"))

@@ -229,3 +229,67 @@ def test_an_earlier_build_is_replaced_through_a_link(workspace: Workspace, tmp_p
 def test_the_root_of_the_file_system_is_refused(workspace: Workspace) -> None:
     with pytest.raises(InputFileError, match="root of the file system"):
         build(workspace, Path("/"))
+
+
+STRAITS = [
+    {
+        "zh": {
+            "prompt": f"世界上最深的{zh}是",
+            "subject": zh,
+            "ground_truth": truth,
+            "target_new": f"{target}甲",
+            "rephrase_prompt": f"论深度，排名第一的{zh}叫",
+        },
+        "en": {
+            "prompt": f"The deepest {en} in the world is",
+            "subject": en,
+            "ground_truth": f"Alpha {en}",
+            "target_new": f"Beta {en} X",
+            "rephrase_prompt": f"Ranked by depth, the first {en} is",
+        },
+    }
+    for zh, en, truth, target in (
+        ("海", "sea", "珊瑚", "波罗的"),
+        ("海峡", "narrow passage", "德雷克", "渤海"),
+    )
+]
+
+
+@pytest.fixture
+def two_similar_facts(tmp_path: Path) -> Workspace:
+    file = tmp_path / "facts.json"
+    file.write_text(json.dumps(STRAITS, ensure_ascii=False), encoding="utf-8")
+    clm_data.import_files(file, workspace=tmp_path)
+    return open_workspace(tmp_path)
+
+
+def test_build_names_the_setting_for_near_duplicates_with_other_subjects(
+    two_similar_facts: Workspace, tmp_path: Path
+) -> None:
+    report = build(two_similar_facts, tmp_path / "out")
+    assert (report.stats.records, report.other_subjects) == (1, 1)
+    assert "dedup.policy: by-subject" in "\n".join(report.summary())
+    by_subject = two_similar_facts.with_settings(dedup={"policy": "by-subject"})
+    report = build(by_subject, tmp_path / "both")
+    assert (report.stats.records, report.other_subjects) == (2, 0)
+    assert "by-subject" not in "\n".join(report.summary())
+    ((_, warning),) = collect(by_subject).assembly.warnings
+    assert (warning.code, warning.lang) == ("similar-prompt", "zh")
+    audited = clm_data.audit(workspace=by_subject)
+    assert audited.by_code == {"similar-prompt": 1}
+
+
+def test_similar_entries_that_reviewers_accepted_are_both_built(
+    two_similar_facts: Workspace, tmp_path: Path
+) -> None:
+    with two_similar_facts.open_store() as store:
+        candidates = collect(two_similar_facts).assembly.candidates
+        decisions = [
+            Decision(
+                entry_id=each.id, content_hash=each.content_hash, verdict="accept", reviewer="李华"
+            )
+            for each in candidates
+        ]
+        store.add_decisions(decisions, ["1", "2"])
+    assert build(two_similar_facts, tmp_path / "out").stats.records == 2
+    assert clm_data.audit(workspace=two_similar_facts).by_code == {"similar-prompt": 1}

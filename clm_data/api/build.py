@@ -23,7 +23,7 @@ from clm_data.assemble import assemble, read_candidates
 from clm_data.auditing import AuditReport
 from clm_data.auditing import audit as audit_candidates
 from clm_data.building import BuildReport
-from clm_data.config import LocalitySettings, Workspace, parse_settings
+from clm_data.config import DedupSettings, LocalitySettings, Workspace, parse_settings
 from clm_data.dataset_stats import Stats, statistics
 from clm_data.dedup import deduplicate_entries
 from clm_data.domain import Domain
@@ -32,6 +32,7 @@ from clm_data.generation import CostEstimate, GenerationReport, Progress
 from clm_data.locality import attach, read_probes
 from clm_data.probes import BANK, HUB_PREFIX
 from clm_data.records import Candidate, Entry, Rejection, StageResult
+from clm_data.review.decisions import apply_decisions
 from clm_data.sources import candidates_of, stored_files
 from clm_data.sources.importing import ImportResult
 from clm_data.sources.importing import import_files as import_into
@@ -150,14 +151,14 @@ class Audit(Tabular):
         report: The problems by code, language and field.
         candidates: Everything that could be read.
         unreadable: Everything that could not be read.
-        threshold: Similarity above which two prompts are near-duplicates.
+        rule: Arguments of :func:`clm_data.dedup.deduplicate_entries`.
         reading: Fields of the files that are not read, and rows that cannot be used.
     """
 
     report: AuditReport
     candidates: tuple[Candidate, ...]
     unreadable: tuple[Rejection, ...]
-    threshold: float
+    rule: Mapping[str, Any]
     reading: Reading = field(default_factory=Reading)
 
     def as_json(self) -> dict[str, Any]:
@@ -175,7 +176,7 @@ class Audit(Tabular):
     def entries(self) -> StageResult[Entry]:
         """Validate and deduplicate: `kept` are valid entries, `rejected` the rest with reasons."""
         valid = validate(self.candidates)
-        unique = deduplicate_entries(valid.kept, threshold=self.threshold)
+        unique = deduplicate_entries(valid.kept, **self.rule)
         rejected = (*self.unreadable, *valid.rejected, *unique.rejected)
         return StageResult(unique.kept, rejected, (*valid.warnings, *unique.warnings))
 
@@ -202,7 +203,7 @@ def audit(
     source: Source | None = None,
     *,
     format: str | None = None,
-    threshold: float = 0.9,
+    threshold: float | None = None,
     encoding: str | None = None,
     workspace: WorkspaceLike = None,
 ) -> Audit:
@@ -213,7 +214,8 @@ def audit(
     Args:
         source: Files, a list of dicts, or a `datasets.Dataset`; None: everything in the workspace.
         format: A name in :data:`clm_data.sources.FORMATS`; default: detected from the fields.
-        threshold: Prompts more similar than this are near-duplicates.
+        threshold: Prompts more similar than this are near-duplicates. Default: the setting of the
+            workspace, or 0.9 for a source.
         encoding: Encoding of the files; default: found if it is certain.
         workspace: Audited if there is no source.
 
@@ -221,18 +223,23 @@ def audit(
         InputFileError: A file is unreadable, or a layout is not known.
     """
     check_text(format=format, encoding=encoding)
-    if not isinstance(threshold, Real) or not 0 <= threshold <= 1:
+    if threshold is not None and not (isinstance(threshold, Real) and 0 <= threshold <= 1):
         raise ConfigError(f"threshold is {threshold!r}; pass a similarity from 0 to 1")
     if source is not None:
         files = source_files(source, format, encoding=encoding)
-        found = candidates_of(files)
+        found, rule = candidates_of(files), DedupSettings().model_dump()
     else:
         opened = as_workspace(workspace)
         with opened.open_store() as store:
-            found = read_candidates(store, opened.domains())
+            read = read_candidates(store, opened.domains())
             files = stored_files(store)
-    report = audit_candidates(found.kept, threshold, found.rejected)
-    return Audit(report, found.kept, found.rejected, threshold, reading_of(files))
+            decided = apply_decisions(read.kept, store.decisions())
+        found = StageResult(decided.kept, (*read.rejected, *decided.rejected))
+        rule = {**opened.settings.dedup.model_dump(), "reviewed": frozenset(decided.status)}
+    if threshold is not None:
+        rule["threshold"] = threshold
+    report = audit_candidates(found.kept, unreadable=found.rejected, **rule)
+    return Audit(report, found.kept, found.rejected, rule, reading_of(files))
 
 
 @dataclass(frozen=True)

@@ -137,9 +137,15 @@ def audit(
         str | None, typer.Option("--format", help="Format of the files. Default: detected.")
     ] = None,
     threshold: Annotated[
-        float,
-        typer.Option(min=0.5, max=1.0, help="Prompts more similar than this are near-duplicates."),
-    ] = 0.9,
+        float | None,
+        typer.Option(
+            min=0.5,
+            max=1.0,
+            help="Prompts more similar than this are near-duplicates. Default: the setting of the "
+            "workspace, or 0.9 for files.",
+            show_default=False,
+        ),
+    ] = None,
     encoding: Annotated[
         str | None,
         typer.Option(help="Encoding of the files. Default: found, if it is certain."),

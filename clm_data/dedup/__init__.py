@@ -8,8 +8,8 @@ decided in integers: at 0.9, if ``10 * d < n``. Texts at exactly 0.9 are both ke
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Container, Iterable, Sequence
+from typing import Literal, NamedTuple
 
 from clm_data.dedup.join.all_pairs import similarity_join
 from clm_data.dedup.join.index import SimilarityIndex
@@ -52,8 +52,16 @@ def similarity(left: str, right: str) -> float:
     return _ratio(len(left) + len(right), Indel.distance(left, right))
 
 
+Policy = Literal["keep-first", "by-subject"]
+
+
 def deduplicate_entries(
-    entries: Sequence[Entry], *, threshold: float = 0.9, field: str = "zh.prompt"
+    entries: Sequence[Entry],
+    *,
+    threshold: float = 0.9,
+    field: str = "zh.prompt",
+    policy: Policy = "keep-first",
+    reviewed: Container[str] = (),
 ) -> StageResult[Entry]:
     """Keep the first of duplicate entries.
 
@@ -62,20 +70,26 @@ def deduplicate_entries(
     (``near-duplicate``). A rejected entry never causes the rejection of another. Texts are compared
     after :func:`clm_data.languages.normalize_text`.
 
+    Two near-duplicates are both kept if people accepted or fixed both, and, with the policy
+    ``by-subject``, if their subjects differ in the language of ``field``. The later one then gets
+    the warning ``similar-prompt``.
+
     Args:
         entries: In order of precedence.
         threshold: Similarity threshold; the comparison is strict.
         field: ``"zh.prompt"``, ``"en.prompt"`` or the ``rephrase_prompt`` of either.
+        policy: Whether near-duplicates with different subjects are kept.
+        reviewed: Ids of the entries that people accepted or fixed.
 
     Returns:
-        The kept entries in their order. Each rejection names the kept entry and their similarity in
-        ``field``.
+        The kept entries in their order, and warnings. Each rejection names the kept entry and their
+        similarity in ``field``.
     """
     texts = [normalize_text(_text(entry, field)) for entry in entries]
     pairs: dict[int, list[Pair]] = defaultdict(list)
     for pair in similar_pairs(texts, threshold):
         pairs[pair.right].append(pair)
-    kept = _KeptEntries(field)
+    kept = _KeptEntries(field, policy, reviewed)
     kept_positions: dict[int, int] = {}
     rejected = []
     for index, entry in enumerate(entries):
@@ -89,7 +103,7 @@ def deduplicate_entries(
             kept_positions[index] = len(kept.entries) - 1
         else:
             rejected.append(rejection)
-    return StageResult(tuple(kept.entries), tuple(rejected))
+    return StageResult(tuple(kept.entries), tuple(rejected), tuple(kept.warnings))
 
 
 class IncrementalDeduplicator:
@@ -99,14 +113,20 @@ class IncrementalDeduplicator:
         entries: Known entries, offered first.
         threshold: As for :func:`deduplicate_entries`.
         field: As for :func:`deduplicate_entries`.
+        policy: As for :func:`deduplicate_entries`.
     """
 
     def __init__(
-        self, entries: Iterable[Entry] = (), *, threshold: float = 0.9, field: str = "zh.prompt"
+        self,
+        entries: Iterable[Entry] = (),
+        *,
+        threshold: float = 0.9,
+        field: str = "zh.prompt",
+        policy: Policy = "keep-first",
     ) -> None:
         self._field = field
         self._index = SimilarityIndex(threshold)
-        self._kept = _KeptEntries(field)
+        self._kept = _KeptEntries(field, policy, ())
         for entry in entries:
             self.offer(entry)
 
@@ -125,11 +145,14 @@ class IncrementalDeduplicator:
 class _KeptEntries:
     """The entries kept so far, and the rule by which another is kept or rejected."""
 
-    def __init__(self, field: str) -> None:
+    def __init__(self, field: str, policy: Policy, reviewed: Container[str]) -> None:
         self._field = field
+        self._policy = policy
+        self._reviewed = reviewed
         self._texts: list[str] = []
         self._first: dict[tuple[Language, str, str], int] = {}
         self.entries: list[Entry] = []
+        self.warnings: list[tuple[str, Problem]] = []
 
     def offer(
         self, entry: Entry, text: str, similar: Sequence[tuple[int, float]]
@@ -147,15 +170,51 @@ class _KeptEntries:
             for key in keys
             if (at := self._first.get(key)) is not None
         ]
-        if similar and not problems:
-            at, ratio = max(similar, key=lambda match: (match[1], -match[0]))
-            problems = [_near_duplicate(self.entries[at], ratio, self._field)]
+        tolerated = [match for match in similar if self._is_tolerated(entry, match[0])]
+        counted = [match for match in similar if match not in tolerated]
+        if counted and not problems:
+            problems = [self._near_duplicate("near-duplicate", counted)]
         if problems:
             return _rejection(entry, problems)
+        if tolerated:
+            self.warnings.append((entry.id, self._near_duplicate("similar-prompt", tolerated)))
         self._first.update((key, len(self.entries)) for key in keys)
         self.entries.append(entry)
         self._texts.append(text)
         return None
+
+    def _is_tolerated(self, entry: Entry, at: int) -> bool:
+        """Whether both are kept although they are near-duplicates."""
+        kept = self.entries[at]
+        if entry.id in self._reviewed and kept.id in self._reviewed:
+            return True
+        return self._policy == "by-subject" and have_different_subjects(entry, kept, self._field)
+
+    def _near_duplicate(self, code: str, similar: Sequence[tuple[int, float]]) -> Problem:
+        at, ratio = max(similar, key=lambda match: (match[1], -match[0]))
+        kept = self.entries[at]
+        lang, name = self._field.split(".")
+        return Problem(
+            code=code,
+            message=f"{ratio:.3f} similar to {kept.id}: '{_text(kept, self._field)}'",
+            lang="zh" if lang == "zh" else "en",
+            field=name,
+            twin=kept.id,
+            ratio=ratio,
+        )
+
+
+def have_different_subjects(left: Entry, right: Entry, field: str) -> bool:
+    """Whether two entries have different subjects, after normalization.
+
+    Args:
+        left: An entry.
+        right: Another entry.
+        field: The compared field; the subjects are those of its language.
+    """
+    lang = field.split(".", maxsplit=1)[0]
+    one, other = (str(getattr(entry, lang).subject) for entry in (left, right))
+    return normalize_text(one) != normalize_text(other)
 
 
 def _ratio(total_length: int, distance: int) -> float:
@@ -181,18 +240,6 @@ def _duplicate_fact(kept: Entry, ratio: float, key: tuple[Language, str, str]) -
         message=f"prompt '{prompt}' and subject '{subject}' are those of {kept.id}",
         lang=lang,
         field="prompt",
-        twin=kept.id,
-        ratio=ratio,
-    )
-
-
-def _near_duplicate(kept: Entry, ratio: float, field: str) -> Problem:
-    lang, name = field.split(".")
-    return Problem(
-        code="near-duplicate",
-        message=f"{ratio:.3f} similar to {kept.id}: '{_text(kept, field)}'",
-        lang="zh" if lang == "zh" else "en",
-        field=name,
         twin=kept.id,
         ratio=ratio,
     )

@@ -58,6 +58,8 @@ class DomainProgress:
         self._dedup = dedup
         self._decisions = store.decisions()
         self._decided_ids = {decision.entry_id for decision in self._decisions}
+        self._accepted_ids: set[str] = set()
+        """Entries that reviewers accepted or fixed, as far as they have been read."""
         self._imported = self._review_and_validate(sources.stored_candidates(store).kept)
         self._answers: dict[tuple[int, int], ParsedAnswer] = {}
         self._ended: dict[int, tuple[Entry, ...]] = {}
@@ -111,9 +113,7 @@ class DomainProgress:
 
     def deduplicator(self, earlier: Sequence[Entry]) -> IncrementalDeduplicator:
         """A deduplicator for a dialogue that starts from ``earlier`` entries."""
-        return IncrementalDeduplicator(
-            earlier, threshold=self._dedup.threshold, field=self._dedup.field
-        )
+        return IncrementalDeduplicator(earlier, **self._dedup.model_dump())
 
     def _states(self, dialogues: Sequence[Dialogue]) -> Mapping[str, DomainState]:
         entries = list(self._imported)
@@ -123,7 +123,7 @@ class DomainProgress:
                 entries.append(entry)
                 batches.setdefault(entry.id, dialogue.wave)
         unique = deduplicate_entries(
-            entries, threshold=self._dedup.threshold, field=self._dedup.field
+            entries, **self._dedup.model_dump(), reviewed=self._accepted_ids
         )
         kept: defaultdict[str, list[Entry]] = defaultdict(list)
         for entry in unique.kept:
@@ -161,7 +161,9 @@ class DomainProgress:
         return self._review_and_validate(answer.candidates)
 
     def _review_and_validate(self, candidates: Sequence[Candidate]) -> tuple[Entry, ...]:
-        return validate(apply_decisions(candidates, self._decisions).kept).kept
+        decided = apply_decisions(candidates, self._decisions)
+        self._accepted_ids.update(decided.status)
+        return validate(decided.kept).kept
 
 
 def _repeated_entries(

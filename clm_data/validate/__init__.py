@@ -19,7 +19,7 @@ from clm_data.records import (
 from clm_data.validate.rules import RULES, problems_of
 from clm_data.validate.sets import probe_keys, repeated_probe, set_problems
 
-__all__ = ["RULES", "problems_of", "set_problems", "validate"]
+__all__ = ["RULES", "entry_of", "problems_of", "set_problems", "validate"]
 
 
 def validate(candidates: Iterable[Candidate]) -> StageResult[Entry]:
@@ -56,12 +56,13 @@ def validate(candidates: Iterable[Candidate]) -> StageResult[Entry]:
             pair = _pair(candidate)
             used |= dict.fromkeys(probe_keys(candidate), candidate.id)
             warnings += [(candidate.id, problem) for problem in probe_problems]
-        kept.append(_entry(candidate, pair))
+        kept.append(entry_of(candidate, pair))
         warnings += [(candidate.id, problem) for problem in fact_problems]
     return StageResult(tuple(kept), tuple(rejected), tuple(warnings))
 
 
-def _entry(candidate: Candidate, probe: ProbePair | None) -> Entry:
+def entry_of(candidate: Candidate, probe: ProbePair | None = None) -> Entry:
+    """The entry made of a candidate without errors."""
     return Entry(
         id=candidate.id,
         domain=candidate.domain,

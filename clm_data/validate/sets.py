@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 from clm_data.dedup import similar_pairs
 from clm_data.languages import normalize_answer, normalize_text
-from clm_data.records import LANGUAGES, Candidate, Language, Problem
+from clm_data.records import LANGUAGES, Candidate, Entry, Language, Problem
 from clm_data.text import is_blank, quote
 from clm_data.validate.compare import same, same_question
 
@@ -109,8 +109,16 @@ def probe_keys(candidate: Candidate) -> Iterator[tuple[Language, str]]:
             yield lang, normalize_text(probe.loc).casefold()
 
 
-def duplicate_facts(candidates: Iterable[Candidate]) -> Iterator[Finding]:
-    """Find later entries with the prompt and subject of an earlier entry, after normalization."""
+def duplicate_facts(
+    candidates: Iterable[Candidate], kept: Container[str] = ()
+) -> Iterator[Finding]:
+    """Find later entries with the prompt and subject of an earlier entry, after normalization.
+
+    Args:
+        candidates: The candidates.
+        kept: Ids of those that stay in the dataset nevertheless, because the earlier entry does
+            not: they are ``similar-prompt``, a warning.
+    """
     seen: dict[tuple[Language, str, str], str] = {}
     for candidate in candidates:
         for lang in LANGUAGES:
@@ -122,34 +130,67 @@ def duplicate_facts(candidates: Iterable[Candidate]) -> Iterator[Finding]:
             first = seen.setdefault(key, candidate.id)
             if first != candidate.id:
                 message = f"{first} has the same subject and prompt {quote(prompt)}"
-                problem = Problem(
-                    code="duplicate-fact", message=message, lang=lang, field="prompt", twin=first
-                )
+                code = "similar-prompt" if candidate.id in kept else "duplicate-fact"
+                problem = Problem(code=code, message=message, lang=lang, field="prompt", twin=first)
                 yield candidate.id, problem
 
 
-def near_duplicates(candidates: Sequence[Candidate], threshold: float) -> Iterator[Finding]:
-    """Find later entries with a prompt more similar to an earlier one than the threshold."""
-    for lang in LANGUAGES:
-        members = [
-            (candidate, normalize_text(fact.prompt))
-            for candidate in candidates
-            if (fact := candidate.fact(lang)) is not None
-            and fact.prompt is not None
-            and not is_blank(fact.prompt)
-        ]
-        for left, right, ratio in similar_pairs([text for _, text in members], threshold):
-            (first, text), (later, other) = members[left], members[right]
-            message = f"{quote(other)} is {ratio:.1%} similar to {quote(text)} of {first.id}"
-            problem = Problem(
-                code="near-duplicate",
-                message=message,
-                lang=lang,
-                field="prompt",
-                twin=first.id,
-                ratio=ratio,
-            )
-            yield later.id, problem
+def near_duplicates(
+    candidates: Sequence[Candidate],
+    threshold: float,
+    *,
+    field: str = "zh.prompt",
+    kept: Container[str] = (),
+) -> Iterator[Finding]:
+    """Find later entries with a text more similar to an earlier one than the threshold.
+
+    Args:
+        candidates: The candidates.
+        threshold: Similarity threshold; the comparison is strict.
+        field: The compared field, such as ``zh.prompt``.
+        kept: Ids of those that stay in the dataset nevertheless, because the earlier entry does
+            not, or people or the policy keep both: they are ``similar-prompt``, a warning.
+    """
+    for later, problem in _similar(candidates, threshold, field):
+        code = "similar-prompt" if later in kept else "near-duplicate"
+        yield later, problem.model_copy(update={"code": code})
+
+
+def similar_prompts(
+    candidates: Sequence[Candidate] | Sequence[Entry], threshold: float, *, field: str
+) -> Iterator[Finding]:
+    """Find later entries with a prompt similar to an earlier one in a field that is not ``field``.
+
+    They are warnings: only similarity in ``field`` keeps an entry out of a dataset.
+    """
+    for name in ("zh.prompt", "en.prompt"):
+        if name != field:
+            yield from _similar(candidates, threshold, name)
+
+
+def _similar(
+    candidates: Sequence[Candidate] | Sequence[Entry], threshold: float, name: str
+) -> Iterator[Finding]:
+    lang: Language = "zh" if name.startswith("zh.") else "en"
+    field = name.removeprefix(f"{lang}.")
+    members = [
+        (candidate.id, normalize_text(text))
+        for candidate in candidates
+        if (fact := candidate.fact(lang)) is not None
+        and (text := getattr(fact, field)) is not None
+        and not is_blank(text)
+    ]
+    for left, right, ratio in similar_pairs([text for _, text in members], threshold):
+        (first, text), (later, other) = members[left], members[right]
+        problem = Problem(
+            code="similar-prompt",
+            message=f"{quote(other)} is {ratio:.1%} similar to {quote(text)} of {first}",
+            lang=lang,
+            field=field,
+            twin=first,
+            ratio=ratio,
+        )
+        yield later, problem
 
 
 def _conflict(one: Candidate, other: Candidate, lang: Language) -> float | None:

@@ -139,6 +139,41 @@ def test_the_compared_field_can_be_chosen() -> None:
     assert len(deduplicate_entries(entries, field="en.prompt").kept) == 1
 
 
+SEA = "世界上最深的海是"
+STRAIT = "世界上最深的海峡是"
+"""Similar above 0.9, about different things."""
+
+
+def test_near_duplicates_with_different_subjects_are_kept_by_subject() -> None:
+    pair = [entry("a", SEA, "海", 1), entry("b", STRAIT, "海峡", 2)]
+    assert [rejection.code for rejection in deduplicate_entries(pair).rejected] == [
+        "near-duplicate"
+    ]
+    by_subject = deduplicate_entries(pair, policy="by-subject")
+    assert len(by_subject.kept) == 2
+    ((id_, warning),) = by_subject.warnings
+    assert (id_, warning.code, warning.twin, warning.severity) == (
+        *("b", "similar-prompt", "a", "warning"),
+    )
+    incremental = IncrementalDeduplicator(policy="by-subject")
+    assert [incremental.offer(each) for each in pair] == [None, None]
+
+
+def test_near_duplicates_with_the_same_subject_are_removed_by_subject_too() -> None:
+    pair = [entry("a", SEA, "海", 1), entry("b", STRAIT, " 海 ", 2)]
+    assert len(deduplicate_entries(pair, policy="by-subject").kept) == 1
+
+
+@pytest.mark.parametrize(
+    ("reviewed", "kept"), [(set(), 1), ({"a"}, 1), ({"b"}, 1), ({"a", "b"}, 2)]
+)
+def test_near_duplicates_that_people_accepted_are_both_kept(reviewed: set[str], kept: int) -> None:
+    pair = [entry("a", SEA, "海", 1), entry("b", STRAIT, "海", 2)]
+    result = deduplicate_entries(pair, reviewed=set(reviewed))
+    assert len(result.kept) == kept
+    assert len(result.warnings) == kept - 1
+
+
 @settings(max_examples=50)
 @given(st.lists(st.text("甲乙a", min_size=1, max_size=12), max_size=12))
 def test_incremental_and_batch_deduplication_agree(prompts: list[str]) -> None:

@@ -13,6 +13,7 @@ from clm_data.validate.sets import (
     duplicate_ids,
     near_duplicates,
     repeated_probes,
+    similar_prompts,
 )
 
 SET_RULES: dict[str, Any] = {
@@ -21,6 +22,7 @@ SET_RULES: dict[str, Any] = {
     "repeated-probe": repeated_probes,
     "duplicate-fact": duplicate_facts,
     "near-duplicate": lambda rows: near_duplicates(rows, 0.9),
+    "similar-prompt": lambda rows: similar_prompts(rows, 0.9, field="zh.prompt"),
 }
 
 
