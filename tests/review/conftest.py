@@ -26,7 +26,9 @@ def workspace_folder(tmp_path: Path) -> Path:
                 for entry in bank.load_domain(domain)
             ]
             if domain == "physics":
-                facts.append(facts[0] | {"zh": facts[0]["zh"] | {"subject": "题干里没有的词"}})
+                invalid = facts[0]["zh"] | {"subject": "题干里没有的词", "prompt": "电阻的单位是"}
+                english = facts[0]["en"] | {"prompt": "Electrical resistance has the SI unit"}
+                facts.append(facts[0] | {"zh": invalid, "en": english})
             store.add_dialogues([NewDialogue(domain, 0, 0, "offline", "bank", "p", "0" * 64, 1)])
             request = NewRequest(number, 0, [{"role": "user", "content": "p"}])
             (request_id,) = store.write([request])
