@@ -138,5 +138,5 @@ def _lost_characters(old: str, new: str) -> bool:
     return any(
         text.encode(encoding, "replace").decode(encoding) == new
         for text in (old, wide)
-        for encoding in ("gbk", "cp1252")
+        for encoding in ("gbk", "cp1252", "latin-1", "ascii", "cp932", "cp949", "cp950")
     )

@@ -7,8 +7,6 @@ the row are consistent with the verdict. All other rows are reported, and nothin
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field, replace
@@ -18,9 +16,11 @@ from typing import Any
 from clm_data.errors import UserError
 from clm_data.records import Candidate, Decision, Problem, Verdict, digest
 from clm_data.review.cells import damage, new_text
+from clm_data.review.consistency import contradictions, moved_texts, verdict_of
 from clm_data.review.decisions import History, histories, with_fixes
 from clm_data.review.queue import texts_of
-from clm_data.review.sheet import TEXT_COLUMNS, SheetRow, read_returned
+from clm_data.review.returned import SheetRow, read_returned
+from clm_data.review.sheet import TEXT_COLUMNS
 from clm_data.store import Store
 
 Check = Callable[[Candidate], Iterable[Problem]]
@@ -29,11 +29,6 @@ Check = Callable[[Candidate], Iterable[Problem]]
 _CELL_END = re.compile(r'[,;\t\r\n"]')
 _SAMPLED_ENTRIES = 50
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
-_VERDICTS: dict[str, Verdict] = {
-    "accept": "accept", "accepted": "accept", "通过": "accept", "通過": "accept",
-    "reject": "reject", "rejected": "reject", "拒绝": "reject", "拒絕": "reject",
-    "fix": "fix", "fixed": "fix", "修改": "fix",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -145,7 +140,7 @@ def read_decisions(
     """Compare the rows of a sheet with the current texts.
 
     Args:
-        rows: Rows from :func:`read_sheet`.
+        rows: Rows from :func:`clm_data.review.returned.read_sheet`.
         entries: The history of every candidate by id; the new decisions are added to it.
         reviewer: Name for rows without a reviewer.
         known: Digests of decisions that are already stored.
@@ -155,12 +150,12 @@ def read_decisions(
         UserError: A row has a verdict but no reviewer.
     """
     tally = _Tally(known=set(known))
-    contradictions = _contradictions(rows)
+    refused = contradictions(rows) | moved_texts(rows, entries)
     for sheet_row in rows:
-        history = entries.get(_cell(sheet_row, "id"))
+        history = entries.get(sheet_row.cell("id"))
         row = _Row(sheet_row, history, (reviewer or "").strip(), check)
-        if sheet_row.number in contradictions:
-            tally.conflicts.append(row.issue(contradictions[sheet_row.number]))
+        if sheet_row.number in refused:
+            tally.conflicts.append(row.issue(refused[sheet_row.number]))
         else:
             row.classify(tally)
     report = ImportReport(
@@ -202,7 +197,7 @@ class _Row:
     check: Check | None
 
     def issue(self, reason: str) -> RowIssue:
-        return RowIssue(self.row.number, _cell(self.row, "id"), reason)
+        return RowIssue(self.row.number, self.row.cell("id"), reason)
 
     def classify(self, tally: _Tally) -> None:
         """Add the row to the tally."""
@@ -211,7 +206,7 @@ class _Row:
         if invalid:
             tally.conflicts.append(self.issue(invalid))
             return
-        verdict = _verdict(self.row)
+        verdict = verdict_of(self.row)
         key = self._digest(verdict) if verdict else ""
         if key in tally.known:
             tally.repeated += 1
@@ -225,12 +220,12 @@ class _Row:
             self._decide(self.history, verdict, key, tally)
 
     def _invalid(self) -> str | None:
-        if not _cell(self.row, "id"):
+        if not self.row.cell("id"):
             return "the id is empty; copy it from the exported sheet"
-        verdict = _cell(self.row, "verdict")
-        if verdict and _verdict(self.row) is None:
+        verdict = self.row.cell("verdict")
+        if verdict and verdict_of(self.row) is None:
             return f"verdict '{verdict}' is not one of accept, reject, fix (通过, 拒绝, 修改)"
-        return _half_character({name: _cell(self.row, name) for name in ("note", "reviewer")})
+        return _half_character({name: self.row.cell(name) for name in ("note", "reviewer")})
 
     def _undecided(self, content: Candidate, tally: _Tally) -> None:
         changes = self._changes(content) if self._is_current(content) else {}
@@ -245,7 +240,7 @@ class _Row:
         tally.warnings += [self.issue(f"{name}: {why}") for name, why in damaged.items()]
 
     def _decide(self, history: History, verdict: Verdict, key: str, tally: _Tally) -> None:
-        content_hash = _cell(self.row, "content_hash").lower()
+        content_hash = self.row.cell("content_hash").lower()
         content = history.seen_by(content_hash, self._reviewer(), self._seen()) or history.content
         reason, fixed = self._reason_against(content, verdict)
         if reason is not None:
@@ -256,7 +251,7 @@ class _Row:
             content_hash=content.content_hash,
             verdict=verdict,
             reviewer=self._reviewer(),
-            note=_cell(self.row, "note"),
+            note=self.row.cell("note"),
             fixed=fixed or None,
             seen=self._seen(),
         )
@@ -296,7 +291,7 @@ class _Row:
         return None, {TEXT_COLUMNS[column]: text for column, text in changes.items()}
 
     def _is_current(self, content: Candidate) -> bool:
-        return _cell(self.row, "content_hash").lower() == content.content_hash
+        return self.row.cell("content_hash").lower() == content.content_hash
 
     def _changes(self, content: Candidate) -> dict[str, str]:
         """Edited texts by column."""
@@ -317,6 +312,7 @@ class _Row:
             for column, text in changes.items()
             if column in self.row.retyped
         }
+        reasons |= {column: self.row.doubts[column] for column in changes.keys() & self.row.doubts}
         return {column: why for column, why in reasons.items() if why is not None}
 
     def _warnings(self, content: Candidate, decision: Decision) -> list[str]:
@@ -333,7 +329,7 @@ class _Row:
         return [f"{word}, but not in the dataset until {', '.join(codes)} is fixed"]
 
     def _reviewer(self) -> str:
-        name = _cell(self.row, "reviewer") or self.default_reviewer
+        name = self.row.cell("reviewer") or self.default_reviewer
         if not name:
             raise UserError(
                 f"row {self.row.number} has a verdict but no reviewer; fill in the column "
@@ -343,7 +339,7 @@ class _Row:
 
     def _seen(self) -> int:
         """The number of decisions that the sheet knew; 0 if it does not say."""
-        text = _cell(self.row, "decisions")
+        text = self.row.cell("decisions")
         return int(text) if text.isdecimal() else 0
 
     def _digest(self, verdict: Verdict) -> str:
@@ -351,33 +347,15 @@ class _Row:
         texts = [self.row.cells.get(column, "") for column in TEXT_COLUMNS]
         return digest(
             {
-                "id": _cell(self.row, "id"),
-                "content_hash": _cell(self.row, "content_hash").lower(),
-                "decisions": _cell(self.row, "decisions"),
+                "id": self.row.cell("id"),
+                "content_hash": self.row.cell("content_hash").lower(),
+                "decisions": self.row.cell("decisions"),
                 "verdict": verdict,
-                "note": _cell(self.row, "note"),
+                "note": self.row.cell("note"),
                 "reviewer": self._reviewer(),
                 "texts": texts if verdict == "fix" else None,
             }
         )
-
-
-def _contradictions(rows: Iterable[SheetRow]) -> dict[int, str]:
-    """Reason by row number for rows with different decisions on the same id."""
-    decisions: defaultdict[str, set[str]] = defaultdict(set)
-    numbers: defaultdict[str, list[int]] = defaultdict(list)
-    for row in rows:
-        verdict, id_ = _verdict(row), _cell(row, "id")
-        if verdict is not None and id_:
-            texts = [row.cells.get(column, "") for column in TEXT_COLUMNS]
-            decisions[id_].add(digest([verdict, texts if verdict == "fix" else None]))
-            numbers[id_].append(row.number)
-    return {
-        number: f"rows {', '.join(map(str, numbers[id_]))} have different decisions; keep one"
-        for id_, different in decisions.items()
-        if len(different) > 1
-        for number in numbers[id_]
-    }
 
 
 def _half_character(cells: Mapping[str, str]) -> str | None:
@@ -385,12 +363,3 @@ def _half_character(cells: Mapping[str, str]) -> str | None:
         if _HALF_CHARACTER.search(text):
             return f"{column}: contains an invalid character (a lone surrogate); type it again"
     return None
-
-
-def _verdict(row: SheetRow) -> Verdict | None:
-    text = unicodedata.normalize("NFKC", _cell(row, "verdict")).casefold()
-    return _VERDICTS.get("".join(text.split()))
-
-
-def _cell(row: SheetRow, column: str) -> str:
-    return row.cells.get(column, "").strip()

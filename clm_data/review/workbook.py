@@ -27,6 +27,7 @@ MAX_CELLS = 5_000_000
 """Most filled cells of a sheet."""
 _MAX_COLUMN = 512
 _MAX_HELD = 200_000
+_MAX_MERGED = 2_000
 _MAX_STRINGS = 500_000
 
 _PLAIN_FORMATS = {0, 1, 49}  # General, 0, text
@@ -43,6 +44,8 @@ class Cell:
     """Whether the workbook stores it as text, so that no program has rewritten it."""
     issue: str | None = None
     """Why the text is not what a person typed, with the remedy."""
+    doubt: str | None = None
+    """Why the text is not an edit, if it differs from the exported one."""
 
 
 @dataclass
@@ -127,7 +130,10 @@ class _Workbook:
         return [self._sheet(name, target) for name, target in found]
 
     def _check_kind(self) -> None:
-        kind = self.archive.read("mimetype")[:100] if "mimetype" in self.names else b""
+        kind = b""
+        if "mimetype" in self.names:
+            with self.archive.open(self.names["mimetype"]) as file:
+                kind = file.read(100)
         if b"opendocument" in kind or any(name.startswith("index/") for name in self.names):
             raise InputFileError(
                 f"{self.path}: not an Excel workbook (ODS or Numbers); "
@@ -212,10 +218,16 @@ class _Workbook:
         for element in self._elements(part, "c", "row", "mergeCell"):
             if _tag(element) == "mergeCell":
                 sheet.merged.append(_area(element.get("ref", "A1")))
+                if len(sheet.merged) > _MAX_MERGED:
+                    raise InputFileError(
+                        f"{self.path}: sheet '{name}' has over {_MAX_MERGED} merged cells; unmerge"
+                    )
             elif _tag(element) == "c":
                 column = _place(element.get("r", ""))[1] if element.get("r") else column + 1
                 value = self._cell(element) if column <= _MAX_COLUMN else None
                 if value is not None:
+                    if column in cells:
+                        raise ValueError("two cells in one place")
                     cells[column] = value
                     count += 1
                 if count > MAX_CELLS:
@@ -226,6 +238,8 @@ class _Workbook:
             else:
                 number = int(element.get("r") or number + 1)
                 if cells:
+                    if number in sheet.rows:
+                        raise ValueError("two rows of one number")
                     sheet.rows[number] = cells
                     if element.get("hidden") in ("1", "true"):
                         sheet.hidden.add(number)
@@ -255,7 +269,7 @@ class _Workbook:
         elif kind == "b":
             cell = Cell("TRUE" if text == "1" else "FALSE", False)
         elif kind == "d":
-            cell = Cell(text, False)
+            cell = Cell(text, False, doubt="became a date")
         else:
             cell = self._number(text, style.format) if text.strip() else Cell("")
         if style.struck and cell.text.strip():
@@ -274,8 +288,12 @@ class _Workbook:
         if is_date and format_ not in ("General", "@"):
             epoch = CALENDAR_MAC_1904 if self.epoch_1904 else CALENDAR_WINDOWS_1900
             moment: Any = from_excel(value, epoch)  # type: ignore[no-untyped-call]
-            return Cell(_date_text(moment), False)
+            return Cell(_date_text(moment), False, doubt="became a date")
         plain = str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+        if abs(value) >= 1e15:
+            return Cell(plain, False, "holds a number of more than 15 digits; type it as text")
+        if format_ in (1, "0") and not value.is_integer():
+            format_ = "rounded"
         if format_ in _PLAIN_FORMATS or format_ in ("General", "@", "0"):
             return Cell(plain, False)
         return Cell(

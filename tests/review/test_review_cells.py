@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from clm_data.records import TEXT_FIELDS
 from clm_data.review.cells import damage, decode, encode, new_text
 from clm_data.review.queue import Item
-from clm_data.review.sheet import ENCODINGS, TEXT_COLUMNS, read_sheet, write_csv, write_xlsx
+from clm_data.review.returned import read_sheet
+from clm_data.review.sheet import ENCODINGS, TEXT_COLUMNS, write_csv, write_xlsx
 
 ROWS = 10
 PIECES = st.sampled_from(

@@ -13,7 +13,8 @@ from clm_data.errors import InputFileError, UserError
 from clm_data.records import TEXT_FIELDS, Problem
 from clm_data.resources import read_text
 from clm_data.review.queue import item_of
-from clm_data.review.sheet import COLUMNS, read_sheet, write_csv, write_sheet, write_xlsx
+from clm_data.review.returned import read_sheet
+from clm_data.review.sheet import COLUMNS, write_csv, write_sheet, write_xlsx
 
 
 def _read(data: bytes, folder: Path, name: str = "sheet.csv") -> list[Row]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import openpyxl
 import pytest
-from helpers.review_sheets import ReviewFolder, candidates, csv_bytes
+from helpers.review_sheets import ReviewFolder, candidate, candidates, csv_bytes
 from openpyxl.cell.rich_text import CellRichText, TextBlock
 from openpyxl.cell.text import InlineFont
 from openpyxl.comments import Comment
@@ -24,7 +24,8 @@ from openpyxl.worksheet.formula import ArrayFormula
 from clm_data.errors import InputFileError
 from clm_data.review.intake import ImportReport
 from clm_data.review.queue import item_of
-from clm_data.review.sheet import COLUMNS, read_sheet, write_xlsx
+from clm_data.review.returned import read_sheet
+from clm_data.review.sheet import COLUMNS, write_xlsx
 
 AT = {name: index for index, name in enumerate(COLUMNS, 1)}
 Edit = Callable[[Any], None]
@@ -246,7 +247,7 @@ def test_far_cells_and_bombs_are_read_or_refused_in_little_memory(
     path.write_bytes(_with_part(_saved(_book(folder)), SHEET, change))
     code = (
         "import sys; from pathlib import Path; from clm_data.errors import UserError\n"
-        "from clm_data.review.sheet import read_sheet\n"
+        "from clm_data.review.returned import read_sheet\n"
         "try: print(len(read_sheet(Path(sys.argv[1]))), 'rows')\n"
         "except UserError as error: print(error)\n"
         "lines = Path('/proc/self/status').read_text().splitlines()\n"
@@ -295,3 +296,108 @@ def test_question_marks_for_chinese_apply_nothing(folder: ReviewFolder, encoding
     report = folder.import_rows(text.encode(encoding, "replace"))
     assert "question marks" in report.conflicts[0].reason
     assert folder.store.decisions() == []
+
+
+def test_a_year_that_became_a_date_is_a_conflict_and_the_same_date_is_none(tmp_path: Path) -> None:
+    texts = ["1990年", "1990-01-01"]
+    folder = ReviewFolder(tmp_path, [candidate(n, target_new=t) for n, t in enumerate(texts, 1)])
+    book = _book(folder)
+    for row in (2, 3):
+        book["review"].cell(row, AT["verdict"]).value = "fix"
+        book["review"].cell(row, AT["zh_target_new"]).value = datetime(1990, 1, 1)
+        book["review"].cell(row, AT["zh_subject"]).value = f"{row}号河流"
+    report = folder.import_rows(_saved(book), name="back.xlsx")
+    assert [(issue.row, "became a date" in issue.reason) for issue in report.conflicts] == [
+        (2, True)
+    ]
+    assert report.applied["fix"] == 1
+    folder.store.close()
+
+
+@pytest.mark.parametrize("column", ["zh_target_new", "zh_prompt", "en_subject"])
+def test_texts_sorted_against_their_ids_are_conflicts(folder: ReviewFolder, column: str) -> None:
+    rows = folder.export_rows()[:3]
+    texts = ["甲", "乙", "丙"]
+    folder.import_rows(
+        [row | {"verdict": "fix", column: text} for row, text in zip(rows, texts, strict=True)]
+    )
+    rows = folder.export_rows()[:3]
+    moved = [row[column] for row in rows[1:]] + [rows[0][column]]
+    back = [row | {"verdict": "fix", column: text} for row, text in zip(rows, moved, strict=True)]
+    report = folder.import_rows(back)
+    assert len(report.conflicts) == 3
+    assert rows[1]["id"] in report.conflicts[0].reason
+    assert "sorted" in report.conflicts[0].reason
+    assert len(folder.store.decisions()) == 3
+
+
+def test_a_fix_to_the_target_of_another_row_is_no_moved_text(folder: ReviewFolder) -> None:
+    rows = folder.export_rows()[:2]
+    rows[0] |= {"verdict": "fix", "zh_subject": rows[1]["zh_subject"]}
+    assert folder.import_rows(rows).applied["fix"] == 1
+
+
+def test_rows_that_were_sorted_as_a_whole_are_read(folder: ReviewFolder) -> None:
+    rows = [row | {"verdict": "accept"} for row in folder.export_rows()]
+    assert folder.import_rows(rows[::-1]).applied["accept"] == 5
+
+
+def _one_column_sheet(book: Any) -> None:
+    sheet = book.create_sheet("verdicts")
+    sheet.append(["id", "verdict"])
+    sheet.append([book["review"].cell(2, 1).value, "accept"])
+
+
+def _renamed_column(book: Any) -> None:
+    book["review"].cell(1, AT["zh_target_new"]).value = "新目标"
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [(_one_column_sheet, "sheet 'verdicts' also has 1 verdict"), (_renamed_column, "'新目标'")],
+)
+def test_what_is_not_read_is_said(folder: ReviewFolder, edit: Edit, words: str) -> None:
+    assert words in _import(folder, edit, "accept").unread[0]
+
+
+@pytest.mark.parametrize("mimetype", ["application/vnd.oasis.opendocument.spreadsheet"])
+def test_an_ods_file_is_named_with_the_remedy(tmp_path: Path, mimetype: str) -> None:
+    with zipfile.ZipFile(tmp_path / "x.xlsx", "w") as archive:
+        archive.writestr("mimetype", mimetype)
+    with pytest.raises(InputFileError, match=r"ODS or Numbers.*\.xlsx or CSV UTF-8"):
+        read_sheet(tmp_path / "x.xlsx")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        b'<row r="2"><c r="A2" t="inlineStr"><is><t>x</t></is></c></row>',
+        b'<row r="9"><c r="A9"><v>1</v></c><c r="A9"><v>2</v></c></row>',
+        b'<row r="9"><c r="A9" t="s"><v>999999</v></c></row>',
+        b'<row r="x"/>',
+        b"<row>",
+    ],
+)
+def test_a_damaged_workbook_is_one_line(tmp_path: Path, folder: ReviewFolder, rows: bytes) -> None:
+    path = tmp_path / "bad.xlsx"
+    path.write_bytes(_with_part(_saved(_book(folder)), SHEET, _append(rows)))
+    with pytest.raises(InputFileError, match=r"cannot be read as XLSX.*save it as \.xlsx again"):
+        read_sheet(path)
+
+
+@pytest.mark.parametrize("line_end", ["\r", "\n", "\r\n"])
+def test_every_line_end_of_csv_is_read(tmp_path: Path, line_end: str) -> None:
+    rows = ReviewFolder(tmp_path, candidates(3)).export_rows()
+    (tmp_path / "x.csv").write_bytes(csv_bytes(rows, line_end=line_end))
+    assert [dict(row.cells) for row in read_sheet(tmp_path / "x.csv")] == rows
+
+
+def test_an_open_quotation_mark_and_a_nul_are_named_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    for data, words in (
+        (b'id,content_hash,verdict\r\n1,2,"a"b\r\n', "line 2.*quotation marks"),
+        (b"id,content_hash,verdict\r\n1,2,a\x00\r\n", r"NUL byte \(line 2\)"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(InputFileError, match=words):
+            read_sheet(path)
