@@ -63,7 +63,8 @@ class Reading:
         count = len(self.unusable)
         more = f"; and {count - _EXAMPLES} more" if count > _EXAMPLES else ""
         shown = "; ".join(self.unusable[:_EXAMPLES])
-        return f"{self.candidates} candidates: {_rows(count)} cannot be used: {shown}{more}"
+        candidates = f"{self.candidates} candidate{'' if self.candidates == 1 else 's'}"
+        return f"{candidates}: {_rows(count)} cannot be used: {shown}{more}"
 
 
 def reading_of(files: Iterable[SourceFile]) -> Reading:

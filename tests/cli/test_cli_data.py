@@ -300,3 +300,45 @@ def test_locality_attach_names_a_source_that_is_not_there(workspace: Path, capsy
     assert clm(workspace, "locality", "attach", "--source", "team/probes") == 2
     error = capsys.readouterr().err
     assert error == "error: team/probes: no such file; a dataset on the Hub is hub:team/probes\n"
+
+
+def test_import_and_audit_say_what_is_not_read_and_what_cannot_be_used(
+    workspace: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    rows = [{"case_id": 1, **VALID["zh"], "note": "n"}, {"case_id": [2], **VALID["zh"]}]
+    mixed = tmp_path / "mixed.json"
+    mixed.write_text(json.dumps(rows), encoding="utf-8")
+    assert clm(workspace, "import", mixed) == 0
+    shown = capsys.readouterr().err
+    assert "mixed.json: 1 candidate: 1 row cannot be used: row 2: case_id: expected" in shown
+    assert "mixed.json: 1 field is not read: note (1 row)" in shown
+    assert clm(workspace, "audit", mixed) == 0
+    assert "1 field is not read: note (1 row)" in capsys.readouterr().err
+    assert clm(workspace, "audit", mixed, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["unread"] == {"note": 1}
+    useless = tmp_path / "useless.json"
+    useless.write_text(json.dumps(rows[1:]), encoding="utf-8")
+    for flags in ([], ["--json"]):
+        assert clm(workspace, "import", useless, *flags) == 2
+    assert "error: useless.json: 0 candidates: 1 row cannot be used: row 1" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_source_of_one_probe_has_too_few(
+    workspace: Path, files: dict[str, Path], tmp_path: Path, capsys: Printed
+) -> None:
+    assert clm(workspace, "import", *files.values()) == 0
+    side = {"src": "p", "subject": "s", "alt": "a", "loc_ans": "88"}
+    row = {
+        "en": {**side, "loc": "how many keys does an old piano have"},
+        "zh-cn": {**side, "loc": "旧钢琴有几个琴键？"},
+    }
+    source = tmp_path / "mzsre.json"
+    source.write_text(json.dumps([row]), encoding="utf-8")
+    clm(workspace, "locality", "attach", "--source", source)
+    shown = capsys.readouterr()
+    assert "English only" not in shown.err
+    assert "1 probes are usable" in shown.err or "1 usable probe" in shown.out
+    assert clm(workspace, "locality", "attach", "--source", "/dev/zero") == 2
+    assert "is not a regular file" in capsys.readouterr().err

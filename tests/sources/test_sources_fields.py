@@ -234,7 +234,7 @@ def test_import_says_which_rows_cannot_be_used(tmp_path: Path, workspace: Worksp
     (file,) = import_files(saved(tmp_path, rows), workspace=workspace).files
     assert (file.rows, file.reading.candidates, len(file.reading.unusable)) == (3, 1, 2)
     assert file.reading.unusable[0].startswith("row 2: case_id: expected a whole number")
-    assert file.reading.notices()[0].startswith("1 candidates: 2 rows cannot be used: row 2: ")
+    assert file.reading.notices()[0].startswith("1 candidate: 2 rows cannot be used: row 2: ")
     assert not file.is_useless
     bad = saved(tmp_path, [{"case_id": 1, **ZH, "prompt": {}}], "bad.json")
     result = import_files(bad, workspace=workspace)
