@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,25 @@ import pytest
 torch = pytest.importorskip("torch", reason="the extra eval is not installed")
 
 from helpers.paths import docs_script
-from helpers.small_models import byte_level_tokenizer, small_model
+from helpers.small_models import (
+    BARE_CONTEXTS,
+    byte_level_tokenizer,
+    small_model,
+    small_params,
+)
 
+from clm_data.errors import ClmDataError
+from clm_data.eval.editors import make_editor
+from clm_data.eval.editors.base import Setup
+from clm_data.eval.editors.deltas import applied
+from clm_data.eval.editors.rome import RomeParams
 from clm_data.eval.errors import EditError, LayoutError
 from clm_data.eval.model.hooks import captured
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.model.loading import prepare
 from clm_data.eval.model.partial_forward import run_layers
+from clm_data.eval.placement import EditRequest
+from clm_data.eval.protocols import NATIVE
 
 architectures = docs_script("architectures")
 
@@ -160,6 +174,59 @@ def test_layers_that_share_their_weights_are_refused() -> None:
     model.model.layers[2].mlp.down_proj = model.model.layers[1].mlp.down_proj
     with pytest.raises(LayoutError, match="layers 1 and 2 share"):
         prepare("q", model, architectures.bytes_tokenizer())
+
+
+def _edit_and_compare(loaded: LoadedModel) -> None:
+    """A ROME edit arrives in the whole model, in parts as in the whole, and is undone."""
+    layer = loaded.editable[-1]
+    params = RomeParams(layer, replace(small_params("rome").values, steps=3))
+    request = EditRequest("b", "en", "The capital of France is", "France", "Rome")
+    ids = torch.tensor([loaded.tokenizer("The capital of France")["input_ids"]])
+    block = loaded.model.get_submodule(f"{loaded.layout.layers}.{layer}")
+    before = {name: weight.clone() for name, weight in loaded.model.named_parameters()}
+
+    def measured() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        with (
+            torch.no_grad(),
+            captured(loaded.mlp_out(layer)) as projection,
+            captured_output(block) as out,
+        ):
+            logits = loaded.model(input_ids=ids, use_cache=False).logits[0].float()
+        return projection.output[0, -1], out[0][0, -1], logits
+
+    deltas = make_editor("rome", params, Setup(NATIVE, BARE_CONTEXTS)).edit(loaded, [request])
+    projected, state, logits = measured()
+    with applied(loaded, deltas):
+        new_projected, new_state, new_logits = measured()
+        with torch.no_grad():
+            parts = loaded.logits(run_layers(loaded, ids, 0, loaded.depth))[0]
+    scale = new_logits.abs().max()
+    assert (new_logits - logits).abs().max() > 1e-2 * scale, "the edit has no effect"
+    assert (parts - new_logits).abs().max() < 1e-4 * scale
+    wanted, arrived = new_projected - projected, new_state - state
+    assert (arrived - wanted).norm() < 1e-3 * wanted.norm()
+    now = dict(loaded.model.named_parameters())
+    assert all(torch.equal(now[name], weight) for name, weight in before.items())
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gptj", "glm4_moe", "phi", "gemma"])
+def test_an_edit_of_an_accepted_model_arrives(architecture: str) -> None:
+    _edit_and_compare(_prepared(architecture))
+
+
+@pytest.mark.slow
+def test_an_edit_arrives_in_every_architecture_of_the_page() -> None:
+    text = Path(architectures.PAGE).read_text("utf-8")
+    supported = text.partition("## Supported")[2].partition("## Refused")[0]
+    names = re.findall(r"^\| ([\w.-]+) \| `", supported, re.MULTILINE)
+    assert len(names) >= 20
+    failed = {}
+    for name in names:
+        try:
+            _edit_and_compare(_prepared(name))
+        except (AssertionError, ClmDataError) as error:
+            failed[name] = str(error).splitlines()[0]
+    assert failed == {}
 
 
 @pytest.mark.slow
