@@ -63,7 +63,7 @@ class LayerwiseForward:
         self._layer = 0
         self._batches: list[_Batch] = []
         tree = PrefixTree(rows, list(map(len, rows)))
-        bins = group_by_prefix(tree.paths)
+        bins = group_by_prefix(tree.paths) if loaded.packs else [[i] for i in range(len(rows))]
         bins_per_batch = max(1, tokens_per_batch // max(BIN_NODES, *map(len, rows)))
         for start in range(0, len(bins), bins_per_batch):
             some = bins[start : start + bins_per_batch]

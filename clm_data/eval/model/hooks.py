@@ -34,8 +34,8 @@ def _set_submodule(model: Module, path: str, module: Module) -> None:
     setattr(model.get_submodule(parent), name, module)
 
 
-def skipped_layer(layer: Module, entering: Tensor | None = None) -> Module:
-    """A module in the place of a decoder layer that returns its input, or `entering` instead.
+def skipped_layer(layer: Module) -> Module:
+    """A module in the place of a decoder layer that returns its input.
 
     Its other attributes, such as the kind of its attention, are those of the layer.
     """
@@ -43,12 +43,28 @@ def skipped_layer(layer: Module, entering: Tensor | None = None) -> Module:
 
     class Skipped(torch.nn.Module):  # type: ignore[misc]
         def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
-            return hidden_states if entering is None else entering.to(hidden_states.device)
+            return hidden_states
 
         def __getattr__(self, name: str) -> Any:
             return getattr(layer, name)
 
     return Skipped()
+
+
+@contextmanager
+def replaced_input(layer: Module, hidden: Tensor) -> Iterator[None]:
+    """Make a decoder layer read other hidden states than those that enter it."""
+
+    def hook(_module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        entering = args[0] if args else kwargs["hidden_states"]
+        new = hidden.to(entering.device)
+        return ((new, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": new})
+
+    handle = layer.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager

@@ -71,6 +71,8 @@ class LoadedModel:
         longest: Maximum tokens of a row: the number of positions, or the length from which some
             layers ignore early tokens; None if the model's config states none.
         longest_why: Where the config states it.
+        packs: Whether rows can run side by side in one row of a batch, with a mask between them
+            and keys and values of earlier tokens stored. Linear attention, for one, reads neither.
     """
 
     name: str
@@ -79,6 +81,7 @@ class LoadedModel:
     layout: ModelLayout
     longest: int | None = None
     longest_why: str = ""
+    packs: bool = True
 
     @property
     def depth(self) -> int:

@@ -146,11 +146,10 @@ def prepare(
     longest, why = _longest(model)
     loaded = LoadedModel(name, model, tokenizer, layout or find_layout(model), longest, why)
     try:
-        prove_editable(loaded)
+        return prove_editable(loaded)
     except LayoutError:
         _check_finite(loaded)  # NaN weights fail the proof, too
         raise
-    return loaded
 
 
 _LIMITS = ("max_position_embeddings", "sliding_window", "attention_chunk_size", "window_size")

@@ -14,10 +14,11 @@ right before the first layer that runs, so that nothing done to embeddings is do
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from clm_data.eval.model.hooks import replaced_modules, skipped_layer
+from clm_data.eval.model.hooks import replaced_input, replaced_modules, skipped_layer
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.model.prefix_tree import (
     NodeLayout,
@@ -27,7 +28,6 @@ from clm_data.eval.model.prefix_tree import (
 )
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
     from torch.nn import Module
 
@@ -97,8 +97,8 @@ def run_layers(
 
     Args:
         loaded: The model.
-        inputs: Token ids (rows, tokens) if `start` is 0, otherwise the hidden states (rows,
-            tokens, d) that enter layer `start`.
+        inputs: Token ids (rows, tokens), only if `start` is 0, or the hidden states (rows, tokens,
+            d) that enter layer `start`.
         start: First layer.
         stop: One after the last layer.
         mask: Additive attention mask, (rows or 1, 1, tokens, cached + tokens); None for causal.
@@ -111,7 +111,7 @@ def run_layers(
     import torch
 
     layout, model = loaded.layout, loaded.model
-    if start == stop and (start > 0 or inputs.is_floating_point()):
+    if start == stop and inputs.is_floating_point():
         return inputs
     length = inputs.shape[1]
     if positions is None:
@@ -121,13 +121,16 @@ def run_layers(
     if mask is None:
         mask = _causal_mask(length, _like(loaded, inputs)[:0].to(inputs.device))
     replaced: dict[str, Module] = {layout.norm: torch.nn.Identity()}
-    for index, layer in enumerate(model.get_submodule(layout.layers).children()):
+    layers = list(model.get_submodule(layout.layers).children())
+    for index, layer in enumerate(layers):
         if not start <= index < stop:
-            entering = inputs if start > 0 and index == start - 1 else None
-            replaced[f"{layout.layers}.{index}"] = skipped_layer(layer, entering)
-    with replaced_modules(model, replaced):
+            replaced[f"{layout.layers}.{index}"] = skipped_layer(layer)
+    with ExitStack() as stack:
+        stack.enter_context(replaced_modules(model, replaced))
+        if inputs.is_floating_point():
+            stack.enter_context(replaced_input(layers[start], inputs))
         out = model.base_model(
-            **{"input_ids" if start == 0 else "inputs_embeds": inputs},
+            **{"inputs_embeds" if inputs.is_floating_point() else "input_ids": inputs},
             attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
@@ -195,7 +198,7 @@ class PackedSuffixes:
             self.suffixes.loaded.depth,
             mask=self.mask,
             positions=self.positions,
-            cache=KVCache(self.cached),
+            cache=KVCache(self.cached) if self.cached else None,
         )
         return out.flatten(0, 1)
 
@@ -209,8 +212,10 @@ class Suffixes:
         start: The first layer to run.
         tree: The rows' tokens; rows may share nodes before their pivots.
         hidden: What enters layer `start`, (nodes + 1, d).
-        lengths: Number of tokens from the pivot on, by row.
+        lengths: Number of tokens that run again, by row: those from the pivot on.
         pivots: Index of the pivot, by row.
+        splits: Index of the first token that runs again, by row: the pivot, or 0 if the model's
+            rows cannot be packed.
         places: (nodes + 1,) index of each node in `cached`.
         cached: Keys and values of the tokens before the pivots by layer, (places, heads, head
             size) each.
@@ -222,6 +227,7 @@ class Suffixes:
     hidden: Tensor
     lengths: tuple[int, ...]
     pivots: tuple[int, ...]
+    splits: tuple[int, ...]
     places: Tensor
     cached: dict[int, tuple[Tensor, Tensor]]
 
@@ -237,9 +243,12 @@ class Suffixes:
         """
         import torch
 
-        bins = _first_fit([self.lengths[row] for row in rows]) if bins is None else bins
+        if not self.loaded.packs:
+            bins = [[i] for i in range(len(rows))]
+        elif bins is None:
+            bins = _first_fit([self.lengths[row] for row in rows])
         paths = [self.tree.paths[row] for row in rows]
-        split = [self.pivots[row] for row in rows]
+        split = [self.splits[row] for row in rows]
         layout = self.tree.build_layout(
             [[node for i in one for node in paths[i][split[i] :]] for one in bins],
             [distinct_nodes(paths[i][: split[i]] for i in one) for one in bins],
@@ -250,7 +259,7 @@ class Suffixes:
         for number, one in enumerate(bins):
             place = number * width
             for i in one:
-                pivots[i] = place
+                pivots[i] = place + self.pivots[rows[i]] - split[i]
                 place += self.lengths[rows[i]]
         cached_places = self.places[layout.cached]
         return PackedSuffixes(
@@ -298,7 +307,7 @@ def precompute_prefixes(
     """Compute everything that a change at the pivots in layer `start` or above cannot affect.
 
     That is the layers below `start`, and the tokens before the pivots in all layers. Prefixes that
-    rows share are computed once.
+    rows share are computed once. If rows cannot be packed, it is the layers below `start` only.
 
     Args:
         loaded: The model.
@@ -308,30 +317,34 @@ def precompute_prefixes(
     """
     import torch
 
-    tree = PrefixTree(rows, pivots)
+    splits = pivots if loaded.packs else [0] * len(rows)
+    tree = PrefixTree(rows, splits)
     with torch.no_grad():
-        lower = _layout_by_prefix(tree, tree.paths, loaded.device)
+        lower = _layout_by_prefix(tree, tree.paths, loaded)
         out = run_layout(loaded, tree.tokens(lower.nodes), lower, 0, start)
         hidden = out.flatten(0, 1)[tree.places(lower).to(out.device)]
         cached: dict[int, tuple[Tensor, Tensor]] = {}
         places = torch.zeros(tree.count + 1, dtype=torch.long, device=hidden.device)
-        if max(pivots) > 0:
-            prefixes = [path[:at] for path, at in zip(tree.paths, pivots, strict=True) if at]
-            upper = _layout_by_prefix(tree, prefixes, hidden.device)
+        if max(splits) > 0:
+            prefixes = [path[:at] for path, at in zip(tree.paths, splits, strict=True) if at]
+            upper = _layout_by_prefix(tree, prefixes, loaded)
             recorder = KVCache(cached, recording=True)
             run_layout(loaded, hidden[upper.nodes], upper, start, loaded.depth, recorder)
             places = tree.places(upper)
         for layer, (keys, values) in cached.items():
             cached[layer] = (_by_token(keys), _by_token(values))
-    lengths = tuple(len(row) - at for row, at in zip(rows, pivots, strict=True))
-    return Suffixes(loaded, start, tree, hidden, lengths, tuple(pivots), places, cached)
+    lengths = tuple(len(row) - at for row, at in zip(rows, splits, strict=True))
+    return Suffixes(
+        loaded, start, tree, hidden, lengths, tuple(pivots), tuple(splits), places, cached
+    )
 
 
 def _layout_by_prefix(
-    tree: PrefixTree, paths: Sequence[Sequence[int]], device: torch.device
+    tree: PrefixTree, paths: Sequence[Sequence[int]], loaded: LoadedModel
 ) -> NodeLayout:
-    bins = [distinct_nodes(paths[i] for i in one) for one in group_by_prefix(paths)]
-    return tree.build_layout(bins, [[] for _ in bins], device)
+    groups = group_by_prefix(paths) if loaded.packs else [[i] for i in range(len(paths))]
+    bins = [distinct_nodes(paths[i] for i in one) for one in groups]
+    return tree.build_layout(bins, [[] for _ in bins], loaded.device)
 
 
 def _by_token(states: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from clm_data.eval.errors import LayoutError, out_of_memory
@@ -36,12 +37,15 @@ def tolerance(loaded: LoadedModel) -> float:
     return 1e-3 if loaded.model.dtype in (torch.float32, torch.float64) else 5e-2
 
 
-def prove_editable(loaded: LoadedModel, texts: Sequence[str] = TEXTS) -> None:
+def prove_editable(loaded: LoadedModel, texts: Sequence[str] = TEXTS) -> LoadedModel:
     """Check that a model can be edited exactly.
 
     For texts of different lengths: each layer run alone, the layers below and above half depth, and
     the tokens before and after a cut give what the whole model gives; a vector added to the output
     of each editable weight arrives unchanged in the hidden states that leave the layer.
+
+    Returns:
+        The model; `packs` is False if it runs exactly only with each row on its own.
 
     Raises:
         LayoutError: A check failed, or the model cannot be run in parts; the message names the
@@ -59,7 +63,7 @@ def prove_editable(loaded: LoadedModel, texts: Sequence[str] = TEXTS) -> None:
         with torch.no_grad():
             whole = _whole(loaded, rows)
             _check_cuts(loaded, rows, *whole)
-            _check_packed(loaded, rows, whole[0])
+            loaded = _packed_or_not(loaded, rows, whole[0])
             for layer in loaded.editable:
                 _check_arrival(loaded, rows, whole[0], layer)
     except LayoutError:
@@ -71,6 +75,7 @@ def prove_editable(loaded: LoadedModel, texts: Sequence[str] = TEXTS) -> None:
         raise _refused(
             loaded, f"it cannot be run layer by layer ({type(error).__name__}: {reason})"
         ) from error
+    return loaded
 
 
 def _refused(loaded: LoadedModel, why: str) -> LayoutError:
@@ -200,6 +205,19 @@ def _pad(logits: Tensor, width: int) -> Tensor:
     import torch
 
     return torch.nn.functional.pad(logits, (0, 0, 0, width - len(logits)))
+
+
+def _packed_or_not(
+    loaded: LoadedModel, rows: Sequence[Sequence[int]], states: list[Tensor]
+) -> LoadedModel:
+    try:
+        _check_packed(loaded, rows, states)
+    except Exception as error:  # whatever a cache or mask that the layers do not know raises
+        if out_of_memory(error):
+            raise
+        loaded = replace(loaded, packs=False)
+        _check_packed(loaded, rows, states)
+    return loaded
 
 
 def _check_packed(loaded: LoadedModel, rows: Sequence[Sequence[int]], states: list[Tensor]) -> None:

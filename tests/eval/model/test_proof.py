@@ -178,7 +178,7 @@ def test_layers_that_share_their_weights_are_refused() -> None:
 
 def _edit_and_compare(loaded: LoadedModel) -> None:
     """A ROME edit arrives in the whole model, in parts as in the whole, and is undone."""
-    layer = loaded.editable[-1]
+    layer = loaded.editable[0]
     params = RomeParams(layer, replace(small_params("rome").values, steps=3))
     request = EditRequest("b", "en", "The capital of France is", "France", "Rome")
     ids = torch.tensor([loaded.tokenizer("The capital of France")["input_ids"]])
