@@ -34,16 +34,20 @@ def _set_submodule(model: Module, path: str, module: Module) -> None:
     setattr(model.get_submodule(parent), name, module)
 
 
-def skipped_layer(layer: Module) -> Module:
+def skipped_layer(layer: Module, outputs: int | None = None) -> Module:
     """A module in the place of a decoder layer that returns its input.
 
     Its other attributes, such as the kind of its attention, are those of the layer.
+
+    Args:
+        layer: The layer.
+        outputs: Length of the tuple that the layer returns; None if it returns a tensor.
     """
     import torch
 
     class Skipped(torch.nn.Module):  # type: ignore[misc]
-        def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
-            return hidden_states
+        def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+            return hidden_states if outputs is None else (hidden_states, *[None] * (outputs - 1))
 
         def __getattr__(self, name: str) -> Any:
             return getattr(layer, name)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from torch.nn import Module
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_LAYERS = ("model.layers", "transformer.h", "gpt_neox.layers")
-_MLP_OUT = ("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h", "mlp.fc2", "mlp.fc_out")
+_LAYERS = ("model.layers", "transformer.h", "gpt_neox.layers", "model.decoder.layers")
+_MLP_OUT = ("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h", "mlp.fc2", "mlp.fc_out", "fc2")
 _ATTN_OUT = (
     "self_attn.o_proj",
     "attn.c_proj",
@@ -24,12 +24,14 @@ _ATTN_OUT = (
     "self_attn.out_proj",
     "self_attn.dense",
     "attn.out_proj",
+    "self_attention.dense",
 )
 _NORMS = (
     "model.norm",
     "transformer.ln_f",
     "gpt_neox.final_layer_norm",
     "model.final_layernorm",
+    "model.decoder.final_layer_norm",
 )
 _HEADS = ("lm_head", "embed_out")
 
@@ -73,6 +75,8 @@ class LoadedModel:
         longest_why: Where the config states it.
         packs: Whether rows can run side by side in one row of a batch, with a mask between them
             and keys and values of earlier tokens stored. Linear attention, for one, reads neither.
+        layer_outputs: Length of the tuple that a decoder layer returns; None if it returns a
+            tensor.
     """
 
     name: str
@@ -82,6 +86,7 @@ class LoadedModel:
     longest: int | None = None
     longest_why: str = ""
     packs: bool = True
+    layer_outputs: int | None = None
 
     @property
     def depth(self) -> int:

@@ -124,7 +124,7 @@ def run_layers(
     layers = list(model.get_submodule(layout.layers).children())
     for index, layer in enumerate(layers):
         if not start <= index < stop:
-            replaced[f"{layout.layers}.{index}"] = skipped_layer(layer)
+            replaced[f"{layout.layers}.{index}"] = skipped_layer(layer, loaded.layer_outputs)
     with ExitStack() as stack:
         stack.enter_context(replaced_modules(model, replaced))
         if inputs.is_floating_point():

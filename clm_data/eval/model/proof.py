@@ -61,6 +61,7 @@ def prove_editable(loaded: LoadedModel, texts: Sequence[str] = TEXTS) -> LoadedM
     rows = _rows(loaded, texts)
     try:
         with torch.no_grad():
+            loaded = replace(loaded, layer_outputs=_layer_outputs(loaded))
             whole = _whole(loaded, rows)
             _check_cuts(loaded, rows, *whole)
             loaded = _packed_or_not(loaded, rows, whole[0])
@@ -72,6 +73,10 @@ def prove_editable(loaded: LoadedModel, texts: Sequence[str] = TEXTS) -> LoadedM
         if out_of_memory(error):
             raise
         reason = (str(error).strip().splitlines() or [""])[0][:160]
+        if _alibi(loaded):
+            raise _refused(
+                loaded, "its positions are biases of the attention (ALiBi), not embeddings"
+            ) from error
         raise _refused(
             loaded, f"it cannot be run layer by layer ({type(error).__name__}: {reason})"
         ) from error
@@ -81,6 +86,11 @@ def prove_editable(loaded: LoadedModel, texts: Sequence[str] = TEXTS) -> LoadedM
 def _refused(loaded: LoadedModel, why: str) -> LayoutError:
     architecture = type(loaded.model).__name__
     return LayoutError(f"{loaded.name} ({architecture}) is not supported: {why}")
+
+
+def _alibi(loaded: LoadedModel) -> bool:
+    stated = getattr(loaded.model.config, "alibi", False)
+    return bool(stated) or hasattr(loaded.model.base_model, "build_alibi_tensor")
 
 
 def _check_weights(loaded: LoadedModel) -> None:
@@ -130,6 +140,23 @@ def _outputs(modules: Sequence[Module]) -> Iterator[list[Tensor]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _layer_outputs(loaded: LoadedModel) -> int | None:
+    """Length of the tuple that the first layer returns; None if it returns a tensor."""
+    import torch
+
+    found: list[int | None] = []
+    layer = loaded.model.get_submodule(f"{loaded.layout.layers}.0")
+    handle = layer.register_forward_hook(
+        lambda _m, _i, out: found.append(len(out) if isinstance(out, tuple) else None)
+    )
+    try:
+        ids = torch.tensor([[1]], device=loaded.device)
+        loaded.model(input_ids=ids, use_cache=False)
+    finally:
+        handle.remove()
+    return found[0]
 
 
 def _whole(loaded: LoadedModel, rows: Sequence[Sequence[int]]) -> tuple[list[Tensor], list[Tensor]]:
@@ -249,8 +276,12 @@ def _check_arrival(
     vector = direction * (before.float().norm() / direction.float().norm()).to(before)
     place = torch.tensor([last], device=before.device)
     part = loaded.mlp_out(layer)
-    with shifted_output(part, place, vector[None]):
+    with captured(part) as record, shifted_output(part, place, vector[None]):
         after = run_layers(loaded, start, layer, layer + 1)[0, last].to(before.device)
+    if record.output.shape[:-1] != start.shape[:2]:
+        raise _refused(
+            loaded, f"{loaded.layout.mlp_out} reads rows and tokens as one dimension, not as two"
+        )
     arrived = (after - before).double()
     missing = float((arrived - vector.double()).norm() / vector.double().norm())
     if missing > tolerance(loaded):

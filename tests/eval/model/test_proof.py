@@ -68,9 +68,8 @@ def _prepared(architecture: str, **settings: Any) -> LoadedModel:
         ("cohere", "logit_scale 0.0625 in its config"),
         ("mixtral", "mixture of experts (mlp.experts)"),
         ("qwen3_moe", "mixture of experts (mlp.experts)"),
-        ("opt", "no list of decoder layers"),
-        ("bloom", "no attention output projection"),
-        ("falcon", "no attention output projection"),
+        ("opt", "fc2 reads rows and tokens as one dimension"),
+        ("bloom", "positions are biases of the attention (ALiBi)"),
         ("gpt_neo", "no attention output projection"),
         ("qwen3_5_text", "no attention output projection"),
     ],
@@ -87,7 +86,20 @@ def test_a_model_that_cannot_be_edited_exactly_is_refused_with_the_cause(
 
 
 @pytest.mark.parametrize(
-    "architecture", ["qwen2", "glm", "stablelm", "smollm3", "gemma", "phi", "gptj", "gpt2", "phi3"]
+    "architecture",
+    [
+        "qwen2",
+        "glm",
+        "stablelm",
+        "smollm3",
+        "gemma",
+        "phi",
+        "gptj",
+        "gpt2",
+        "phi3",
+        "opt",
+        "falcon",
+    ],
 )
 def test_every_cut_of_an_accepted_model_equals_the_whole_model(architecture: str) -> None:
     loaded = _prepared(architecture)
@@ -137,6 +149,27 @@ def test_layers_keep_the_rotary_embeddings_of_their_place() -> None:
             lower = run_layers(loaded, ids, 0, cut)
             upper = run_layers(loaded, lower, cut, 12)
             assert torch.allclose(upper, whole.input, rtol=1e-4, atol=1e-4), cut
+
+
+@pytest.mark.parametrize(
+    ("architecture", "settings", "cause"),
+    [
+        ("falcon", {"alibi": True}, "(ALiBi)"),
+        ("granite", {"residual_multiplier": 1.0, "logits_scaling": 8.0}, "logits_scaling 8.0"),
+        ("granite", {"residual_multiplier": 0.5}, "residual_multiplier 0.5"),
+        ("stablelm", {"parallel": True}, None),
+        ("gpt_neox", {"use_parallel_residual": False}, None),
+    ],
+)
+def test_a_setting_of_the_config_decides(
+    architecture: str, settings: dict[str, Any], cause: str | None
+) -> None:
+    if cause is None:
+        assert _prepared(architecture, **settings).editable == [0, 1, 2, 3]
+        return
+    with pytest.raises(LayoutError) as caught:
+        _prepared(architecture, **settings)
+    assert cause in str(caught.value)
 
 
 @pytest.mark.parametrize("architecture", ["deepseek_v2", "deepseek_v3", "glm4_moe", "dots1"])
@@ -209,7 +242,10 @@ def _edit_and_compare(loaded: LoadedModel) -> None:
     assert all(torch.equal(now[name], weight) for name, weight in before.items())
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gptj", "glm4_moe", "phi", "gemma"])
+@pytest.mark.parametrize(
+    "architecture",
+    ["llama", "gpt2", "gptj", "glm4_moe", "phi", "gemma", "falcon", "kimi_linear"],
+)
 def test_an_edit_of_an_accepted_model_arrives(architecture: str) -> None:
     _edit_and_compare(_prepared(architecture))
 
