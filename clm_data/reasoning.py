@@ -112,6 +112,7 @@ def _split_marks(text: str, marks: list[_Mark]) -> tuple[str, list[str]]:
     answer: list[str] = []
     thoughts: list[str] = []
     at, index = 0, 0
+    last_text = len(text.rstrip())
     closed = False
     while index < len(marks):
         start, end, _, opens = marks[index]
@@ -125,7 +126,7 @@ def _split_marks(text: str, marks: list[_Mark]) -> tuple[str, list[str]]:
             closed = True
             continue
         at, index = end, index + 1
-        if not closed or text[end:].strip():
+        if not closed or end < last_text:
             thoughts.append("".join(answer))
             answer.clear()
         closed = True
