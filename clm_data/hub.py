@@ -117,14 +117,21 @@ class Repository:
     def commit(
         self, folder: Path, add: Iterable[str], remove: Iterable[str], *, message: str, parent: str
     ) -> str:
-        """Add and remove files in one commit on top of ``parent`` and return its id."""
+        """Add and remove files in one commit on top of ``parent`` and return its id.
+
+        Large files are sent by Xet, or by LFS if the Hub has no Xet, as mirrors and Hubs of
+        organizations may not.
+        """
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-        operations: list[Any] = [
-            CommitOperationAdd(path_in_repo=path, path_or_fileobj=folder / path) for path in add
-        ]
-        operations += [CommitOperationDelete(path_in_repo=path) for path in remove]
-        with self._errors():
+        added, removed = list(add), list(remove)
+
+        def send() -> str:
+            operations: list[Any] = [
+                CommitOperationAdd(path_in_repo=path, path_or_fileobj=folder / path)
+                for path in added
+            ]
+            operations += [CommitOperationDelete(path_in_repo=path) for path in removed]
             info = self._api.create_commit(
                 self.id,
                 operations,
@@ -132,7 +139,16 @@ class Repository:
                 repo_type="dataset",
                 parent_commit=parent,
             )
-        return str(info.oid)
+            return str(info.oid)
+
+        with self._errors():
+            try:
+                return send()
+            except (OSError, RuntimeError, ValueError) as error:
+                if not _is_missing_xet(error):
+                    raise
+            with _without_xet():
+                return send()
 
     def tag(self, tag: str, commit: str) -> None:
         """Create a tag for a commit."""
@@ -179,6 +195,24 @@ class Repository:
             429: "too many requests; wait a few minutes, then push again",
         }.get(status, "push again later" if status >= 500 else "see the message of the Hub")
         return PublishError(f"the Hub answered {status} for {self.id}{message}: {advice}")
+
+
+def _is_missing_xet(error: BaseException) -> bool:
+    """Whether an upload failed because the Hub has no route for Xet tokens."""
+    return "/xet-write-token/" in str(error) and "404" in str(error)
+
+
+@contextmanager
+def _without_xet() -> Iterator[None]:
+    """Let the client upload by LFS."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_DISABLE_XET
+    constants.HF_HUB_DISABLE_XET = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_XET = before
 
 
 def _digest(file: RepoFile) -> str:

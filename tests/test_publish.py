@@ -16,6 +16,7 @@ import pytest
 from helpers.example_dataset import COUNT, change_file, write_dataset
 from helpers.example_records import example_records
 from helpers.hub_server import Hub, running_hub
+from huggingface_hub import constants
 
 from clm_data import cli, layouts
 from clm_data.errors import CredentialsError, InputFileError, PublishError, UserError
@@ -377,3 +378,25 @@ def test_the_command_without_a_token_exits_with_code_2_and_one_line(
 ) -> None:
     assert cli.run(["push-to-hub", REPO, "--dataset", str(folder)]) == 2
     assert capsys.readouterr().err.startswith("error: no Hub token; set HF_TOKEN")
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_hub_without_xet_gets_the_files_by_lfs(
+    folder: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", not installed)
+    push(folder)
+    assert hub.repos[REPO].files.keys() >= contents(folder).keys()
+    refused = [path for _, path in hub.requests if "xet-write-token" in path]
+    assert bool(refused) == installed
+    assert constants.HF_HUB_DISABLE_XET is not installed
+
+
+def test_a_failure_of_xet_other_than_a_missing_route_is_not_hidden(
+    folder: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
+    hub.failing["xet-write-token"] = 403
+    with pytest.raises(UserError) as error:
+        push(folder)
+    assert_one_line(error, "403")
