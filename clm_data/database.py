@@ -145,7 +145,7 @@ def sqlite_file(url: str) -> Path | None:
     """The file of a SQLite URL; None for other databases and for ``file:`` names."""
     try:
         made = sa.engine.make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # reported when the engine is opened
         return None
     name = made.database or ""
     if made.get_backend_name() != "sqlite" or not name or name.startswith((":", "file:")):
