@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from clm_data.decoding import garbled
 from clm_data.errors import UserError
 from clm_data.records import Candidate, Decision, Problem, Verdict, digest
 from clm_data.review.cells import damage, new_text
@@ -282,9 +283,9 @@ class _Row:
                 "the verdict is fix, but no text was edited; edit one, or use another verdict",
                 {},
             )
-        half = _half_character(changes)
-        if half is not None:
-            return half, {}
+        broken = _half_character(changes) or _garbled(changes)
+        if broken is not None:
+            return broken, {}
         deleted = [column for column, text in changes.items() if not text.strip()]
         if deleted:
             return f"{deleted[0]}: the text was deleted; enter a text, or reject the entry", {}
@@ -356,6 +357,14 @@ class _Row:
                 "texts": texts if verdict == "fix" else None,
             }
         )
+
+
+def _garbled(cells: Mapping[str, str]) -> str | None:
+    for column, text in cells.items():
+        part = "U+FFFD" if "\ufffd" in text else garbled(text)
+        if part is not None:
+            return f"{column}: garbled text ({part}); type it again, and save as .xlsx"
+    return None
 
 
 def _half_character(cells: Mapping[str, str]) -> str | None:

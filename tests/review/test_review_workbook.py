@@ -401,3 +401,10 @@ def test_an_open_quotation_mark_and_a_nul_are_named_by_line(tmp_path: Path) -> N
         path.write_bytes(data)
         with pytest.raises(InputFileError, match=words):
             read_sheet(path)
+
+
+@pytest.mark.parametrize("text", ["Julio CortÃ¡zar", "鐨勪綔鑰呮槸", "茅\ufffd"])
+def test_a_garbled_fix_in_a_workbook_is_a_conflict(folder: ReviewFolder, text: str) -> None:
+    report = _import(folder, _set(text))
+    assert "zh_target_new: garbled text" in report.conflicts[0].reason
+    assert folder.store.decisions() == []
