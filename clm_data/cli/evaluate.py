@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _GRID, _MODEL, _FILES = "What to evaluate", "Model and machine", "Files"
 
+_SHOWN = 10
+"""Maximum number of lines about what is left out, and of warnings."""
+
 app = typer.Typer()
 
 
@@ -222,7 +225,7 @@ def eval_baselines(
     if len(results.failed) == len(results.cells):
         first = results.failed[0]
         raise EvaluationError(f"all cells failed: {first.setting.label}: {first.error}")
-    if strict and (results.skipped_rows or any(c.error or c.refused for c in results.cells)):
+    if strict and (results.losses or results.failed):
         raise typer.Exit(1)
 
 
@@ -239,6 +242,12 @@ def _show_results(results: Results) -> None:
     from clm_data.eval import tables
 
     show_rows(tables.rows_of(results), "markdown")
+    for line in results.losses[:_SHOWN]:
+        log(f"left out: {line}")
+    for line in results.warnings[:_SHOWN]:
+        log(f"warning: {line}")
+    if max(len(results.losses), len(results.warnings)) > _SHOWN:
+        log("more is left out or to be read with care; see table.md")
     if 0 < len(results.failed) < len(results.cells):
         log(
             f"{len(results.failed)} of {len(results.cells)} cells failed; see the table for reasons"

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,6 +127,9 @@ class CellResult(Frozen):
     batches: int = 0
     left_out: int = 0
     """Number of facts that were not measured: those after the last batch."""
+    arrived: float | None = None
+    """Mean share of the wanted change at the last edited layer that the solve lets through: 1 is
+    all of it. None for methods without such a solve, and in results of earlier versions."""
     refused: tuple[Refusal, ...] = ()
     """Edits that could not be made; their facts are measured like all others."""
     params: dict[str, Any] = Field(default_factory=dict)
@@ -176,6 +179,31 @@ class Results(Frozen, Tabular):
         """The failed cells."""
         return tuple(cell for cell in self.cells if cell.status == "failed")
 
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """What is missing from the numbers, one line each: facts that were not edited or measured.
+
+        Facts that a recipe leaves out by `max_batches` are not losses.
+        """
+        lines = []
+        if self.skipped_rows:
+            lines.append(f"{self.skipped_rows} rows of the dataset lack a text in a language")
+        by_choice = self.recipe.get("max_batches") is not None
+        for cell in self.cells:
+            if cell.status == "done":
+                lines += [f"{cell.setting.label}: {line}" for line in _losses_of(cell, by_choice)]
+        return tuple(lines)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Cells whose edits hardly reach the model, one line each with the remedy."""
+        return tuple(
+            f"{cell.setting.label}: {100 * cell.arrived:.0f} % of the wanted change arrives at the "
+            f"edited layer; {_REMEDIES.get(cell.setting.method, 'check the hyperparameters')}"
+            for cell in self.cells
+            if cell.arrived is not None and cell.arrived < LITTLE
+        )
+
     def table_title(self) -> str:
         """Title and number of cells."""
         return f"{self.title}: {len(self.cells)} cells, {len(self.failed)} failed"
@@ -188,6 +216,45 @@ class Results(Frozen, Tabular):
             means = {name: None if one is None else one.mean for name, one in intervals.items()}
             rows.append({**cell.setting.model_dump(), **means, "error": cell.error})
         return rows
+
+
+LITTLE = 0.1
+"""Share of the wanted change below which an edit hardly reaches the model."""
+_LOWER_WEIGHT = (
+    "the second moment outweighs the edits: lower moment_weight in a recipe (`params`), or compute "
+    "it from more text with --corpus"
+)
+_REMEDIES = {
+    "memit": _LOWER_WEIGHT,
+    "pmet": _LOWER_WEIGHT,
+    "alphaedit": "raise threshold or lower ridge in a recipe (`params`)",
+}
+
+
+def _losses_of(cell: CellResult, by_choice: bool) -> Iterator[str]:
+    """What is missing from the numbers of a cell.
+
+    Args:
+        cell: A finished cell.
+        by_choice: Whether the recipe limits the number of batches.
+    """
+    if cell.left_out and not by_choice:
+        total = cell.facts + cell.left_out
+        yield (
+            f"{cell.left_out} of {total} facts left out, because batches of "
+            f"{cell.setting.batch_size} do not divide {total}"
+        )
+    if cell.refused:
+        first = cell.refused[0]
+        yield f"{len(cell.refused)} edits refused, such as {first.id}: {first.reason}"
+    for lang in LANGUAGES:
+        found = cell.after.get(f"{lang}_reliability")
+        missing = cell.facts - (0 if found is None else found.count)
+        if missing > 0 and cell.after:
+            yield (
+                f"{missing} of {cell.facts} facts have no {lang} reliability, because the answer "
+                "has no tokens of its own"
+            )
 
 
 def summarize(facts: Sequence[Mapping[Language, Measures]], bootstrap: Bootstrap) -> Summary:

@@ -241,6 +241,12 @@ def page(results: Results) -> str:
         "",
         markdown(rows),
     ]
+    if notices := [*results.losses, *results.warnings]:
+        lines += ["Missing from these numbers, or to be read with care:", ""]
+        lines += [*(f"- {line}" for line in notices[:20])]
+        more = len(notices) - 20
+        lines += [f"- and {more} more; see results.json"] if more > 0 else []
+        lines.append("")
     done = [cell for cell in results.cells if cell.status == "done"]
     if done:
         lines += [

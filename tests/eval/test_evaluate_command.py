@@ -280,3 +280,14 @@ def test_a_cell_that_runs_out_of_memory_fails_alone(tmp_path: Path) -> None:
         "wide memit native": "second moments of wide: out of memory; lower tokens_per_batch",
         "wide ft native": None,
     }
+
+
+@pytest.mark.parametrize(("size", "code"), [("3", 1), ("2", 0)])
+def test_facts_that_no_batch_holds_are_said_and_fail_under_strict(
+    command: Command, size: str, code: int
+) -> None:
+    argv = ["--model", "small", *GOOD, "--batch-sizes", size]
+    found, _, err = command(*argv, "--strict")
+    assert found == code
+    assert ("1 of 4 facts left out, because batches of 3 do not divide 4" in err) is (code == 1)
+    assert command(*argv)[0] == 0

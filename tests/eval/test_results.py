@@ -16,6 +16,7 @@ from clm_data.eval.results import (
     Checkpoint,
     FactResult,
     Measures,
+    Refusal,
     Results,
     Setting,
     summarize,
@@ -180,3 +181,19 @@ def test_results_are_a_table_with_one_row_per_cell() -> None:
     assert (second["zh_reliability"], second["error"]) == (None, "out of memory")
     assert found.table_title() == "t: 2 cells, 1 failed"
     assert "out of memory" in found._repr_html_()
+
+
+def test_refused_edits_and_facts_without_a_value_are_losses() -> None:
+    one = cell().model_copy(
+        update={
+            "facts": 3,
+            "refused": (Refusal(id="a:en", reason="no subject"),),
+            "after": summarize([fact(1.0), fact(None), fact(None)], Bootstrap(resamples=0)),
+        }
+    )
+    found = Results(title="t", dataset="d", dataset_key="0", records=3, seed=1, cells=(one,))
+    refused, zh, en = found.losses
+    assert "1 edits refused, such as a:en: no subject" in refused
+    assert "2 of 3 facts have no zh reliability" in zh
+    assert "2 of 3 facts have no en reliability" in en
+    assert found.model_copy(update={"cells": ()}).losses == ()

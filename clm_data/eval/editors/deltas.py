@@ -92,6 +92,8 @@ class Deltas:
             later AlphaEdit edits protect; empty for other methods.
         seconds: Seconds by phase; not saved.
         steps: Optimization steps by fact, if target values were optimized; not saved.
+        arrived: Mean share of the wanted change at the last edited layer that the weight changes
+            bring there; None for methods without a solve; not saved.
         origin: `model_id` of the unedited model; empty in files of earlier versions.
     """
 
@@ -104,6 +106,7 @@ class Deltas:
     seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
     steps: tuple[int, ...] = ()
     origin: str = ""
+    arrived: float | None = None
 
     def plus(self, later: Deltas) -> Deltas:
         """This edit followed by a later one; `seconds` and `steps` are dropped.

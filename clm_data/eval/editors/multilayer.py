@@ -157,7 +157,7 @@ class MultilayerEditor(ABC):
             else:
                 values = TargetValues(targets, ())
             check_finite(values.targets, "target values")
-            weights, keys = self._change_weights(model, facts, values.targets, past, watch)
+            weights, keys, arrived = self._change_weights(model, facts, values.targets, past, watch)
         return Deltas(
             self.name,
             model.name,
@@ -168,6 +168,7 @@ class MultilayerEditor(ABC):
             watch.seconds,
             values.steps,
             origin=model_id(model),
+            arrived=arrived,
         )
 
     def _target_values(
@@ -198,12 +199,16 @@ class MultilayerEditor(ABC):
         targets: Tensor,
         past: Deltas | None,
         watch: Stopwatch,
-    ) -> tuple[dict[str, WeightDelta], dict[str, Tensor]]:
-        """The changes, and the keys of the facts in the changed model, by parameter path."""
+    ) -> tuple[dict[str, WeightDelta], dict[str, Tensor], float]:
+        """The changes, and the keys of the facts in the changed model, by parameter path.
+
+        The last value is `Deltas.arrived`.
+        """
         prompts, contexts = fact_prompts(facts), len(facts[0].prompts)
         top = self.params.layers[-1]
         past_keys = past.keys if past is not None else {}
         weights: dict[str, WeightDelta] = {}
+        wanted = targets.new_zeros(len(targets))
         with watch.phase("keys"):
             forward = LayerwiseForward(model, prompts, self.setup.tokens_per_batch)
             bare = LayerwiseForward(model, prompts[::contexts], self.setup.tokens_per_batch)
@@ -217,13 +222,18 @@ class MultilayerEditor(ABC):
                     current = self._current_values(bare, top)
                 with watch.phase("solve"):
                     share = self.share(len(paths) - index)
-                    residual = (targets.to(current) - current) * share
+                    left = targets.to(current) - current
+                    wanted = left.norm(dim=1) if index == 0 else wanted
+                    residual = left * share
                     right = self.solve(layer, keys, past_keys.get(path, keys[:, :0])).T
                     delta = WeightDelta(residual.T.to(right), right)
                     delta.add_to(parameters[path], transposed=model.layout.transposed)
                     weights[path] = WeightDelta(_to_storage(delta.left), _to_storage(right))
             with watch.phase("keys"):
-                return weights, self._edited_keys(model, prompts, contexts)
+                inputs = bare.projection_inputs(layer).to(right)
+                left = left - inputs @ right.T @ residual.to(right)  # what is missing in the end
+                arrived = float((1 - left.norm(dim=1) / wanted.to(left).clamp(min=1e-30)).mean())
+                return weights, self._edited_keys(model, prompts, contexts), arrived
 
     def _current_values(self, bare: LayerwiseForward, top: int) -> Tensor:
         """What the target values are compared with, in the bare context, (N, d)."""

@@ -155,7 +155,7 @@ def _sections(
     return [
         summary_section(evaluation, tables),
         dataset_section(contents, results, commands.report_with_dataset),
-        _with_unreadable(evaluated, evaluation, commands.evaluate),
+        _with_notices(evaluated, evaluation, commands.evaluate),
         geometry_section(tables, figures.get("geometry", []), commands.analyze),
         language_section(tables, figures.get("language", []), commands.analyze),
         paper_section(results),
@@ -164,13 +164,15 @@ def _sections(
     ]
 
 
-def _with_unreadable(section: Section, evaluation: Evaluation, command: str) -> Section:
-    """The chapter with a notice about answers before the edit that could not be read."""
-    notices = tuple(
-        MissingPart(BilingualText(f"无法读取编辑前的回答：{reason}", reason), command)
-        for reason in evaluation.unreadable
-    )
-    return replace(section, parts=(*notices, *section.parts))
+def _with_notices(section: Section, evaluation: Evaluation, command: str) -> Section:
+    """The chapter with what is missing from its numbers, and what to read with care."""
+    notices = [
+        *((f"无法读取编辑前的回答：{line}", line, command) for line in evaluation.unreadable),
+        *((f"未计入结果：{line}", f"Left out: {line}", "") for line in evaluation.results.losses),
+        *((f"请注意：{line}", f"Warning: {line}", "") for line in evaluation.results.warnings),
+    ]
+    parts = (MissingPart(BilingualText(zh, en), remedy) for zh, en, remedy in notices)
+    return replace(section, parts=(*parts, *section.parts))
 
 
 def _figures(drawn: Sequence[DrawnFigure]) -> Mapping[str, list[Figure]]:

@@ -118,6 +118,7 @@ class _CellRun:
         self.deltas: Deltas | None = None
         self.items: list[FactResult] = []
         self.refused: list[Refusal] = []
+        self.arrived: list[float] = []
         self.checkpoints: list[Checkpoint] = []
         self.stopwatch = Stopwatch()
 
@@ -129,6 +130,8 @@ class _CellRun:
             requests = requests_for(records, self.setting.language)
             new = self.editor.edit(self.evaluator.model, requests, past=past)
             self.deltas = new if past is None else past.plus(new)
+        if new.arrived is not None:
+            self.arrived.append(new.arrived)
         self.refused += [Refusal(id=one, reason=why) for one, why in new.refused]
         for name, seconds in new.seconds.items():
             phase = f"edit: {name}"
@@ -183,6 +186,7 @@ class _CellRun:
             facts=len(measured),
             batches=batches,
             left_out=len(self.evaluator.records) - len(measured),
+            arrived=round(sum(self.arrived) / len(self.arrived), 4) if self.arrived else None,
             refused=tuple(self.refused),
             before=summarize(baseline, self.bootstrap),
             after=self._after(),

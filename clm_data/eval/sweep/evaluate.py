@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,12 +165,23 @@ def _listed(value: Any) -> list[Any] | None:
     """One value or several, as a list."""
     if value is None:
         return None
-    return [value] if isinstance(value, (str, int)) else list(value)
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        return [_plain(value)]
+    return [_plain(one) for one in value]
 
 
-def _layers(layers: Sequence[Any] | None) -> list[Any] | None:
+def _plain(value: Any) -> Any:
+    """Paths as text, and numbers of numpy as numbers of Python."""
+    if isinstance(value, Path):
+        return str(value)
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
+
+
+def _layers(layers: Iterable[Any] | None) -> list[Any] | None:
     """One list of layers or several, as a list of lists; None in it: the default layers."""
     if layers is None:
         return None
-    one = bool(layers) and all(isinstance(layer, int) for layer in layers)
-    return [list(layers)] if one else list(layers)
+    given = _listed(layers) or []
+    if given and all(isinstance(layer, int) for layer in given):
+        return [given]
+    return [None if one is None else _listed(one) for one in given]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from clm_data.eval import metrics
+from clm_data.eval.errors import EditError
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.protocols import EditProtocol
 from clm_data.eval.results import Continuation, Measures
@@ -117,9 +119,17 @@ class Evaluator:
         return answers
 
     def _predict(self, questions: Sequence[Question]) -> list[AnswerPrediction | None]:
-        return predict_answers(
+        found = predict_answers(
             self.model, questions, self.protocol, tokens_per_batch=self.tokens_per_batch
         )
+        for question, answer in zip(questions, found, strict=True):
+            if answer is not None and any(map(math.isnan, answer.log_probabilities)):
+                raise EditError(
+                    f"{self.model.name}: the probability of an answer is NaN after "
+                    f'"{question.prompt}"; the model or the edit overflows: use --dtype float32, '
+                    "or weaker hyperparameters"
+                )
+        return found
 
 
 @dataclass

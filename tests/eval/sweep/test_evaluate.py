@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="the extra eval is not installed")
@@ -139,3 +140,42 @@ def test_invalid_arguments_are_an_error_before_anything_is_written(
     with pytest.raises(error, match=message):
         evaluate(RECORDS, **arguments, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_paths_and_numbers_of_numpy_are_values_as_others(small_model: str, tmp_path: Path) -> None:
+    results = evaluate(
+        RECORDS[:4],
+        model=Path(small_model),  # type: ignore[arg-type]
+        batch_sizes=np.int64(2),  # type: ignore[arg-type]
+        layers=np.array([1]),  # type: ignore[arg-type]
+        **CHEAP,
+        out=tmp_path / "out",
+    )
+    assert labels(results) == ["small ft zh batch 2 layers 1"]
+    assert not results.failed
+
+
+@pytest.mark.parametrize("size", [2.5, np.float64(2.5), [2.5], float("nan"), "two", b"x"])
+def test_a_batch_size_that_is_no_whole_number_is_one_line(
+    small_model: str, tmp_path: Path, size: Any
+) -> None:
+    with pytest.raises(ConfigError, match="batch_sizes") as caught:
+        evaluate(RECORDS[:4], model=small_model, batch_sizes=size, **CHEAP, out=tmp_path / "out")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_whose_probabilities_are_nan_fails_the_cell(
+    tmp_path: Path, small_model: str
+) -> None:
+    """Hyperparameters that overflow the weights: finite in float32, but not the states."""
+    recipe = Recipe.model_validate(
+        {
+            "models": [{"name": small_model, "params": "tiny"}],
+            "methods": ["ft"],
+            "languages": ["zh"],
+            "params": {"ft": {"lr": 1e38, "limit": 1e38, "steps": 1}},
+        }
+    )
+    (cell,) = evaluate(RECORDS[:4], recipe=recipe, out=tmp_path / "out").cells
+    assert cell.status == "failed"
+    assert "NaN" in (cell.error or "")

@@ -348,3 +348,33 @@ def test_a_layer_that_the_model_lacks_is_one_line_before_the_model_is_loaded(
     run = sweep(**ONE_CELL, models=[model], layers=[layers])
     assert "model has layers 0 to 4, not" in (run.cell.error or "")
     assert not any(line.startswith("loading") for line in run.log)
+
+
+@pytest.mark.parametrize(("weight", "warned"), [(1e6, True), (0.01, False)])
+def test_a_solve_that_keeps_the_change_out_is_a_warning_with_the_remedy(
+    sweep: Sweep, tmp_path: Path, weight: float, warned: bool
+) -> None:
+    params = {"memit": {"moment_weight": weight, "values": {"steps": 4}}}
+    found = sweep(**ONE_CELL | {"params": params}).results
+    (cell,) = found.cells
+    assert cell.arrived is not None
+    assert (cell.arrived < 0.1) is warned
+    assert cell.arrived <= 1
+    table = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    assert ("lower moment_weight" in table) is warned
+    assert len(found.warnings) == warned
+    assert found.losses == ()
+
+
+@pytest.mark.parametrize(("size", "max_batches", "lost"), [(3, None, 2), (5, None, 3), (3, 1, 0)])
+def test_facts_after_the_last_batch_are_said(
+    sweep: Sweep, tmp_path: Path, size: int, max_batches: int | None, lost: int
+) -> None:
+    small = ONE_CELL | {"methods": ["ft"], "batch_sizes": [size], "max_batches": max_batches}
+    found = sweep(**small).results
+    table = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    assert len(found.losses) == bool(lost)
+    if lost:
+        (line,) = found.losses
+        assert f"{lost} of 8 facts left out, because batches of {size} do not divide 8" in line
+        assert line in table
