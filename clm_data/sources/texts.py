@@ -118,7 +118,10 @@ def _reason(text: str, error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "not usable as JSON: nested too deeply"
     if "is not a JSON value" in str(error):
-        place = _place_of_constant(json.loads(text, parse_constant=_Constant))
+        try:
+            place = _place_of_constant(json.loads(text, parse_constant=_Constant))
+        except (ValueError, RecursionError) as other:  # there is a second fault
+            return _reason("", other)
         return f"{place}: {error}" if place else str(error)
     return f"not usable as JSON: {error}"
 

@@ -9,7 +9,7 @@ import pytest
 
 from clm_data.errors import UserError
 from fuzz import harness
-from fuzz.harness import Read, Reader, run
+from fuzz.harness import CORPUS, Read, Reader, run
 from fuzz.readers import READERS
 
 
@@ -19,6 +19,13 @@ def test_no_reader_fails_on_its_corpus_and_on_random_inputs(name: str, tmp_path:
     outcome = run(READERS[name], 300, 20, tmp_path)
     assert outcome.faults == []
     assert outcome.inputs >= 300
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in CORPUS.iterdir()))
+def test_no_input_that_failed_once_fails_again(name: str, tmp_path: Path) -> None:
+    outcome = run(READERS[name], 1, 1, tmp_path)
+    assert outcome.faults == []
+    assert outcome.inputs == 1 + len(list((CORPUS / name).iterdir()))
 
 
 def _bad_reader(read: Read) -> Reader:
