@@ -120,7 +120,11 @@ class ParquetTable(ArrowTable):
         _, pq = _arrow()
         with _readable(str(path)), pq.ParquetFile(path) as file:
             schema, rows = file.schema_arrow, file.metadata.num_rows
-            first = file.metadata.row_group(0) if file.metadata.num_row_groups else None
+            has_rows = bool(file.metadata.num_row_groups and schema.names)
+            if has_rows:
+                # Damaged metadata is an error here; reading it directly would end the process.
+                next(file.iter_batches(1, row_groups=[0], columns=schema.names[:1]), None)
+            first = file.metadata.row_group(0) if has_rows else None
             compression = first.column(0).compression if first and first.num_columns else "SNAPPY"
         super().__init__(
             str(path), schema, rows, "NONE" if compression == "UNCOMPRESSED" else compression
@@ -129,7 +133,8 @@ class ParquetTable(ArrowTable):
 
     def select(self, keep: Sequence[int]) -> list[dict[str, Any]]:
         """Read the selected rows from the file."""
-        return [row for _, batch in self._selected(keep) for row in batch.to_pylist()]
+        with _readable(self.name):
+            return [row for _, batch in self._selected(keep) for row in batch.to_pylist()]
 
     def _batches(self, columns: list[str] | None) -> Iterator[Any]:
         _, pq = _arrow()
@@ -215,7 +220,7 @@ def _readable(name: str) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split())
         raise InputFileError(f"{name}: cannot be read: {reason}") from error
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError, OverflowError, MemoryError) as error:
         reason = " ".join(str(error).split())
         raise InputFileError(f"{name}: not a readable Parquet file: {reason}") from error
 

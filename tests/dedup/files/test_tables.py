@@ -267,3 +267,18 @@ def test_parquet_with_other_columns_is_one_line(tmp_path: Path) -> None:
     for path, message in ((twice, "appears twice"), (nested, "row 1"), (zero, "no rows")):
         with pytest.raises(InputFileError, match=message):
             clm_data.deduplicate(path, "p")
+
+
+def test_damage_of_a_parquet_file_is_one_line(tmp_path: Path) -> None:
+    columns = pa.array(TEXTS * 5), pa.array([1] * 15)
+    path = _parquet(tmp_path / "x.parquet", *columns, names=["p", "q"])
+    data = path.read_bytes()
+    messages = []
+    for place in range(4, len(data), 3):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0xF1]) + data[place + 1 :])
+        try:
+            clm_data.deduplicate(path, "p")
+        except UserError as error:
+            messages.append(str(error))
+    assert len(messages) > 20
+    assert not any("\n" in message for message in messages)
