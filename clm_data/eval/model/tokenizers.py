@@ -10,6 +10,10 @@ from clm_data.errors import InputFileError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_SAMPLE = "The capital of France is 长江发源于青藏高原"
+"""Every tokenizer of a language model knows a part of it; transformers makes an empty tokenizer for
+a folder that has settings of one but no vocabulary."""
+
 
 def prepare_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase, embeddings: int) -> None:
     """Turn off stored truncation, padding and closing tokens, and check the vocabulary.
@@ -31,6 +35,12 @@ def prepare_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase, embeddings:
         raise InputFileError(
             f"model {name}: its tokenizer has no character offsets (no tokenizer.json); choose a "
             "fast one with --tokenizer"
+        )
+    ids = tokenizer(_SAMPLE, add_special_tokens=False)["input_ids"]
+    if all(index == tokenizer.unk_token_id for index in ids):
+        raise InputFileError(
+            f"model {name}: its tokenizer knows no text, as if tokenizer.json is missing; choose "
+            "another with --tokenizer"
         )
     backend.no_truncation()
     backend.no_padding()

@@ -158,3 +158,20 @@ def test_missing_weights_are_an_error(tmp_path: Path) -> None:
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(InputFileError, match=r"missing weights, such as model\.layers\.1\.mlp"):
         load_model(str(tmp_path), device="cpu")
+
+
+@pytest.mark.parametrize("name", ["LlamaTokenizer", "Qwen2Tokenizer", "GPT2Tokenizer"])
+def test_settings_of_a_tokenizer_without_its_vocabulary_are_one_line(
+    tmp_path: Path, name: str
+) -> None:
+    import json
+
+    saved = small_model("llama")
+    saved.model.save_pretrained(tmp_path)
+    saved.tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    settings = tmp_path / "tokenizer_config.json"
+    config = json.loads(settings.read_text("utf-8")) | {"tokenizer_class": name}
+    settings.write_text(json.dumps(config), "utf-8")
+    with pytest.raises(InputFileError, match=r"knows no text, as if tokenizer\.json is missing"):
+        load_model(str(tmp_path), device="cpu")

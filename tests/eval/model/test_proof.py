@@ -97,7 +97,6 @@ def test_a_model_that_cannot_be_edited_exactly_is_refused_with_the_cause(
         "gptj",
         "gpt2",
         "phi3",
-        "opt",
         "falcon",
     ],
 )
