@@ -18,6 +18,7 @@ from clm_data import json_schema, layouts
 from clm_data.assemble import Assembly, assemble
 from clm_data.card import render_card
 from clm_data.chart import draw_domains
+from clm_data.codes import CODES
 from clm_data.config import Workspace
 from clm_data.dataset_stats import STAGES, Stats, statistics
 from clm_data.dedup import have_different_subjects
@@ -27,6 +28,7 @@ from clm_data.exporting import clm_bench
 from clm_data.files import atomic_folder, sha256_file
 from clm_data.locality import attach, read_probes
 from clm_data.manifest import (
+    MANIFEST_NAME,
     Manifest,
     content_settings,
     file_hashes,
@@ -199,11 +201,6 @@ def build(workspace: Workspace, out: Path, *, reviewed_only: bool = False) -> Bu
         UserError: There are no valid entries, or ``out`` contains other files.
     """
     collected = collect(workspace, reviewed_only=reviewed_only)
-    if not collected.records:
-        raise UserError(_why_empty(collected, reviewed_only))
-    stats = statistics(
-        collected.records, collected.rejected, collected.assembly.warnings, collected.domains
-    )
     manifest = Manifest(
         clm_data=__version__,
         packages=package_versions(),
@@ -216,6 +213,12 @@ def build(workspace: Workspace, out: Path, *, reviewed_only: bool = False) -> Bu
         reviewed=dict(sorted(Counter(record.review for record in collected.records).items())),
         reviewed_only=reviewed_only,
         files={},
+    )
+    if not collected.records:
+        reason = _why_empty(collected, reviewed_only)
+        raise UserError(reason + _write_rejected_only(collected, manifest, out))
+    stats = statistics(
+        collected.records, collected.rejected, collected.assembly.warnings, collected.domains
     )
     with atomic_folder(out, other_files) as folder:
         _write_records(folder, collected.records)
@@ -247,11 +250,35 @@ def _other_subjects(collected: Collected, workspace: Workspace) -> int:
 
 
 def _why_empty(collected: Collected, reviewed_only: bool) -> str:
-    if not collected.assembly.candidates:
+    assembly = collected.assembly
+    if not assembly.candidates and not assembly.rejected:
         return "the store is empty; fill it with clm-data generate or clm-data import"
-    if reviewed_only and collected.assembly.entries:
+    if reviewed_only and assembly.entries:
         return "no entry has been accepted or fixed yet; see clm-data review status"
-    return f"none of the {len(collected.assembly.candidates)} entries is valid; see clm-data audit"
+    codes = Counter(rejection.code for rejection in assembly.rejected).most_common(3)
+    reasons = "; ".join(f"{count} {code} ({CODES[code].en})" for code, count in codes)
+    unread = sum(rejection.stage == "parse" for rejection in assembly.rejected)
+    return (
+        f"no entry can be published: {len(assembly.candidates)} entries and {unread} answers or "
+        f"rows without one were read, all rejected: {reasons}; see clm-data audit"
+    )
+
+
+def _write_rejected_only(collected: Collected, manifest: Manifest, out: Path) -> str:
+    """Write what was rejected, but never in the place of a dataset; returns where, for a message.
+
+    A folder that has only this file has a manifest too, so that the next build may replace it.
+    """
+    rejected = [rejection_row(each) for each in collected.assembly.rejected]
+    if not rejected or collected.assembly.entries:
+        return ""
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if out.is_file() or names - {REJECTED_NAME, MANIFEST_NAME}:
+        return f" ({out} was left as it is)"
+    with atomic_folder(out, other_files) as folder:
+        _write_jsonl(folder / REJECTED_NAME, rejected)
+        manifest.model_copy(update={"files": file_hashes(folder)}).write(folder)
+    return f" and {out / REJECTED_NAME}"
 
 
 def rejection_row(rejection: Rejection) -> dict[str, Any]:

@@ -18,8 +18,10 @@ from clm_data.codes import CODES
 from clm_data.config import Workspace, open_workspace
 from clm_data.demo_run import run_demo
 from clm_data.errors import InputFileError, UserError
+from clm_data.llm import Completion
 from clm_data.manifest import file_hashes, read_manifest
 from clm_data.records import Decision
+from clm_data.store import NewDialogue, NewRequest, RequestOutcome
 from clm_data.version import __version__
 
 
@@ -178,6 +180,60 @@ def test_reviewed_only_without_reviews_is_an_error(workspace: Workspace) -> None
 def test_an_empty_store_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the store is empty"):
         build(clm_data.init(tmp_path), tmp_path / "dataset")
+
+
+def _store_of_bad_answers(folder: Path, *texts: str) -> Workspace:
+    workspace = clm_data.init(folder)
+    with workspace.open_store() as store:
+        store.add_dialogues(
+            [NewDialogue("physics", 0, 0, "vllm", "m", "prompt", "0" * 64, len(texts))]
+        )
+        (dialogue,) = store.dialogues()
+        for turn, text in enumerate(texts):
+            (id_,) = store.write([NewRequest(dialogue.id, turn, [])])
+            answer = Completion(text=text, model="m").model_dump()
+            store.write([RequestOutcome(id_, completion=answer)])
+    return workspace
+
+
+EQUAL = {
+    "prompt": "水的化学式是",
+    "subject": "水",
+    "ground_truth": "H2O",
+    "target_new": "H2O",
+    "rephrase_prompt": "人们把水的化学式写作",
+}
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        (["I cannot help."], "1 unreadable-answer (no complete entry could be parsed)"),
+        (["no", "[{", "{}"], "unreadable-answer"),
+        ([json.dumps([{"zh": EQUAL, "en": None}])], "1 entries"),
+    ],
+)
+def test_a_store_of_bad_answers_says_why_and_writes_them(
+    texts: list[str], words: str, tmp_path: Path
+) -> None:
+    workspace = _store_of_bad_answers(tmp_path / "w", *texts)
+    out = tmp_path / "dataset"
+    for _ in range(2):  # the folder may be replaced by the next build
+        with pytest.raises(UserError, match="no entry can be published") as caught:
+            build(workspace, out)
+    assert words in str(caught.value)
+    assert "rejected.jsonl" in str(caught.value)
+    rows = (out / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == len(collect(workspace).rejected) > 0
+
+
+def test_a_store_of_bad_answers_replaces_no_dataset(workspace: Workspace, tmp_path: Path) -> None:
+    out = tmp_path / "dataset"
+    build(workspace, out)
+    before = file_hashes(out)
+    with pytest.raises(UserError, match="was left as it is"):
+        build(_store_of_bad_answers(tmp_path / "bad", "no"), out)
+    assert file_hashes(out) == before
 
 
 def test_a_folder_with_other_files_is_not_overwritten(workspace: Workspace, tmp_path: Path) -> None:
