@@ -283,6 +283,8 @@ def parse_settings(values: Mapping[str, Any], where: str) -> Settings:
 
 def _unknown_setting(name: str) -> str:
     section = name.rpartition(".")[0]
+    if section not in Settings.model_fields:  # a name with a dot of its own
+        section = name.partition(".")[0] if name.partition(".")[0] in Settings.model_fields else ""
     default = getattr(Settings(), section) if section else Settings()
     known = [f"{section}.{key}" if section else key for key in type(default).model_fields]
     return str(UnknownNameError("setting", name, known))
