@@ -30,7 +30,7 @@ def generation_progress() -> Iterator[Callable[[Progress], None]]:
             yield follow
     except BaseException:
         for at in latest.values():
-            log(f"until then: {_line(at)}")
+            log(f"{_line(at)} (when the run ended)")
         raise
 
 

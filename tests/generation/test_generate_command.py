@@ -158,5 +158,5 @@ def test_a_run_that_fails_says_what_it_did_until_then(tmp_path: Path, capsys: Ca
         arguments = _workspace(tmp_path / "w", server)
         assert run([*arguments[:-1], "60", "--concurrency", "1"]) == 2
     err = capsys.readouterr().err
-    assert "until then: physics: " in err
+    assert "(when the run ended)" in err
     assert "tokens" in err
