@@ -60,7 +60,8 @@ def test_the_rejection_report_has_every_error_code(demo: Path) -> None:
         for row in rows(demo / "dataset" / "rejected.jsonl")
         for problem in row["problems"]
     }
-    assert {name for name, code in CODES.items() if code.severity == "error"} <= found
+    errors = {name for name, code in CODES.items() if code.severity == "error"}
+    assert errors - {"contrary-decisions"} <= found  # the demo has one reviewer
 
 
 def test_the_demo_lists_its_results(demo: Path) -> None:
