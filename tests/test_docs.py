@@ -234,3 +234,11 @@ def test_links_are_redirected_to_places_in_the_site() -> None:
     assert redirected("[d](https://example.org)", "CHANGELOG.md") == "[d](https://example.org)"
     code = "```\n[e](../../Makefile)\n```"
     assert redirected(code, "docs/how-to/dedup.md") == code
+
+
+def test_each_promise_names_a_test_that_exists() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)`(?:: `(\w+)`)?", read("docs/reliability.md"))
+    assert len(named) > 30
+    for file, name in named:
+        assert (ROOT / file).is_file(), file
+        assert not name or f"def {name}(" in read(file), f"{file}::{name}"
