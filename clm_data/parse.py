@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -39,7 +40,8 @@ _LIKE_OBJECT = re.compile(r"[{｛]\s*[\"'“\w]")
 _ODD_KEY = re.compile(r"[\"“”：{}\n]")
 _WORD = re.compile(r"\w")
 _NOT_TEXT = re.compile(
-    r"\\u[0-9a-fA-F]{4}|\\.|//[^\n]*|/\*.*?\*/|\b(?:null|true|false|None|True|False)\b", re.DOTALL
+    r"\\u[0-9a-fA-F]{4}|\\.|//[^\n]*|/\*.{0,300}?\*/|\b(?:null|true|false|None|True|False)\b",
+    re.DOTALL,
 )
 """What is no text in JSON: escapes, comments, constants."""
 _MAX_LOST = 2  # characters that a repair may drop, as in 1.50
@@ -50,7 +52,8 @@ _ONLY_REASONING = (
     "parser off, or raise generation.max_tokens if the answer was cut off"
 )
 _DRAFT = "a draft: the answer gives its final version further on"
-_KEY = re.compile(r"[\"'“]?([\w.-]+)[\"'”]?\s*[:：]")
+_KEY = re.compile(r"(?<![\w.-])([\w.-]{1,64})[\"'”]?\s*[:：]")
+"""A key; a longer one is that of no field. It starts where its characters do: no backtracking."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +194,7 @@ def _objects_under(text: str, root: Node) -> Iterator[FoundObject]:
                 waiting += node.children[::-1]
             elif value is not None:
                 yield FoundObject(raw, value)
-            elif whole or _LIKE_OBJECT.match(raw):
+            elif _is_broken_entry(text, node) or _LIKE_OBJECT.match(raw):
                 yield FoundObject(raw, None, "cannot be read as JSON")
         else:
             inner = _inner(text, node)
@@ -250,11 +253,12 @@ def _inner(text: str, node: Node) -> list[Node]:
 
 def _leaves_out(node: Node, inner: list[Node]) -> bool:
     """Whether an object after the first of ``inner`` is in none of them."""
-    return any(
-        child.start > inner[0].start
-        and not any(found.start >= child.start and found.stop <= child.stop for found in inner)
-        for child in node.children
-    )
+    starts = [found.start for found in inner]
+    for child in node.children:
+        at = bisect_left(starts, child.start)
+        if child.start > starts[0] and (at == len(starts) or starts[at] >= child.stop):
+            return True
+    return False
 
 
 def _why_open(text: str, node: Node) -> str:
@@ -282,7 +286,7 @@ def _load(text: str) -> JSONObject | None:
     for load in (lambda raw: _loads(as_json(raw)), _repair):
         try:
             value = load(text)
-        except (ValueError, IndexError, RecursionError):
+        except (ValueError, IndexError, AssertionError, RecursionError):  # json-repair asserts
             continue
         if isinstance(value, dict) and value and _is_faithful(value, text):
             return value
