@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -237,8 +238,12 @@ def _decode_all(connection: Any, _record: Any) -> None:
 def _set_pragmas(connection: Any, _record: Any) -> None:
     _decode_all(connection, _record)
     cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout={BUSY_MS}")
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.close()
+    try:
+        cursor.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+    except UnicodeDecodeError as error:  # the message of sqlite quotes a damaged schema
+        raise sqlite3.DatabaseError("the database schema is damaged") from error
+    finally:
+        cursor.close()

@@ -19,7 +19,7 @@ from helpers.postgres_server import NewDatabase
 import clm_data
 from clm_data.cli import run
 from clm_data.config import open_workspace
-from clm_data.errors import DamagedStoreError
+from clm_data.errors import DamagedStoreError, StoreError
 from clm_data.records import Decision
 from clm_data.store import NewDialogue, NewRequest, RequestOutcome, Store
 
@@ -318,3 +318,15 @@ def test_a_workspace_opens_a_store_only_if_it_exists(tmp_path: Path) -> None:
         workspace.open_store()
     workspace.open_store(create=True).close()
     workspace.open_store().close()
+
+
+def test_a_damaged_schema_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "clm.db"
+    Store(f"sqlite:///{file}").close()
+    data = bytearray(file.read_bytes())
+    place = data.find(b"CREATE TABLE dialogue") + len("CREATE ")
+    data[place : place + 5] = b"\xff\xfe\xff\xfe\xff"
+    file.write_bytes(data)
+    with pytest.raises(StoreError, match="the database schema is damaged") as error:
+        Store(f"sqlite:///{file}")
+    assert "\n" not in str(error.value)
