@@ -200,7 +200,7 @@ def test_the_list_of_used_subjects_in_a_prompt_is_limited(tmp_path: Path) -> Non
     model = ScriptedModel(lambda *_: answer_with(*(entry(name) for name in islice(seen, 9))))
     generation = generation_settings(entries_per_turn=9, turns=1, dialogues_at_once=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("clm_data.generation.domain_run.FIRST_LIST_CHARS", 10 * len("- 青山绿河\n"))
+        patch.setattr("clm_data.generation.plan.FIRST_LIST_CHARS", 10 * len("- 青山绿河\n"))
         generate_with(model, tmp_path, [rivers(27)], generation)
     shown = [used(messages[0]["content"]) for messages in model.requests]
     assert [len(each) for each in shown] == [0, 9, 10]
