@@ -14,11 +14,12 @@ from helpers.tiny_dataset import CONFIG, RECORDS
 from clm_data.errors import InputFileError, UnknownNameError
 from clm_data.eval.analysis.run import analyze_folder
 from clm_data.eval.analyze import analyze
+from clm_data.eval.baselines import read_baseline
 from clm_data.eval.csv_tables import read_rows
 from clm_data.eval.dataset import EvalSet
 from clm_data.eval.recipe import Recipe
 from clm_data.eval.report.chapters.reproduce import recipe_text
-from clm_data.eval.results import read_baseline, read_cell, read_results
+from clm_data.eval.results import read_cell, read_results
 from clm_data.eval.sweep.runner import run_sweep
 
 DATASET = EvalSet("example", tuple(RECORDS))

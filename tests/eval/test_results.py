@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from clm_data.errors import InputFileError
-from clm_data.eval import results
+from clm_data.eval import baselines, results
 from clm_data.eval.intervals import Bootstrap
 from clm_data.eval.results import (
     BaselineResult,
@@ -132,10 +132,10 @@ def test_the_baseline_is_read_back_by_record(tmp_path: Path) -> None:
         BaselineResult(id=name, **fact(0.5), continuation={"zh": "北京", "en": "Beijing"})
         for name in ("a", "b")
     ]
-    results.write_baseline(tmp_path, "key", answers)
+    baselines.write_baseline(tmp_path, "key", answers)
     keyed = cell().model_copy(update={"baseline": "key"})
-    assert results.read_baseline(tmp_path, keyed) == dict(zip("ab", answers, strict=True))
-    assert results.has_baseline(tmp_path, keyed)
+    assert baselines.read_baseline(tmp_path, keyed) == dict(zip("ab", answers, strict=True))
+    assert baselines.has_baseline(tmp_path, keyed)
 
 
 def test_answers_before_the_edit_that_are_missing_or_damaged_are_an_error_with_the_remedy(
@@ -143,14 +143,14 @@ def test_answers_before_the_edit_that_are_missing_or_damaged_are_an_error_with_t
 ) -> None:
     keyed = cell().model_copy(update={"baseline": "key"})
     with pytest.raises(InputFileError, match=r"key\.json.* are missing; run eval-baselines"):
-        results.read_baseline(tmp_path, keyed)
+        baselines.read_baseline(tmp_path, keyed)
     file = tmp_path / "before" / "key.json"
     file.parent.mkdir()
     for damaged in (b"[", b"", b"\xff\xfe", b'[{"id": "a"}]'):
         file.write_bytes(damaged)
         with pytest.raises(InputFileError, match=r"key\.json.* cannot be read; run eval-base"):
-            results.read_baseline(tmp_path, keyed)
-    assert not results.has_baseline(tmp_path, keyed)
+            baselines.read_baseline(tmp_path, keyed)
+    assert not baselines.has_baseline(tmp_path, keyed)
 
 
 def test_answers_of_an_earlier_version_are_read_only_for_the_cells_that_they_belong_to(
@@ -161,12 +161,12 @@ def test_answers_of_an_earlier_version_are_read_only_for_the_cells_that_they_bel
     mine = [BaselineResult(id=str(i), **one) for i, one in enumerate(facts)]
     others = [BaselineResult(id=str(i), **fact(0.75)) for i in range(3)]
     old = old.model_copy(update={"before": summarize(facts, Bootstrap())})
-    results.write_baseline(tmp_path, "m-native", mine)
-    assert results.read_baseline(tmp_path, old)["1"] == mine[1]
+    baselines.write_baseline(tmp_path, "m-native", mine)
+    assert baselines.read_baseline(tmp_path, old)["1"] == mine[1]
     for wrong in (others, mine[:2]):
-        results.write_baseline(tmp_path, "m-native", wrong)
+        baselines.write_baseline(tmp_path, "m-native", wrong)
         with pytest.raises(InputFileError, match=r"m-native\.json.* another run into the same"):
-            results.read_baseline(tmp_path, old)
+            baselines.read_baseline(tmp_path, old)
 
 
 def test_results_are_a_table_with_one_row_per_cell() -> None:

@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from clm_data.eval import results
+from clm_data.eval import baselines, results
 from clm_data.eval.analysis.geometry import transfer
 from clm_data.eval.analysis.language import edited_tables
 from clm_data.eval.analysis.run import COLUMNS
@@ -102,7 +102,7 @@ def _write(folder: Path, written: Results, records: Sequence[Record], rng: rando
         )
         for record in records
     ]
-    results.write_baseline(folder, BASELINE, baseline)
+    baselines.write_baseline(folder, BASELINE, baseline)
 
 
 def _measures(probability: float, rng: random.Random) -> dict[str, float | None]:

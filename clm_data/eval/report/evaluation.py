@@ -10,17 +10,11 @@ from pathlib import Path
 from clm_data.domain import Domain
 from clm_data.errors import InputFileError
 from clm_data.eval import tables
+from clm_data.eval.baselines import read_baseline
 from clm_data.eval.bilingual import EVALUATION_MEASURES, BilingualText
 from clm_data.eval.metrics import PARTS
 from clm_data.eval.report.parts import NO_VALUE, Column, columns
-from clm_data.eval.results import (
-    BaselineResult,
-    CellResult,
-    FactResult,
-    Results,
-    read_baseline,
-    read_cell,
-)
+from clm_data.eval.results import BaselineResult, CellResult, FactResult, Results, read_cell
 from clm_data.records import LANGUAGES, Language
 
 OTHER_LANGUAGE: dict[Language, Language] = {"zh": "en", "en": "zh"}

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from clm_data.errors import ClmDataError, InputFileError
-from clm_data.eval import results, tables
+from clm_data.eval import baselines, results, tables
 from clm_data.eval.dataset import EvalSet
 from clm_data.eval.environment import default_cache_folder, require_eval_extra
 from clm_data.eval.model.tiny import TinyConfig
@@ -139,7 +139,7 @@ def _measure_missing_baselines(
         for index, cell in enumerate(planned)
         if isinstance(cell, PlannedCell)
         and index in finished
-        and not results.has_baseline(out, finished[index])
+        and not baselines.has_baseline(out, finished[index])
     }
     for cell in missing.values():
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clm_data.eval import results
+from clm_data.eval import baselines
 from clm_data.eval.dataset import EvalSet
 from clm_data.eval.editors import make_editor
 from clm_data.eval.editors.base import Setup
@@ -119,7 +119,7 @@ class ModelWorkbench:
             BaselineResult(id=record.id, **found.measures, continuation=found.continuation)
             for record, found in zip(self.records, evaluator.baseline, strict=True)
         ]
-        results.write_baseline(self.out, key, answers)
+        baselines.write_baseline(self.out, key, answers)
 
     def _contexts_of(self, protocol: str) -> Contexts:
         if protocol not in self._contexts:

@@ -17,7 +17,7 @@ from helpers.saved_folders import cell_versions, model_folder
 from helpers.tiny_dataset import CONFIG, RECORDS
 
 from clm_data.errors import InputFileError
-from clm_data.eval import results
+from clm_data.eval import baselines, results
 from clm_data.eval.dataset import EvalSet
 from clm_data.eval.editors.deltas import Deltas
 from clm_data.eval.model.loading import load_model
@@ -285,14 +285,14 @@ def test_each_cell_keeps_the_baseline_of_its_own_model_in_one_folder(
     one, other = _two_models(kind, tmp_path, tiny_folder)
     small = ONE_CELL | {"methods": ["ft"], "batch_sizes": [8]}
     first = sweep(**small, models=[one])
-    expected = results.read_baseline(tmp_path / "out", first.cell)
+    expected = baselines.read_baseline(tmp_path / "out", first.cell)
     second = sweep(**small, models=[other])
     third = sweep(**small, models=[one])
     assert (first.computed, second.computed, third.computed) == (1, 1, 0)
     assert third.cell.baseline == first.cell.baseline != second.cell.baseline
     report = Evaluation(tmp_path / "out", results.read_results(tmp_path / "out"))
     assert report.baseline(report.done[0]) == expected
-    assert results.read_baseline(tmp_path / "out", second.cell) != expected
+    assert baselines.read_baseline(tmp_path / "out", second.cell) != expected
     assert len(list((tmp_path / "out" / "before").iterdir())) == 2
 
 
@@ -305,7 +305,7 @@ def test_a_model_folder_whose_weights_were_replaced_has_a_baseline_of_its_own(
     shutil.rmtree(one["name"])
     shutil.copytree(other["name"], one["name"])
     second = sweep(**small, models=[one]).cell
-    answers = [results.read_baseline(tmp_path / "out", cell) for cell in (first, second)]
+    answers = [baselines.read_baseline(tmp_path / "out", cell) for cell in (first, second)]
     assert first.baseline != second.baseline
     assert answers[0] != answers[1]
 

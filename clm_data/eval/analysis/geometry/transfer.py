@@ -18,9 +18,10 @@ from clm_data.eval.analysis.geometry.low_rank import LowRankMatrix
 from clm_data.eval.analysis.geometry.rank_test import GroupComparison, compare_groups, holm
 from clm_data.eval.analysis.geometry.saved_edits import EditGroup
 from clm_data.eval.analysis.options import GeometryOptions
+from clm_data.eval.baselines import read_baseline
 from clm_data.eval.csv_tables import ResultRow
 from clm_data.eval.intervals import FloatArray
-from clm_data.eval.results import Measures, read_baseline
+from clm_data.eval.results import Measures
 from clm_data.records import LANGUAGES, Language
 
 FEATURES = (
