@@ -243,7 +243,7 @@ def test_the_content_says_that_a_file_named_parquet_is_json(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("x.jsonl", gzip.compress(b'{"p": "a"}'), "gunzip"),
+        ("x.jsonl", gzip.compress(b'{"p": "a"}', mtime=0), "gunzip"),
         ("x.csv", b"PK\x03\x04rest", "XLSX"),
         ("x.jsonl", b'{"p": "a"}\n{"p": "a", "p": "b"}\n', "x.jsonl:2: .*'p' appears twice"),
         ("x.json", b'[{"p": "a"},\n{"p": "a", "p": "b"}]', "x.json:2: .*'p' appears twice"),
