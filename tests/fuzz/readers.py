@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import re
 import sqlite3
 from collections.abc import Callable
@@ -18,7 +19,9 @@ from clm_data.config import open_workspace
 from clm_data.dedup.files.arrow_tables import ParquetTable
 from clm_data.domain import load_domains
 from clm_data.eval.recipe import read_recipe
+from clm_data.files import read_yaml
 from clm_data.llm.address import parse_address
+from clm_data.llm.base import Completion
 from clm_data.llm.openai_compatible import OpenAICompatibleModel
 from clm_data.llm.transport import Endpoint
 from clm_data.parse import find_objects, parse_entries
@@ -28,7 +31,9 @@ from clm_data.resources import resource
 from clm_data.review.queue import item_of
 from clm_data.review.sheet import write_csv, write_xlsx
 from clm_data.sources import candidates_of, read_file
+from clm_data.sources.notices import reading_of
 from clm_data.store import NewDialogue, NewRequest, RequestOutcome, Store
+from clm_data.store_check import check_store
 from fuzz import inputs
 from fuzz.harness import Read, Reader
 
@@ -100,10 +105,28 @@ def _bodies(_: Path) -> Read:
     def read(data: bytes) -> str | None:
         sent["body"] = data
         completion = loop.run_until_complete(model.complete([{"role": "user", "content": "?"}]))
-        empty = not completion.text and not completion.reasoning
-        return "an answer without text" if empty else None
+        return lost_of_body(data, completion)
 
     return read
+
+
+def lost_of_body(data: bytes, completion: Completion) -> str | None:
+    """What the answer of a body lacks, or has although the body does not."""
+    if not completion.text and not completion.reasoning:
+        return "an answer without text"
+    if len(data) % 9 == 0:
+        return "an answer with status 400"
+    try:
+        body = json.loads(data)
+    except ValueError:
+        return "an answer in a body that is not JSON"
+    content = body["choices"][0]["message"].get("content")
+    if isinstance(content, str) and content.strip() and completion.text != content:
+        return f"the answer {content[:40]!r} became {completion.text[:40]!r}"
+    usage = body.get("usage")
+    sent = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    known = completion.usage.prompt_tokens
+    return None if known is None or known == sent else f"{sent!r} tokens became {known}"
 
 
 def _file(name: str, check: Callable[[Path], str | None]) -> Callable[[Path], Read]:
@@ -129,35 +152,72 @@ def _source(path: Path) -> str | None:
     found = len(result.kept) + len(result.rejected)
     rows = len(file.rows)
     fewest = (rows + 1) // 2 if file.format == "clm-bench-mix" else rows
-    return None if found >= fewest else f"{rows} rows, {found} kept or rejected"
+    if found < fewest:
+        return f"{rows} rows, {found} kept or rejected"
+    unread = reading_of([file]).unread
+    for mark in () if unread else _marks_of(path.read_bytes()):
+        if mark not in text:
+            return f"{mark} is in the file and in no candidate or rejection"
+    return None
+
+
+def _marks_of(data: bytes) -> set[str]:
+    """The marks in a file, by whichever encoding shows some."""
+    encodings = ("utf-8", "utf-16", "gb18030")
+    return next(
+        filter(None, (set(_MARK.findall(data.decode(e, "replace"))) for e in encodings)), set()
+    )
 
 
 def _settings(path: Path) -> str | None:
-    open_workspace(path.parent, environ={})
-    return None
+    settings = open_workspace(path.parent, environ={}).settings
+    return lost_leaf(read_yaml(path) or {}, settings.model_dump(mode="json"))
 
 
 def _domains(path: Path) -> str | None:
-    load_domains(path)
-    return None
+    domains = load_domains(path).values()
+    return lost_leaf(read_yaml(path), [domain.model_dump(mode="json") for domain in domains])
 
 
 def _recipe(path: Path) -> str | None:
-    read_recipe(str(path))
-    return None
+    return lost_leaf(read_yaml(path), read_recipe(str(path)).model_dump(mode="json"))
+
+
+def lost_leaf(given: Any, read: Any, place: str = "") -> str | None:
+    """The first value of a YAML file that its reader dropped or changed."""
+    if isinstance(given, dict) and isinstance(read, dict):
+        lost = (lost_leaf(value, read.get(key), f"{place}.{key}") for key, value in given.items())
+    elif isinstance(given, list) and isinstance(read, list) and len(given) == len(read):
+        pairs = zip(given, read, strict=True)
+        lost = (lost_leaf(*pair, f"{place}.{at}") for at, pair in enumerate(pairs))
+    else:
+        same = given == read or str(given) == str(read)
+        return None if same else f"{place[1:]}: {given!r} became {read!r}"
+    return next(filter(None, lost), None)
 
 
 def _parquet(path: Path) -> str | None:
     table = ParquetTable(path)
-    rows = list(table.read(["prompt"], lambda done, total: None))
-    return None if len(rows) == table._rows else f"{table._rows} rows, {len(rows)} read"
+    texts = [text for _, (text,) in table.read(["prompt"], lambda done, total: None)]
+    if len(texts) != table._rows:
+        return f"{table._rows} rows, {len(texts)} read"
+    changed = set(texts) - set(_PROMPTS)
+    return f"the texts {changed} were never written" if changed else None
 
 
 def _store(path: Path) -> str | None:
+    """Everything that was stored is read, or damage is reported, at the latest by the check."""
     with Store(f"sqlite:///{path}") as store:
-        store.decisions()
-        read_candidates(store, {})
-    return None
+        found = _content(store)
+        if found == _STORED or check_store(store).damaged:
+            return None
+    return f"neither damaged nor what was stored: {str(found)[:200]}"
+
+
+def _content(store: Store) -> list[Any]:
+    read = read_candidates(store, {})
+    rows = [store.source_rows(source.id) for source in store.sources()]
+    return [len(store.dialogues()), len(read.kept), read.rejected, rows, store.decisions()]
 
 
 def _sheets(name: str) -> Callable[[Path], Read]:
@@ -166,14 +226,9 @@ def _sheets(name: str) -> Callable[[Path], Read]:
 
         def read(data: bytes) -> str | None:
             report = review.import_rows(data, name=name, dry_run=True)
-            seen = (sum(report.applied.values()) + report.repeated + report.undecided) + len(
-                {*report.unknown} | {i.row for i in report.conflicts}
-            )
-            return (
-                None
-                if seen >= report.rows or report.unknown
-                else (f"{report.rows} rows, {seen} in the report")
-            )
+            counted = sum(report.applied.values()) + report.repeated + report.undecided
+            seen = counted + len({issue.row for issue in (*report.unknown, *report.conflicts)})
+            return None if seen >= report.rows else f"{report.rows} rows, {seen} in the report"
 
         return read
 
@@ -184,14 +239,21 @@ def _decided_sheet() -> bytes:
     return write_csv([item_of(content) for content in candidates(3)])
 
 
+_PROMPTS = ["鲁迅的原名是", "老舍的原名是"] * 40
+
+
 def _parquet_file() -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     out = io.BytesIO()
-    rows = {"prompt": ["鲁迅的原名是", "老舍的原名是"] * 40, "n": list(range(80))}
-    pq.write_table(pa.table(rows), out)
+    rows = {"prompt": _PROMPTS, "n": list(range(len(_PROMPTS)))}
+    pq.write_table(pa.table(rows), out, write_page_checksum=True)
     return out.getvalue()
+
+
+_STORED: list[Any] = []
+"""What is read of the undamaged store."""
 
 
 def _store_file() -> bytes:
@@ -207,6 +269,7 @@ def _store_file() -> bytes:
             store.write([RequestOutcome(id_, completion=answer, error=None)])
             rows: list[Any] = [{"prompt": "鲁迅的原名是", "subject": "鲁迅", "case_id": 1}]
             store.add_source("f.json", "clm-bench-zh", "0" * 64, None, rows)
+            _STORED.extend(_content(store))
         with sqlite3.connect(path) as db:
             db.execute("VACUUM")
         db.close()

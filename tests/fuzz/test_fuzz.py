@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import random
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from clm_data.errors import UserError
-from fuzz import harness
+from clm_data.llm.base import Completion, Usage
+from fuzz import harness, readers
 from fuzz.harness import CORPUS, Read, Reader, run
-from fuzz.readers import READERS
+from fuzz.inputs import fact
+from fuzz.readers import READERS, lost_leaf, lost_of_body
 
 
 @pytest.mark.slow
@@ -72,3 +78,47 @@ def test_every_kind_of_fault_is_counted_and_its_input_is_kept(
     assert getattr(outcome, kind) == 1
     assert words in outcome.faults[0]
     assert len(list((tmp_path / "bad").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "read", "words"),
+    [
+        ({"a": {"b": 1}}, {"a": {}}, "a.b: 1 became None"),
+        ({"a": [1, 2]}, {"a": [1]}, "a: [1, 2] became [1]"),
+        ([{"a": "no"}], [{"a": False}], "0.a: 'no' became False"),
+        ({"a": 1}, {"a": "1", "b": 2}, None),
+    ],
+)
+def test_a_dropped_or_changed_setting_is_noticed(given: Any, read: Any, words: str | None) -> None:
+    assert lost_leaf(given, read) == words
+
+
+@pytest.mark.parametrize(
+    ("read", "words"),
+    [
+        (Completion(text="42", model="m"), None),
+        (Completion(text="4", model="m"), "the answer '42' became '4'"),
+        (Completion(text="42", model="m", usage=Usage(prompt_tokens=8)), "7 tokens became 8"),
+        (Completion(text="", model="m"), "without text"),
+    ],
+)
+def test_a_changed_answer_of_an_endpoint_is_noticed(read: Completion, words: str | None) -> None:
+    body = {"choices": [{"message": {"content": "42"}}], "usage": {"prompt_tokens": 7}}
+    found = lost_of_body(json.dumps(body).encode(), read)
+    assert found == words if words is None else words in str(found)
+
+
+def test_a_row_that_a_reader_drops_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = READERS["json"].open(tmp_path)
+    data = json.dumps([fact(random.Random(1), number) for number in (1, 2)]).encode()
+    assert read(data) is None
+    whole = readers.candidates_of
+
+    def all_but_the_last(files: Any) -> Any:
+        result = whole(files)
+        return dataclasses.replace(result, kept=result.kept[:-1], rejected=result.rejected[:-1])
+
+    monkeypatch.setattr(readers, "candidates_of", all_but_the_last)
+    assert "2 rows" in str(read(data))

@@ -117,8 +117,7 @@ class ParquetTable(ArrowTable):
     """
 
     def __init__(self, path: Path) -> None:
-        _, pq = _arrow()
-        with _readable(str(path)), pq.ParquetFile(path) as file:
+        with _readable(str(path)), _parquet_file(path) as file:
             schema, rows = file.schema_arrow, file.metadata.num_rows
             has_rows = bool(file.metadata.num_row_groups and schema.names)
             if has_rows:
@@ -137,9 +136,14 @@ class ParquetTable(ArrowTable):
             return [row for _, batch in self._selected(keep) for row in batch.to_pylist()]
 
     def _batches(self, columns: list[str] | None) -> Iterator[Any]:
-        _, pq = _arrow()
-        with _readable(self.name), pq.ParquetFile(self.path) as file:
+        with _readable(self.name), _parquet_file(self.path) as file:
             yield from file.iter_batches(batch_size=_BATCH_ROWS, columns=columns)
+
+
+def _parquet_file(path: Path) -> Any:
+    """A Parquet file; a page that differs from its checksum, where it has one, is an error."""
+    _, pq = _arrow()
+    return pq.ParquetFile(path, page_checksum_verification=True)
 
 
 class DatasetTable(ArrowTable):

@@ -269,6 +269,17 @@ def test_parquet_with_other_columns_is_one_line(tmp_path: Path) -> None:
             clm_data.deduplicate(path, "p")
 
 
+def test_a_changed_text_in_a_parquet_file_with_checksums_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    options = dict.fromkeys(("use_dictionary", "write_statistics"), False)
+    options |= {"compression": "none", "write_page_checksum": True}
+    pq.write_table(pa.table({"p": ["river", "hill"]}), path, **options)
+    assert cells(open_table(str(path)), "p") == [("river",), ("hill",)]
+    path.write_bytes(path.read_bytes().replace(b"river", b"raven", 1))
+    with pytest.raises(InputFileError, match=r"x\.parquet"):
+        cells(open_table(str(path)), "p")
+
+
 def test_damage_of_a_parquet_file_is_one_line(tmp_path: Path) -> None:
     columns = pa.array(TEXTS * 5), pa.array([1] * 15)
     path = _parquet(tmp_path / "x.parquet", *columns, names=["p", "q"])
