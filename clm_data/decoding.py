@@ -150,11 +150,11 @@ def _in_code_page(data: bytes, name: str, line: int, known: Recognize | None) ->
         text = data.decode("gb18030")
         reason = _not_chinese(text)
     except UnicodeDecodeError:
-        reason = "bytes that it does not have"
+        reason = "it contains other bytes"
     if reason is not None and known is not None:
         raise InputFileError(
             f"{name}: the Chinese in this file is garbled (saved in another code page; line "
-            f"{line} is not UTF-8, and read as GB18030 it has {reason}): {remedy}"
+            f"{line} is not UTF-8, nor is the file GB18030: {reason}): {remedy}"
         )
     if reason is not None:
         raise InputFileError(
@@ -180,14 +180,14 @@ def _not_chinese(text: str) -> str | None:
     late = sum(b"\xc9" <= _gb2312(char)[:1] <= b"\xd7" for char in han)
     frequent = sum(char in _FREQUENT for char in han)
     if foreign > wide / 20:
-        return f"{foreign} characters of other scripts"
+        return f"it would have {foreign} characters of other scripts"
     if common < 0.8 * len(han) or len(han) < wide / 3:
-        return f"only {common} of {wide} characters are common Han characters"
+        return f"only {common} of {wide} characters would be common Han characters"
     wanted = 0.6 if len(han) < 6 else 0.3 if len(han) < 40 else 0.2
     if frequent < wanted * len(han):
-        return f"only {frequent} of {len(han)} Han characters are frequent ones"
+        return f"only {frequent} of {len(han)} Han characters would be frequent ones"
     if late < 0.15 * len(han):
-        return "all characters are from one half of GB 2312, as in Korean text"
+        return "all characters would be from one half of GB 2312, as in Korean text"
     return None
 
 
