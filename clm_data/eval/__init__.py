@@ -7,7 +7,7 @@ edit is
     contexts = sample_contexts(model, NATIVE)                   # editors.contexts
     moments = second_moments(model, texts, layers)              # editors.moments
     editor = make_editor("memit", "qwen2-7b", Setup(NATIVE, contexts, moments))  # editors
-    deltas = editor.edit(model, requests)
-    with applied(model, deltas):                                # editors.deltas
-        ...
+    edit = editor.edit(model, requests)
+    with applied(model, edit) as edited:                        # editors.edits
+        predict_answers(edited, questions, NATIVE)              # sweep.answers
 """

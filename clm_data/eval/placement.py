@@ -60,12 +60,15 @@ class Placement:
         reads: Indices whose next-token predictions are compared with `labels`; empty for a prompt
             without an answer.
         labels: The answer's token ids, one per index in `reads`.
+        prompt: Number of tokens of the context and the prompt, special tokens before them
+            included; a joiner that is a token of its own does not count.
     """
 
     ids: tuple[int, ...]
     subject: int
     reads: tuple[int, ...] = ()
     labels: tuple[int, ...] = ()
+    prompt: int = 0
 
     @property
     def up_to_subject(self) -> tuple[int, ...]:
@@ -88,6 +91,10 @@ class Encoded:
     def covering(self, start: int, end: int) -> list[int]:
         """Indices of the tokens that cover a character in `[start, end)`."""
         return [i for i, (a, b) in enumerate(self.spans) if a < end and b > start and b > a]
+
+    def before(self, end: int) -> int:
+        """Number of leading tokens that start before character `end`, special tokens included."""
+        return next((i for i, (start, _) in enumerate(self.spans) if start >= end), len(self.ids))
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> Encoded:
@@ -149,7 +156,7 @@ def place_prompt(
     text = context + request.prompt
     encoded = encode(tokenizer, text)
     subject = _subject_token(tokenizer, request, protocol, encoded, text, subject_start)
-    return Placement(encoded.ids, subject)
+    return Placement(encoded.ids, subject, prompt=len(encoded.ids))
 
 
 def _context_and_subject(request: EditRequest, template: str) -> tuple[str, int]:
@@ -210,6 +217,7 @@ def _place_by_offsets(
         subject,
         tuple(i - 1 for i in answer),
         tuple(encoded.ids[i] for i in answer),
+        min(encoded.before(len(context + request.prompt)), answer[0]),
     )
 
 
@@ -239,4 +247,6 @@ def _place_reencoded(
         )
     subject = _subject_token(tokenizer, request, protocol, encoded, text, subject_start)
     first = len(encoded.ids) - len(labels)
-    return Placement(encoded.ids, subject, tuple(range(first, len(encoded.ids))), tuple(labels))
+    end = min(encoded.before(len(context + request.prompt)), first + 1)
+    reads = tuple(range(first, len(encoded.ids)))
+    return Placement(encoded.ids, subject, reads, tuple(labels), end)

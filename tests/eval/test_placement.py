@@ -26,7 +26,7 @@ from clm_data import bank
 from clm_data.eval.editors.facts import place_facts
 from clm_data.eval.errors import PlacementError
 from clm_data.eval.placement import EditRequest, place, place_prompt, subject_start
-from clm_data.eval.protocols import EASYEDIT, NATIVE
+from clm_data.eval.protocols import EASYEDIT, NATIVE, EditProtocol
 from clm_data.languages import LANGUAGE_INFO
 
 CONTEXTS = {"zh": "这里的天气很好。", "en": "The weather is fine. "}
@@ -267,3 +267,16 @@ def test_every_fact_of_the_bank_is_edited_at_its_first_occurrence() -> None:
     for request in _bank_requests():
         start = request.prompt.find(request.subject)
         assert subject_start(request.prompt, request.subject) == start
+
+
+@pytest.mark.parametrize("protocol", [NATIVE, EASYEDIT])
+@pytest.mark.parametrize("template", ["{}", "The wind. {}"])
+def test_a_joiner_that_is_a_token_of_its_own_is_not_part_of_the_prompt(
+    protocol: EditProtocol, template: str
+) -> None:
+    tokenizer = character_tokenizer(["The wind. Water boils at 100 degrees"])
+    request = EditRequest("x", "en", "Water boils at", "Water", "100 degrees")
+    placed = place(tokenizer, request, protocol, template)
+    assert tokenizer.convert_ids_to_tokens(placed.ids[placed.prompt - 1]) == "t"
+    assert placed.prompt == len(template.format(request.prompt))
+    assert place_prompt(tokenizer, request, protocol, template).prompt == placed.prompt

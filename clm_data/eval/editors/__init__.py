@@ -46,7 +46,7 @@ def params_for(method: str, model: str) -> EditorParams:
     return known[model]
 
 
-def make_editor(method: str, params: str | EditorParams, setup: Setup) -> Editor:
+def make_editor(method: str, params: str | EditorParams, setup: Setup) -> Editor[Any]:
     """Create an editor.
 
     Args:
@@ -58,5 +58,5 @@ def make_editor(method: str, params: str | EditorParams, setup: Setup) -> Editor
         UnknownNameError: The method is unknown, or has no hyperparameters for the model.
     """
     chosen = params_for(method, params) if isinstance(params, str) else params
-    editor: Editor = method_class(method)(chosen, setup)
+    editor: Editor[Any] = method_class(method)(chosen, setup)
     return editor

@@ -7,10 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from clm_data.eval.editors.contexts import Contexts
-from clm_data.eval.editors.deltas import Deltas
+from clm_data.eval.editors.edits import Edit
 from clm_data.eval.editors.origin import check_origin
 from clm_data.eval.errors import EditError
 from clm_data.eval.model.loaded import LoadedModel
@@ -81,19 +81,23 @@ class Setup:
         return self.moments
 
 
-class Editor(Protocol):
+EditT = TypeVar("EditT", bound=Edit)
+"""What a method returns, such as `Deltas`."""
+
+
+class Editor(Protocol[EditT]):
     """An editing method with its hyperparameters; it can edit any number of models."""
 
     def edit(
-        self, model: LoadedModel, requests: Sequence[EditRequest], *, past: Deltas | None = None
-    ) -> Deltas:
-        """Compute the weight changes that edit some facts; the model itself is left unchanged.
+        self, model: LoadedModel, requests: Sequence[EditRequest], *, past: EditT | None = None
+    ) -> EditT:
+        """Compute the edit of some facts; the model itself is left unchanged.
 
         Args:
             model: The model, without `past` applied.
-            requests: The facts; those that cannot be placed are listed in `Deltas.refused`.
+            requests: The facts; those that cannot be placed are listed in `Edit.refused`.
             past: Earlier edits, which the new one is computed on top of. The result holds the
-                new changes only; `past.plus(result)` holds both.
+                new edit only; `past.plus(result)` holds both.
 
         Raises:
             EditError: No fact can be placed, or the computation failed.

@@ -1,4 +1,4 @@
-"""Weight changes: the low-rank change of one weight, the changes of an edit, applying them."""
+"""Edits that change weights: the low-rank change of one weight, and the changes of an edit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clm_data.errors import InputFileError
-from clm_data.eval.editors.origin import check_origin
+from clm_data.eval.editors.edits import applied as applied  # noqa: PLC0414 (imported from here)
+from clm_data.eval.editors.edits import check_same_model
 from clm_data.eval.editors.tensor_files import save_safetensors
 from clm_data.eval.errors import EditError
 from clm_data.eval.model.hooks import restored
@@ -80,7 +81,7 @@ class WeightDelta:
 
 @dataclass(frozen=True)
 class Deltas:
-    """The weight changes of an edit, and which facts it covers.
+    """The weight changes of an edit, and which facts it covers; an `Edit`.
 
     Attributes:
         method: Name of the method.
@@ -114,10 +115,7 @@ class Deltas:
         Raises:
             EditError: The edits belong to different models.
         """
-        known = self.origin and later.origin
-        if self.origin != later.origin if known else self.model != later.model:
-            first, second = (f"{one.model} {one.origin[:8]}".strip() for one in (self, later))
-            raise EditError(f"deltas of {first} and {second} cannot be added")
+        check_same_model(self, later)
         weights = dict(self.weights)
         for path, delta in later.weights.items():
             weights[path] = weights[path] + delta if path in weights else delta
@@ -133,6 +131,14 @@ class Deltas:
             keys,
             origin=self.origin or later.origin,
         )
+
+    @contextmanager
+    def apply_to(self, model: LoadedModel) -> Iterator[LoadedModel]:
+        """Add the changes to the weights; on exit copies of the old weights are put back."""
+        with restored(model, list(self.weights)) as weights:
+            for path, weight in weights.items():
+                self.weights[path].add_to(weight, transposed=model.layout.transposed)
+            yield model
 
     def save(self, path: Path) -> None:
         """Write a safetensors file."""
@@ -191,25 +197,3 @@ def _append_columns(first: Tensor | None, second: Tensor) -> Tensor:
     import torch
 
     return second if first is None else torch.cat([first, second], dim=1)
-
-
-@contextmanager
-def applied(loaded: LoadedModel, deltas: Deltas | None) -> Iterator[None]:
-    """Add deltas to a model's weights; on exit the weights are restored, bit for bit.
-
-    Args:
-        loaded: The unedited model that the deltas were computed from.
-        deltas: The changes; None changes nothing.
-
-    Raises:
-        EditError: The deltas were computed from another model.
-        LayoutError: The model has no weight of a name in the deltas.
-        EditError: A delta's shape differs from its weight's.
-    """
-    if deltas is not None:
-        check_origin("deltas", deltas.model, deltas.origin, loaded)
-    changes = deltas.weights if deltas is not None else {}
-    with restored(loaded, list(changes)) as weights:
-        for path, weight in weights.items():
-            changes[path].add_to(weight, transposed=loaded.layout.transposed)
-        yield

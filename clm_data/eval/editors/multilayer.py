@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from clm_data.eval.editors.base import EditorParams, Setup, Stopwatch
-from clm_data.eval.editors.deltas import Deltas, WeightDelta, applied
+from clm_data.eval.editors.deltas import Deltas, WeightDelta
+from clm_data.eval.editors.edits import applied
 from clm_data.eval.editors.facts import PlacedFact, place_facts
 from clm_data.eval.editors.keys import LayerwiseForward, fact_prompts, mean_keys
 from clm_data.eval.editors.origin import model_id

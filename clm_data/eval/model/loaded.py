@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from clm_data.eval.errors import EditError, LayoutError
+from clm_data.records import Language
 
 if TYPE_CHECKING:
     import torch
@@ -65,6 +67,8 @@ class ModelLayout:
 class LoadedModel:
     """A model with its tokenizer and layout; editors change its weights only temporarily.
 
+    Evaluation asks it as it asks an edited model: `base`, `rewrite` and `routed` change nothing.
+
     Attributes:
         name: Shown in results and messages.
         model: In evaluation mode, its parameters frozen.
@@ -87,6 +91,19 @@ class LoadedModel:
     longest_why: str = ""
     packs: bool = True
     layer_outputs: int | None = None
+
+    @property
+    def base(self) -> LoadedModel:
+        """The model itself; see `clm_data.eval.editors.edits.EditedModel`."""
+        return self
+
+    def rewrite(self, prompt: str, lang: Language) -> str:
+        """The prompt as it is."""
+        return prompt
+
+    def routed(self, prompt: Tensor) -> AbstractContextManager[None]:
+        """Changes nothing."""
+        return nullcontext()
 
     @property
     def depth(self) -> int:

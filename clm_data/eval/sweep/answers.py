@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from clm_data.eval.editors.edits import EditedModel
 from clm_data.eval.errors import PlacementError, edit_errors
 from clm_data.eval.model.batching import batches_by_length, padded
 from clm_data.eval.model.hooks import without_generation_settings
-from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.model.partial_forward import run_layers
 from clm_data.eval.placement import encode
 from clm_data.eval.protocols import EditProtocol
@@ -33,11 +33,14 @@ class TokenizedQuestion:
         ids: Input tokens, up to the last position whose prediction is read.
         positions: Positions whose next-token prediction is compared with a label.
         labels: The answer's tokens, one per position.
+        prompt: Number of tokens of the prompt, special tokens before it included; a joiner that is
+            a token of its own does not count.
     """
 
     ids: tuple[int, ...]
     positions: tuple[int, ...]
     labels: tuple[int, ...]
+    prompt: int
 
 
 @dataclass(frozen=True)
@@ -76,11 +79,12 @@ def tokenize_question(
     if not at or at[0] == 0:
         raise PlacementError(f'the answer "{question.answer}" has no tokens after the prompt')
     labels = tuple(encoded.ids[i] for i in at)
-    return TokenizedQuestion(encoded.ids[: at[-1]], tuple(i - 1 for i in at), labels)
+    prompt = min(encoded.before(len(question.prompt)), at[0])
+    return TokenizedQuestion(encoded.ids[: at[-1]], tuple(i - 1 for i in at), labels, prompt)
 
 
 def predict_answers(
-    loaded: LoadedModel,
+    model: EditedModel,
     questions: Sequence[Question],
     protocol: EditProtocol,
     *,
@@ -91,7 +95,7 @@ def predict_answers(
     The language model head is applied at those positions only.
 
     Args:
-        loaded: The model.
+        model: The model, edited or not.
         questions: In any order and length; they are batched by length.
         protocol: How prompts and answers are joined and tokenized.
         tokens_per_batch: Maximum tokens per forward pass.
@@ -102,28 +106,37 @@ def predict_answers(
     import torch
 
     tokenized: list[TokenizedQuestion | None] = []
-    for question in questions:
+    for question in _rewritten(model, questions):
         try:
-            tokenized.append(tokenize_question(loaded.tokenizer, question, protocol))
+            tokenized.append(tokenize_question(model.base.tokenizer, question, protocol))
         except PlacementError:
             tokenized.append(None)
     inputs = [question for question in tokenized if question is not None]
     predictions = [AnswerPrediction((), (), ())] * len(inputs)
-    with torch.no_grad(), edit_errors(f"evaluation of {loaded.name}"):
+    with torch.no_grad(), edit_errors(f"evaluation of {model.base.name}"):
         for batch in batches_by_length([len(one.ids) for one in inputs], tokens_per_batch):
-            of_batch = _predict_batch(loaded, [inputs[i] for i in batch])
+            of_batch = _predict_batch(model, [inputs[i] for i in batch])
             for index, prediction in zip(batch, of_batch, strict=True):
                 predictions[index] = prediction
     remaining = iter(predictions)
     return [None if one is None else next(remaining) for one in tokenized]
 
 
+def _rewritten(model: EditedModel, questions: Sequence[Question]) -> list[Question]:
+    """The questions as the network reads them."""
+    return [replace(one, prompt=model.rewrite(one.prompt, one.lang)) for one in questions]
+
+
 def _predict_batch(
-    loaded: LoadedModel, batch: Sequence[TokenizedQuestion]
+    model: EditedModel, batch: Sequence[TokenizedQuestion]
 ) -> list[AnswerPrediction]:
     import torch
 
-    hidden = run_layers(loaded, padded([one.ids for one in batch], loaded.device), 0, loaded.depth)
+    loaded = model.base
+    ids = padded([one.ids for one in batch], loaded.device)
+    prompts = torch.tensor([one.prompt for one in batch], device=ids.device)
+    with model.routed(torch.arange(ids.shape[1], device=ids.device) < prompts[:, None]):
+        hidden = run_layers(loaded, ids, 0, loaded.depth)
     device = hidden.device
     rows = torch.tensor([i for i, one in enumerate(batch) for _ in one.positions], device=device)
     positions = torch.tensor([at for one in batch for at in one.positions], device=device)
@@ -142,7 +155,7 @@ def _predict_batch(
 
 
 def generate_answers(
-    loaded: LoadedModel,
+    model: EditedModel,
     questions: Sequence[Question],
     *,
     extra_tokens: int = 4,
@@ -151,50 +164,53 @@ def generate_answers(
     """Greedy continuations of the prompts, a little longer than the answers.
 
     Args:
-        loaded: The model.
+        model: The model, edited or not.
         questions: The answers only set the length of the continuations.
         extra_tokens: Tokens beyond the answer's length, which show whether its last word ends
             there.
         tokens_per_batch: Maximum tokens per batch, generated ones included.
     """
-    tokenizer = loaded.tokenizer
-    prompts = [list(tokenizer(question.prompt)["input_ids"]) for question in questions]
+    tokenizer = model.base.tokenizer
+    prompts = [list(tokenizer(one.prompt)["input_ids"]) for one in _rewritten(model, questions)]
     lengths = [
         len(tokenizer(" " + question.answer, add_special_tokens=False)["input_ids"]) + extra_tokens
         for question in questions
     ]
     total = [len(prompt) + length for prompt, length in zip(prompts, lengths, strict=True)]
     out = [""] * len(questions)
-    with edit_errors(f"generation with {loaded.name}"):
+    with edit_errors(f"generation with {model.base.name}"):
         for batch in batches_by_length(total, tokens_per_batch):
             rows = [prompts[i] for i in batch]
-            texts = _generate(loaded, rows, max(lengths[i] for i in batch))
+            texts = _generate(model, rows, max(lengths[i] for i in batch))
             for index, text in zip(batch, texts, strict=True):
                 out[index] = text
     return out
 
 
-def _generate(loaded: LoadedModel, rows: Sequence[Sequence[int]], steps: int) -> list[str]:
+def _generate(model: EditedModel, rows: Sequence[Sequence[int]], steps: int) -> list[str]:
     import torch
     from transformers import GenerationConfig
 
+    loaded = model.base
     longest = max(map(len, rows))
     loaded.check_length(longest + steps)
     pad = loaded.tokenizer.pad_token_id
     if pad is None or pad >= loaded.model.get_input_embeddings().weight.shape[0]:
         pad = 0
     ids = [[pad] * (longest - len(row)) + list(row) for row in rows]
-    mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
+    mask = torch.tensor(
+        [[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=loaded.device
+    )
     config = GenerationConfig(
         do_sample=False,
         max_new_tokens=steps,
         pad_token_id=pad,
         eos_token_id=loaded.tokenizer.eos_token_id,
     )
-    with torch.no_grad(), without_generation_settings(loaded.model):
+    with torch.no_grad(), without_generation_settings(loaded.model), model.routed(mask.bool()):
         generated = loaded.model.generate(
             input_ids=torch.tensor(ids, device=loaded.device),
-            attention_mask=torch.tensor(mask, device=loaded.device),
+            attention_mask=mask,
             generation_config=config,
         )
     tails = generated[:, longest:].tolist()

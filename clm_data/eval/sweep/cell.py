@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from clm_data.errors import ClmDataError
 from clm_data.eval.editors.base import Editor, Stopwatch
-from clm_data.eval.editors.deltas import Deltas, applied
+from clm_data.eval.editors.edits import Edit, applied
 from clm_data.eval.errors import EditError, out_of_memory
 from clm_data.eval.intervals import Bootstrap
 from clm_data.eval.placement import EditRequest
@@ -59,7 +60,7 @@ def batches_of(records: int, size: int, max_batches: int | None = None) -> list[
 
 def run_cell(
     evaluator: Evaluator,
-    editor: Editor,
+    editor: Editor[Any],
     setting: Setting,
     key: str,
     *,
@@ -79,7 +80,7 @@ def run_cell(
         bootstrap: Settings of the intervals.
         max_batches: Edit only the first N batches; None edits all.
         checkpoints: Number of measurements during a sequential run, including the final one.
-        deltas_folder: Folder for the weight changes; None does not save them.
+        deltas_folder: Folder for the edits; None does not save them.
         progress: Called after each batch.
 
     Raises:
@@ -93,13 +94,13 @@ def run_cell(
         last = number + 1 == len(batches)
         if not run.sequential:
             run.measure(batch)
-            run.save_deltas(deltas_folder, _delta_name(key, number))
+            run.save_edits(deltas_folder, _delta_name(key, number))
         elif last or number + 1 in stops:
             run.measure(range(batch.stop))
             if number + 1 in stops:
                 run.add_checkpoint()
         if run.sequential and last:
-            run.save_deltas(deltas_folder, _delta_name(key, None))
+            run.save_edits(deltas_folder, _delta_name(key, None))
         if progress is not None:
             progress(number + 1, len(batches))
     return run.result(key, [index for batch in batches for index in batch], len(batches))
@@ -109,13 +110,13 @@ class _CellRun:
     """A cell while it is computed."""
 
     def __init__(
-        self, evaluator: Evaluator, editor: Editor, setting: Setting, bootstrap: Bootstrap
+        self, evaluator: Evaluator, editor: Editor[Any], setting: Setting, bootstrap: Bootstrap
     ) -> None:
         self.evaluator, self.editor = evaluator, editor
         self.setting, self.bootstrap = setting, bootstrap
         self.sequential = setting.mode == "sequential"
         self.baseline = evaluator.baseline  # before the first edit
-        self.deltas: Deltas | None = None
+        self.edits: Edit | None = None
         self.items: list[FactResult] = []
         self.refused: list[Refusal] = []
         self.arrived: list[float] = []
@@ -123,13 +124,13 @@ class _CellRun:
         self.stopwatch = Stopwatch()
 
     def edit(self, batch: range) -> None:
-        """Compute the weight changes of a batch: on top of earlier ones in a sequential run."""
+        """Compute the edit of a batch: on top of earlier ones in a sequential run."""
         records = [self.evaluator.records[i] for i in batch]
-        past = self.deltas if self.sequential else None
+        past = self.edits if self.sequential else None
         with self.stopwatch.phase("edit"):
             requests = requests_for(records, self.setting.language)
-            new = self.editor.edit(self.evaluator.model, requests, past=past)
-            self.deltas = new if past is None else past.plus(new)
+            new: Edit = self.editor.edit(self.evaluator.model, requests, past=past)
+            self.edits = new if past is None else past.plus(new)
         if new.arrived is not None:
             self.arrived.append(new.arrived)
         self.refused += [Refusal(id=one, reason=why) for one, why in new.refused]
@@ -139,9 +140,10 @@ class _CellRun:
             self.stopwatch.seconds[phase] = total + seconds
 
     def measure(self, indices: range) -> None:
-        """Measure records with the weight changes applied."""
-        with self.stopwatch.phase("measure"), applied(self.evaluator.model, self.deltas):
-            answers = self.evaluator.after(indices)
+        """Measure records with the edits applied."""
+        model = self.evaluator.model
+        with self.stopwatch.phase("measure"), applied(model, self.edits) as edited:
+            answers = self.evaluator.after(indices, edited)
         items = [self._fact(i, answer) for i, answer in zip(indices, answers, strict=True)]
         self.items = items if self.sequential else self.items + items
 
@@ -163,11 +165,11 @@ class _CellRun:
     def _after(self) -> Summary:
         return summarize([item.by_language() for item in self.items], self.bootstrap)
 
-    def save_deltas(self, folder: Path | None, name: str) -> None:
-        """Write the weight changes, if there is a folder for them."""
-        if folder is not None and self.deltas is not None:
+    def save_edits(self, folder: Path | None, name: str) -> None:
+        """Write the edits, if there is a folder for them."""
+        if folder is not None and self.edits is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            self.deltas.save(folder / f"{name}.safetensors")
+            self.edits.save(folder / f"{name}.safetensors")
 
     def result(self, key: str, measured: Sequence[int], batches: int) -> CellResult:
         """The finished cell.
@@ -214,7 +216,7 @@ def _stops(batches: int, checkpoints: int) -> set[int]:
 
 
 def has_deltas(folder: Path, cell: CellResult) -> bool:
-    """Whether all weight changes of a finished cell are in a folder."""
+    """Whether all edits of a finished cell are in a folder."""
     names = [_delta_name(cell.key, None)]
     if cell.setting.mode != "sequential":
         names = [_delta_name(cell.key, number) for number in range(cell.batches)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from clm_data.eval import metrics
+from clm_data.eval.editors.edits import EditedModel
 from clm_data.eval.errors import EditError
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.protocols import EditProtocol
@@ -41,13 +42,12 @@ class RecordAnswers:
 
 
 class Evaluator:
-    """Measures one model on one dataset.
+    """Measures one model on one dataset, unedited and with edits that the caller applies.
 
-    Edits are applied to the model by the caller: :attr:`baseline` is computed when first used, and
-    that must be before any edit.
+    :attr:`baseline` is computed when first used, and that must be before any edit.
 
     Args:
-        model: The model.
+        model: The unedited model.
         records: The dataset.
         protocol: How prompts and answers are joined and tokenized.
         generate: Whether to generate free continuations as well.
@@ -70,9 +70,9 @@ class Evaluator:
     def baseline(self) -> tuple[RecordAnswers, ...]:
         """The unedited model's answers, by record."""
         sides = [(record, lang) for record in self.records for lang in LANGUAGES]
-        answers = self._answers(sides)
+        answers = self._answers(self.model, sides)
         rephrased = self._predict(
-            [_rephrased(r, lang, r.fact(lang).ground_truth) for r, lang in sides]
+            self.model, [_rephrased(r, lang, r.fact(lang).ground_truth) for r, lang in sides]
         )
         for answer, truth in zip(answers, rephrased, strict=True):
             answer.measures["truth_rephrased"] = _accuracy(truth)
@@ -81,26 +81,28 @@ class Evaluator:
             answer.measures["truth_exact"] = answer.truth_exact
         return tuple(_by_record(answers))
 
-    def after(self, indices: Sequence[int]) -> list[RecordAnswers]:
-        """The edited model's answers to the records with these indices."""
+    def after(self, indices: Sequence[int], edited: EditedModel) -> list[RecordAnswers]:
+        """An edited model's answers to the records with these indices."""
         sides = [(i, lang) for i in indices for lang in LANGUAGES]
         baseline = [self.baseline[i].probe[lang] for i, lang in sides]
-        answers = self._answers([(self.records[i], lang) for i, lang in sides])
+        answers = self._answers(edited, [(self.records[i], lang) for i, lang in sides])
         for answer, old in zip(answers, baseline, strict=True):
             new = answer.probe
             same = None if old is None or new is None else metrics.agreement(old, new.predicted)
             answer.measures["locality"] = same
         return _by_record(answers)
 
-    def _answers(self, sides: Sequence[tuple[Record, Language]]) -> list[_SideAnswers]:
+    def _answers(
+        self, model: EditedModel, sides: Sequence[tuple[Record, Language]]
+    ) -> list[_SideAnswers]:
         """What is measured both before and after an edit, by record and language."""
         facts = [(record.fact(lang), lang) for record, lang in sides]
-        new = self._predict([Question(lang, f.prompt, f.target_new) for f, lang in facts])
-        old = self._predict([Question(lang, f.prompt, f.ground_truth) for f, lang in facts])
+        new = self._predict(model, [Question(lang, f.prompt, f.target_new) for f, lang in facts])
+        old = self._predict(model, [Question(lang, f.prompt, f.ground_truth) for f, lang in facts])
         rephrased = self._predict(
-            [_rephrased(r, lang, r.fact(lang).target_new) for r, lang in sides]
+            model, [_rephrased(r, lang, r.fact(lang).target_new) for r, lang in sides]
         )
-        probes = self._predict([_probe(r, lang) for r, lang in sides])
+        probes = self._predict(model, [_probe(r, lang) for r, lang in sides])
         answers = [
             _SideAnswers(_measures(n, o, r), truth=o, probe=p)
             for n, o, r, p in zip(new, old, rephrased, probes, strict=True)
@@ -110,7 +112,7 @@ class Evaluator:
                 Question(lang, f.prompt, max(f.target_new, f.ground_truth, key=len))
                 for f, lang in facts
             ]
-            texts = generate_answers(self.model, longer, tokens_per_batch=self.tokens_per_batch)
+            texts = generate_answers(model, longer, tokens_per_batch=self.tokens_per_batch)
             for answer, text, (fact, lang) in zip(answers, texts, facts, strict=True):
                 answer.continuation = text.strip()
                 exact = metrics.exact_match(text, fact.target_new, lang)
@@ -118,9 +120,11 @@ class Evaluator:
                 answer.truth_exact = float(metrics.exact_match(text, fact.ground_truth, lang))
         return answers
 
-    def _predict(self, questions: Sequence[Question]) -> list[AnswerPrediction | None]:
+    def _predict(
+        self, model: EditedModel, questions: Sequence[Question]
+    ) -> list[AnswerPrediction | None]:
         found = predict_answers(
-            self.model, questions, self.protocol, tokens_per_batch=self.tokens_per_batch
+            model, questions, self.protocol, tokens_per_batch=self.tokens_per_batch
         )
         for question, answer in zip(questions, found, strict=True):
             if answer is not None and any(map(math.isnan, answer.log_probabilities)):

@@ -14,7 +14,8 @@ torch = pytest.importorskip("torch", reason="the extra eval is not installed")
 from helpers.small_models import small_model
 
 from clm_data.errors import InputFileError
-from clm_data.eval.editors.deltas import Deltas, WeightDelta, applied
+from clm_data.eval.editors.deltas import Deltas, WeightDelta
+from clm_data.eval.editors.edits import applied
 from clm_data.eval.errors import EditError, LayoutError
 from clm_data.eval.model.loaded import LoadedModel
 

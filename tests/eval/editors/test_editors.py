@@ -24,7 +24,8 @@ from helpers.small_models import (
 from clm_data.errors import UnknownNameError
 from clm_data.eval.editors import METHODS, make_editor, method_class, params_for
 from clm_data.eval.editors.base import Editor, Setup
-from clm_data.eval.editors.deltas import Deltas, applied
+from clm_data.eval.editors.deltas import Deltas
+from clm_data.eval.editors.edits import applied
 from clm_data.eval.editors.facts import place_facts
 from clm_data.eval.editors.keys import LayerwiseForward
 from clm_data.eval.editors.moments import Moments, second_moments

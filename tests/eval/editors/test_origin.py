@@ -14,7 +14,8 @@ from helpers.small_models import CONTEXTS, LAYERS, REQUESTS, TEXTS, small_model,
 
 from clm_data.eval.editors import make_editor
 from clm_data.eval.editors.base import Setup
-from clm_data.eval.editors.deltas import Deltas, applied
+from clm_data.eval.editors.deltas import Deltas
+from clm_data.eval.editors.edits import applied
 from clm_data.eval.editors.moments import second_moments
 from clm_data.eval.editors.origin import model_id
 from clm_data.eval.editors.value_cache import TargetValueCache
@@ -74,7 +75,7 @@ def test_past_edits_of_another_model_are_refused(
 ) -> None:
     moments = second_moments(other, {"all": TEXTS}, LAYERS)
     editor = make_editor(method, small_params(method), Setup(NATIVE, CONTEXTS, moments))
-    with pytest.raises(EditError, match=r"deltas of the model .* cannot be used with another"):
+    with pytest.raises(EditError, match=r"an edit of the model .* cannot be used with another"):
         editor.edit(other, REQUESTS, past=deltas)
 
 

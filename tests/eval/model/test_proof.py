@@ -23,7 +23,7 @@ from helpers.small_models import (
 from clm_data.errors import ClmDataError
 from clm_data.eval.editors import make_editor
 from clm_data.eval.editors.base import Setup
-from clm_data.eval.editors.deltas import applied
+from clm_data.eval.editors.edits import applied
 from clm_data.eval.editors.rome import RomeParams
 from clm_data.eval.errors import EditError, LayoutError
 from clm_data.eval.model.hooks import captured

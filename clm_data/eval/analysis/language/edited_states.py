@@ -19,7 +19,8 @@ from clm_data.eval.analysis.language.states import ParallelStates, read_states
 from clm_data.eval.analysis.language.vectors import parallel_layer
 from clm_data.eval.analysis.options import EditedStateOptions
 from clm_data.eval.csv_tables import ResultTables
-from clm_data.eval.editors.deltas import Deltas, applied
+from clm_data.eval.editors.deltas import Deltas
+from clm_data.eval.editors.edits import applied
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.protocols import EditProtocol, get_protocol
 from clm_data.eval.results import EditLanguage

@@ -25,7 +25,8 @@ from clm_data.eval.csv_tables import write_rows
 from clm_data.eval.editors import make_editor, params_for
 from clm_data.eval.editors.base import Setup
 from clm_data.eval.editors.contexts import contexts_from
-from clm_data.eval.editors.deltas import Deltas, WeightDelta, applied
+from clm_data.eval.editors.deltas import Deltas, WeightDelta
+from clm_data.eval.editors.edits import applied
 from clm_data.eval.editors.moments import second_moments
 from clm_data.eval.errors import EditError, LayoutError
 from clm_data.eval.intervals import Bootstrap
