@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo demo-eval paper-mini paper-small test test-slow test-eval fuzz lint bench-dedup bench-edit bench-generate docs docs-site wheel clean
+.PHONY: demo demo-eval paper-mini paper-small test test-slow test-eval fuzz lint bench-dedup bench-edit bench-threads bench-generate docs docs-site wheel clean
 
 # The light core: what a user installs.
 $(VENV)/.core: pyproject.toml constraints.txt
@@ -78,8 +78,11 @@ lint: $(VENV)/.dev    ## style, types, and the import contracts
 bench-dedup: $(VENV)/.core   ## the similarity join against rapidfuzz's cdist; SIZES="--full" takes minutes
 	$(BIN)/python benchmarks/dedup_join.py $(SIZES)
 
-bench-edit: $(VENV)/.eval    ## MEMIT edits of 10 and 50 facts against a plain loop
-	$(BIN)/python benchmarks/edit_speed.py
+bench-edit: $(VENV)/.eval    ## MEMIT edits of 10 and 50 facts against a plain loop, one thread each
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/edit_speed.py
+
+bench-threads: $(VENV)/.eval   ## a sweep with one thread and with all, on a machine kept busy
+	$(BIN)/python benchmarks/busy_machine.py
 
 bench-generate: $(VENV)/.dev   ## 1,000 requests against a chat server on loopback
 	$(BIN)/python benchmarks/generate_throughput.py

@@ -60,16 +60,19 @@ def analyze(
     require_eval_extra()
     from clm_data.eval.analysis.run import analyze_folder
     from clm_data.eval.figures.draw import draw_figures
+    from clm_data.eval.threads import measured_threads
 
     folder = Path(folder)
-    done = analyze_folder(
-        folder,
-        dataset=load_dataset(dataset) if states and dataset is not None else None,
-        models=models,
-        states=states,
-        cache=Path(cache or default_cache_folder()),
-        log=log,
-    )
+    loaded = load_dataset(dataset) if states and dataset is not None else None
+    with measured_threads(log if loaded is not None else silent):
+        done = analyze_folder(
+            folder,
+            dataset=loaded,
+            models=models,
+            states=states,
+            cache=Path(cache or default_cache_folder()),
+            log=log,
+        )
     log("drawing the figures")
     drawn = draw_figures(folder / "analysis", folder / "figures")
     files = sorted(file for figure in drawn for file in figure.paths)

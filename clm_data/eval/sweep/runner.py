@@ -20,6 +20,7 @@ from clm_data.eval.sweep.open_model import open_model
 from clm_data.eval.sweep.plan import PlannedCell, finished_cell, plan_cells
 from clm_data.eval.sweep.progress import SweepProgress
 from clm_data.eval.sweep.workbench import ModelWorkbench
+from clm_data.eval.threads import measured_threads
 from clm_data.log import Log, silent
 
 
@@ -165,7 +166,8 @@ def _compute_missing(
     for spec in dict.fromkeys(cell.spec for cell in todo.values()):
         of_model = {index: cell for index, cell in todo.items() if cell.spec == spec}
         computed = _compute_model(list(of_model.values()), open_workbench, progress, log)
-        yield from zip(of_model, computed, strict=True)
+        with measured_threads(log):
+            yield from zip(of_model, computed, strict=True)
         _free_memory()
 
 
