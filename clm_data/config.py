@@ -22,6 +22,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from clm_data.domain import Domain, load_domains
+from clm_data.drafts import draft_folder
 from clm_data.errors import ConfigError, UnknownNameError
 from clm_data.files import atomic_file, read_yaml
 from clm_data.records import Frozen
@@ -376,18 +377,15 @@ def copy_domains(folder: Path) -> list[Path]:
     for target in targets:
         if target.exists():
             raise ConfigError(f"{target} already exists; move it away to get a fresh copy")
-    draft = folder / ".prompts.new"
-    shutil.rmtree(draft, ignore_errors=True)
     try:
-        shutil.copytree(resource("prompts"), draft)
-        with atomic_file(targets[0]) as domains:
-            shutil.copyfile(resource("domains.yaml"), domains)
-        draft.rename(targets[1])
+        with draft_folder(targets[1]) as draft:
+            shutil.copytree(resource("prompts"), draft, dirs_exist_ok=True)
+            with atomic_file(targets[0]) as domains:
+                shutil.copyfile(resource("domains.yaml"), domains)
+            draft.rename(targets[1])
     except shutil.Error as error:
         source, target, reason = error.args[0][0]
         raise ConfigError(f"{target}: cannot be copied from {source}: {reason}") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return targets
 
 

@@ -6,12 +6,12 @@ import codecs
 import csv
 import io
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from clm_data import json_schema, layouts
+from clm_data.drafts import draft_folder
 from clm_data.errors import InputFileError
 from clm_data.layouts import EN_FILE, MIX_FILE, PUBLISHED_FILES, ZH_FILE, Row
 from clm_data.records import LANGUAGES, Record, canonical_json
@@ -155,7 +155,8 @@ def write_folder(out: Path, texts: Mapping[str, str | bytes], *, force: bool = F
             one; other files are not touched.
 
     Raises:
-        InputFileError: ``out`` is a file, has files without ``force``, or cannot be written.
+        InputFileError: ``out`` is a file, has files without ``force``, is being written by another
+            process, or cannot be written.
     """
     if out.exists() and not out.is_dir():
         raise InputFileError(f"{out} is a file; choose a folder with --out")
@@ -173,10 +174,7 @@ def write_folder(out: Path, texts: Mapping[str, str | bytes], *, force: bool = F
 
 def _write(out: Path, texts: Mapping[str, str | bytes], *, filled: bool) -> None:
     out = out.absolute()
-    draft = out.with_name(f".{out.name}.new")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    try:
+    with draft_folder(out) as draft:
         for name, text in texts.items():
             (draft / name).write_bytes(text.encode("utf-8") if isinstance(text, str) else text)
         if filled:
@@ -186,8 +184,6 @@ def _write(out: Path, texts: Mapping[str, str | bytes], *, filled: bool) -> None
             if out.exists():
                 out.rmdir()
             draft.rename(out)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _csv_row(row: Row) -> dict[str, str]:

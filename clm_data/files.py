@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
 
+from clm_data.drafts import draft_file, draft_folder
 from clm_data.errors import InputFileError, UserError
 
 _RETYPED = ("bool", "int", "timestamp")
@@ -178,7 +178,7 @@ def atomic_folder(out: Path, others: Callable[[Path], Iterable[str]]) -> Iterato
     """Fill a temporary folder next to ``out``, then put it in the place of ``out``.
 
     If the block raises or the process is killed, ``out`` keeps its old content. Leftovers of an
-    earlier killed run are removed.
+    earlier killed run are removed. Only one process at a time can write a folder.
 
     Args:
         out: The folder to write. Its parents are created. Symbolic links are followed.
@@ -189,34 +189,26 @@ def atomic_folder(out: Path, others: Callable[[Path], Iterable[str]]) -> Iterato
         The temporary folder, empty.
 
     Raises:
-        InputFileError: ``out`` is a file or the root of the file system, or has other files.
+        InputFileError: ``out`` is a file or the root of the file system, has other files, or is
+            being written by another process.
     """
     out = out.resolve()
     if out == out.parent:
         raise InputFileError(f"{out} is the root of the file system; choose a folder with --out")
-    draft, old = (out.with_name(f".{out.name}.clm-data-{suffix}") for suffix in ("new", "old"))
-    if old.exists() and not out.exists():
-        old.rename(out)
-    if out.exists() and not out.is_dir():
-        raise InputFileError(f"{out} is a file; choose a folder with --out")
-    found = sorted(others(out)) if out.is_dir() else []
-    if found:
-        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-        raise InputFileError(
-            f"{out} contains files that clm-data did not write, or that were changed since: "
-            f"{found[0]}{more}; choose another folder with --out, or move them away"
-        )
-    for leftover in (draft, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    draft.mkdir(parents=True)
-    try:
+    with draft_folder(out) as draft:
+        if out.exists() and not out.is_dir():
+            raise InputFileError(f"{out} is a file; choose a folder with --out")
+        found = sorted(others(out)) if out.is_dir() else []
+        if found:
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            raise InputFileError(
+                f"{out} contains files that clm-data did not write, or that were changed since: "
+                f"{found[0]}{more}; choose another folder with --out, or move them away"
+            )
         yield draft
         if out.exists():
-            out.rename(old)
+            out.rename(draft.with_name("old"))
         draft.rename(out)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def files_in(folder: Path) -> Iterator[str]:
@@ -231,7 +223,8 @@ def atomic_file(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Write a temporary file next to ``out``, then put it in the place of ``out``.
 
     If the block raises, ``out`` keeps its old content and the temporary file is removed. The
-    leftover of an earlier killed run is overwritten.
+    leftover of an earlier killed run is removed. If several processes write a file at once, each
+    writes a temporary file of its own, and the last one to finish replaces the others.
 
     Args:
         out: The file to write, in an existing folder. Symbolic links are followed.
@@ -244,26 +237,28 @@ def atomic_file(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
         InputFileError: ``out`` exists and ``overwrite`` is false, is not a regular file, or cannot
             be written.
     """
-    try:
-        target = out.resolve()
-        if target.exists() and not target.is_file():
-            raise InputFileError(f"{out} is not a regular file; choose another one")
-        if target.exists() and not overwrite:
-            raise InputFileError(f"{out} already exists; choose another file, or add --force")
-        draft = target.with_name(f".{target.name}.new")
-        draft.touch()
-    except OSError as error:
-        raise InputFileError(f"{out}: cannot be written: {error.strerror or error}") from error
-    try:
+    with ExitStack() as stack:
+        try:
+            target = out.resolve()
+            _check_target(target, out, overwrite)
+            draft = stack.enter_context(draft_file(target))
+        except OSError as error:
+            raise InputFileError(f"{out}: cannot be written: {error.strerror or error}") from error
         yield draft
+        _check_target(target, out, overwrite)
         try:
             with draft.open("rb") as written:
                 os.fsync(written.fileno())
             draft.replace(target)
         except OSError as error:
             raise InputFileError(f"{out}: cannot be written: {error.strerror or error}") from error
-    finally:
-        draft.unlink(missing_ok=True)
+
+
+def _check_target(target: Path, out: Path, overwrite: bool) -> None:
+    if target.exists() and not target.is_file():
+        raise InputFileError(f"{out} is not a regular file; choose another one")
+    if target.exists() and not overwrite:
+        raise InputFileError(f"{out} already exists; choose another file, or add --force")
 
 
 def sha256_file(path: Path) -> str:

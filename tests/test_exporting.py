@@ -181,8 +181,9 @@ def test_a_folder_with_files_is_changed_only_with_force(tmp_path: Path) -> None:
 def test_an_empty_folder_is_used_and_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    (tmp_path / ".out.new").mkdir()
-    (tmp_path / ".out.new" / "half.json").write_text("[", encoding="utf-8")
+    leftover = tmp_path / ".out.clm-data-draft" / "new"
+    leftover.mkdir(parents=True)
+    (leftover / "half.json").write_text("[", encoding="utf-8")
     write_folder(out, {"a.json": "1"})
     assert [path.name for path in out.iterdir()] == ["a.json"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

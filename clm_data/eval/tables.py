@@ -12,6 +12,7 @@ from clm_data.errors import UnknownNameError
 from clm_data.eval.intervals import Interval
 from clm_data.eval.metrics import PAPER_MEASURES
 from clm_data.eval.results import CellResult, Results, Setting, Summary
+from clm_data.files import atomic_file
 from clm_data.records import LANGUAGES
 
 METHOD_NAMES = {
@@ -227,7 +228,8 @@ def write_tables(folder: Path, results: Results) -> None:
     rows = rows_of(results)
     for name, (file, make) in FORMATS.items():
         text = page(results) if name == "markdown" else make(rows)
-        (folder / file).write_text(text, encoding="utf-8")
+        with atomic_file(folder / file, overwrite=True) as draft:
+            draft.write_text(text, encoding="utf-8")
 
 
 def page(results: Results) -> str:

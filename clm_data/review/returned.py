@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 import unicodedata
@@ -10,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from clm_data.csv_text import CsvFaultError, CsvText
 from clm_data.decoding import Recognize
 from clm_data.decoding import decode as decode_text
 from clm_data.errors import InputFileError
@@ -18,8 +18,8 @@ from clm_data.review.cells import decode
 from clm_data.review.sheet import COLUMNS, REQUIRED, TEXT_COLUMNS
 from clm_data.review.workbook import Sheet, column_letters, read_workbook
 
-_DELIMITERS = (",", "\t", ";")
-_SEPARATOR = re.compile(r"sep=(.)\r?\n?", re.IGNORECASE)
+_HIDDEN_ROW = re.compile(r"[\r\n].*?(?<![0-9a-fA-F])([0-9a-fA-F]{64})(?![0-9a-fA-F])")
+"""A content hash in a cell after a line break."""
 _MAX_CSV_CELL = 10_000_000
 _HEADER_ROWS = 20
 """Rows in which the header may be, below titles or remarks."""
@@ -204,23 +204,25 @@ def _workbook_row(sheet: Sheet, number: int, columns: Mapping[str, int]) -> Shee
 
 
 def _read_csv(text: str, path: Path) -> dict[int, list[str]]:
-    """The filled rows by number; Excel's ``sep=`` line counts as a row."""
-    named = _SEPARATOR.match(text)
-    skipped = 1 if named else 0
-    body = text[named.end() :] if named else text
-    header = next((line for line in body.splitlines() if line.strip(",;\t \"'")), "")
-    delimiter = named[1] if named else max(_DELIMITERS, key=header.count)
-    limit = csv.field_size_limit(_MAX_CSV_CELL)
-    reader = csv.reader(io.StringIO(body, newline=""), delimiter=delimiter, strict=True)
+    """The rows by number. Excel does not show, nor count, the line ``sep=``.
+
+    A sheet with a wrong quotation mark is refused as a whole: the mark may have hidden other rows.
+    """
+    records = CsvText(io.StringIO(text, newline=""), _MAX_CSV_CELL)
+    rows = {}
     try:
-        return dict(enumerate(reader, 1 + skipped))
-    except csv.Error as error:
-        raise InputFileError(
-            f"{path}: not valid CSV (line {reader.line_num + skipped}: {error}); double the "
-            "quotation marks inside a quoted cell, or save a truncated file again"
-        ) from error
-    finally:
-        csv.field_size_limit(limit)
+        for number, record in enumerate(records, 1):
+            hidden = next(filter(None, map(_HIDDEN_ROW.search, record.cells)), None)
+            if hidden:
+                raise CsvFaultError(
+                    record.first,
+                    f"row {number} hides another row inside a cell, with the content hash "
+                    f"{hidden[1][:8]}...; close the quotation mark of that cell",
+                )
+            rows[number] = record.cells
+    except CsvFaultError as error:
+        raise InputFileError(f"{path}:{error.line}: not valid CSV: {error}") from error
+    return rows
 
 
 def _header(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
@@ -12,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clm_data.csv_text import CsvFaultError, CsvText
 from clm_data.errors import InputFileError
 from clm_data.files import unique_keys
 
 _SPACE = re.compile(r"[ \t\r\n]*")
-_SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
+_MAX_CELL = 131_072
+"""Most characters in a cell of CSV."""
 
 
 def json_rows(text: str, path: Path) -> list[Any]:
@@ -142,48 +143,41 @@ def _place_of_constant(value: Any, place: str = "") -> str | None:
 def csv_rows(text: str, path: Path) -> list[Any]:
     """The rows of a CSV text as objects of strings by column name.
 
-    The delimiter is the one that Excel's ``sep=`` line names, or else a comma, tab or semicolon.
+    The delimiter is found as in :class:`clm_data.csv_text.CsvText`.
 
     Raises:
         InputFileError: Not CSV; no header; or a row with more cells than columns.
     """
-    named = _SEPARATOR_LINE.match(text)
-    body = text[named.end() :] if named else text
-    skipped = 1 if named else 0
-    head = body.split("\n", 1)[0]
-    delimiter = named[1] if named else max(",\t;", key=head.count)
-    reader = csv.reader(io.StringIO(body, newline=""), delimiter=delimiter, strict=True)
+    records = CsvText(io.StringIO(text, newline=""), _MAX_CELL)
+    header: list[str] = []
     rows: list[Any] = []
     try:
-        header = [
-            name.strip() or f"column {place}" for place, name in enumerate(next(reader, []), 1)
-        ]
-        _check_header(header, head, path)
-        for cells in reader:
-            if len(cells) > len(header):
+        for record in records:
+            if not header:
+                header = _header(record.cells, path)
+            elif len(record.cells) > len(header):
                 raise InputFileError(
-                    f"{path}:{reader.line_num + skipped}: row {len(rows) + 1}: {len(cells)} cells "
+                    f"{path}:{record.last}: row {len(rows) + 1}: {len(record.cells)} cells "
                     f"for {len(header)} columns; quote texts that contain the delimiter"
                 )
-            if cells:
-                rows.append(dict(zip(header, cells, strict=False)))
-    except csv.Error as error:
-        remedy = (
-            "; shorten the cell, or close a quotation mark before it"
-            if "limit" in str(error)
-            else "; double the quotation marks inside a quoted cell"
-        )
+            elif record.cells:
+                rows.append(dict(zip(header, record.cells, strict=False)))
+    except CsvFaultError as error:
         raise InputFileError(
-            f"{path}:{reader.line_num + skipped}: row {len(rows) + 1}: not valid CSV: {error}"
-            f"{remedy}"
+            f"{path}:{error.line}: row {len(rows) + 1}: not valid CSV: {error}"
         ) from error
+    if not header:
+        _header([], path)
     return rows
 
 
-def _check_header(header: list[str], head: str, path: Path) -> None:
+def _header(cells: list[str], path: Path) -> list[str]:
+    """The names of the columns."""
+    header = [name.strip() or f"column {place}" for place, name in enumerate(cells, 1)]
     if len(header) < 2:
+        start = " ".join("".join(header).split())[:40]
         raise InputFileError(
-            f"{path}: starts with '{head.strip()[:40]}'; expected a JSON list, JSON Lines, "
+            f"{path}: starts with '{start}'; expected a JSON list, JSON Lines, "
             "or CSV with a header line"
         )
     twice = next((name for name in header if header.count(name) > 1), None)
@@ -193,3 +187,4 @@ def _check_header(header: list[str], head: str, path: Path) -> None:
             f"{path}:1: a column name appears twice in the header: '{twice}' (columns "
             f"{' and '.join(places)}); rename one"
         )
+    return header

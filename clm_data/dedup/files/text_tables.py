@@ -6,14 +6,13 @@ records are copied byte for byte, and so are the elements of a JSON list.
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from clm_data.csv_text import CsvFaultError, CsvText
 from clm_data.decoding import check_encoding, decode
 from clm_data.dedup.files.tables import MISSING, Table, as_row, lookup
 from clm_data.dedup.join.all_pairs import Progress
@@ -78,7 +77,7 @@ class _JsonLinesTable(_FileTable):
 class _CsvTable(_FileTable):
     """CSV with a header, UTF-8 or GB18030.
 
-    The delimiter is the most frequent of ``,``, tab and ``;`` in the first line.
+    The delimiter is found as in :class:`clm_data.csv_text.CsvText`.
     """
 
     format = "csv"
@@ -133,30 +132,23 @@ class _CsvTable(_FileTable):
         self, lines: Iterator[bytes], encoding: str
     ) -> Iterator[tuple[bytes, list[str], int]]:
         """(bytes, cells, number of the last line) of each record; quoted cells may span lines."""
-        first = next(lines, b"")
-        head = first.decode(encoding)
         raw_lines: list[bytes] = []
 
         def decoded() -> Iterator[str]:
-            for line in chain([first], lines):
+            for line in lines:
                 raw_lines.append(line)
                 yield line.decode(encoding)
 
-        reader = csv.reader(decoded(), delimiter=max(",\t;", key=head.count), strict=True)
-        while True:
-            try:
-                with _unlimited_cell_size():
-                    cells = next(reader, None)
-            except csv.Error as error:
-                raise InputFileError(
-                    f"{self.name}:{reader.line_num}: not valid CSV: {error}"
-                ) from error
-            if cells is None:
-                return
-            raw = b"".join(raw_lines)
-            raw_lines.clear()
-            if cells:
-                yield raw, cells, reader.line_num
+        taken = 0
+        try:
+            for record in CsvText(decoded(), _MAX_CELL_SIZE):
+                raw = b"".join(raw_lines[: record.last - taken])
+                del raw_lines[: record.last - taken]
+                taken = record.last
+                if record.cells:
+                    yield raw, record.cells, record.last
+        except CsvFaultError as error:
+            raise InputFileError(f"{self.name}:{error.line}: not valid CSV: {error}") from error
 
 
 class _JsonListTable(_FileTable):
@@ -352,15 +344,6 @@ def _decode_utf8(data: bytes, location: str) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputFileError(f"{location}: not UTF-8 text; save the file as UTF-8") from error
-
-
-@contextmanager
-def _unlimited_cell_size() -> Iterator[None]:
-    previous = csv.field_size_limit(_MAX_CELL_SIZE)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(previous)
 
 
 def _not_json(location: str, error: Exception) -> InputFileError:

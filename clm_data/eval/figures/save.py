@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from clm_data.files import sha256_file
+from clm_data.files import atomic_file, sha256_file
 from clm_data.fonts import FontStack, find_fonts
 from clm_data.languages import has_han
 
@@ -49,11 +49,13 @@ def save_figure(figure: Any, files: tuple[Path, Path], fonts: Fonts) -> bool:
     png, svg = files
     png.parent.mkdir(parents=True, exist_ok=True)
     # `Figure.savefig` would draw each file twice to find the layout; here it is found once.
-    canvas: Any = FigureCanvasAgg(figure)
-    canvas.print_png(png, metadata={"Software": None})
+    with atomic_file(png, overwrite=True) as draft:
+        canvas: Any = FigureCanvasAgg(figure)
+        canvas.print_png(draft, metadata={"Software": None})
     figure.set_layout_engine("none")
-    canvas = FigureCanvasSVG(figure)
-    canvas.print_svg(svg, metadata={"Date": None, "Creator": None})
+    with atomic_file(svg, overwrite=True) as draft:
+        canvas = FigureCanvasSVG(figure)
+        canvas.print_svg(draft, metadata={"Date": None, "Creator": None})
     return True
 
 

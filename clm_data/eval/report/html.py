@@ -26,7 +26,7 @@ from clm_data.eval.report.dataset import DatasetContents, read_contents
 from clm_data.eval.report.evaluation import Evaluation
 from clm_data.eval.report.parts import Figure, MissingPart, Section
 from clm_data.eval.results import Results, read_results
-from clm_data.files import atomic_folder, files_in
+from clm_data.files import atomic_file, atomic_folder, files_in
 from clm_data.log import Log, silent
 from clm_data.records import LANGUAGES, Language
 
@@ -98,7 +98,8 @@ def write_report(
             _write_tables(draft, sections, results)
         shown = {"tables": _relative(tables, html), "figures": _relative(figures, html)}
         text = page.render(results.title, sections, lang=shown_first, **shown)
-        html.write_text(text, encoding="utf-8", newline="\n")
+        with atomic_file(html, overwrite=True) as page_draft:
+            page_draft.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise InputFileError(f"{html}: cannot be written: {error.strerror or error}") from error
     return HtmlReport(html, tables, figures, _missing(sections))
