@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from clm_data import languages
 from clm_data.eval.errors import PlacementError
@@ -107,6 +107,40 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> Encoded:
         raise PlacementError("the tokenizer has no character offsets; load its fast version")
     found = tokenizer(text, return_offsets_mapping=True)
     return Encoded(tuple(found["input_ids"]), tuple((a, b) for a, b in found["offset_mapping"]))
+
+
+def answer_positions(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    joiner: str,
+    answer: str,
+    labels: Literal["offsets", "reencode"],
+) -> tuple[Encoded, list[int]]:
+    """Tokenize a prompt with its answer once, and find the answer's tokens.
+
+    Args:
+        tokenizer: A fast transformers tokenizer.
+        prompt: The prompt.
+        joiner: Text between prompt and answer.
+        answer: The answer.
+        labels: `offsets`: the tokens that cover an answer character. `reencode`: all after the
+            first N, where N is the number of tokens of the prompt alone, as in EasyEdit.
+
+    Returns:
+        The whole text, and the indices of the answer's tokens in it.
+
+    Raises:
+        PlacementError: The answer has no token after the first token of the text.
+    """
+    stem = prompt + joiner
+    encoded = encode(tokenizer, stem + answer)
+    if labels == "offsets":
+        at = encoded.covering(len(stem), len(stem) + len(answer))
+    else:
+        at = list(range(len(tokenizer(prompt)["input_ids"]), len(encoded.ids)))
+    if not at or at[0] == 0:
+        raise PlacementError(f'the answer "{answer}" has no tokens after the prompt')
+    return encoded, at
 
 
 def place(

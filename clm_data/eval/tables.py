@@ -21,6 +21,8 @@ METHOD_NAMES = {
     "pmet": "PMET",
     "rome": "ROME",
     "ft": "FT-L",
+    "ft-m": "FT-M",
+    "locft-bf": "LocFT-BF",
 }
 """Names of the methods in tables."""
 EXTRA_MEASURES = ("exact_match", "prefers_new", "p_new", "p_old")

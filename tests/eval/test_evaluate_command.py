@@ -263,7 +263,7 @@ def test_a_cell_that_runs_out_of_memory_fails_alone(tmp_path: Path) -> None:
         models=[{"name": "wide", "params": "tiny", "tokens_per_batch": 64}],
         methods=["memit", "ft"],
         languages=["en"],
-        params={"ft": {"steps": 2}},
+        params={"ft": {"epochs": 2}},
         generate=False,
         corpus="dataset",
     )

@@ -149,27 +149,27 @@ def test_contexts_and_kl_prompt_are_in_the_language_of_the_fact_or_in_english() 
 
 
 def test_prompt_last_fine_tuning_predicts_all_answer_tokens_at_the_last_prompt_token() -> None:
-    from helpers.small_models import small_model
+    from helpers.small_models import BARE_CONTEXTS, small_model
 
-    from clm_data.eval.editors import make_editor
-    from clm_data.eval.editors.base import Setup
-    from clm_data.eval.editors.contexts import contexts_from
+    from clm_data.eval.editors import params_for
     from clm_data.eval.editors.facts import place_facts
+    from clm_data.eval.editors.training import TrainingParams, training_sentences
 
-    model, bare = small_model(), contexts_from({"en": ("{}",)})
+    model, params = small_model(), params_for("ft", "tiny")
+    assert isinstance(params, TrainingParams)
     prompt = tuple(model.tokenizer(EN.prompt)["input_ids"])
     for objective in ("answer", "prompt_last"):
-        setup = Setup(replace(NATIVE, ft_objective=objective), bare)
-        (fact,), _ = place_facts(model, [EN], setup.protocol, setup.contexts)
-        ids, answer = make_editor("ft", "tiny", setup)._sentence(fact)  # type: ignore[attr-defined]
-        assert [label for _, label in answer] == list(fact.sentences[0].labels)
-        assert len(answer) > 1
+        protocol = replace(NATIVE, ft_objective=objective)
+        facts, _ = place_facts(model, [EN], protocol, BARE_CONTEXTS)
+        _, (found,), _ = training_sentences(model, facts, protocol, params)
+        assert found.labels == facts[0].sentences[0].labels
+        assert len(found.labels) > 1
         if objective == "prompt_last":
-            assert ids == prompt
-            assert {at for at, _ in answer} == {len(prompt) - 1}
+            assert found.ids == prompt
+            assert set(found.places) == {len(prompt) - 1}
         else:
-            assert ids[: len(prompt)] == prompt
-            assert [at for at, _ in answer] == list(fact.sentences[0].reads)
+            assert found.ids[: len(prompt)] == prompt
+            assert found.places == facts[0].sentences[0].reads
 
 
 def test_an_unknown_protocol_name_suggests_a_known_one() -> None:

@@ -105,7 +105,18 @@ def config_of(*values: object) -> dict[str, object]:
     ("name", "config", "params"),
     [
         ("/martiny/8b", config_of("llama", 32, 4096, 14336, 128256), "llama-3-8b"),
+        (
+            "extended",
+            config_of("llama", 32, 4096, 14336, 128256) | {"max_position_embeddings": 8192},
+            "llama-3-8b",
+        ),
+        (
+            "chat-3.1",
+            config_of("llama", 32, 4096, 14336, 128256) | {"max_position_embeddings": 131072},
+            "llama-3.1-8b",
+        ),
         ("Qwen/Qwen2-7B", config_of("qwen2", 28, 3584, 18944, 152064), "qwen2-7b"),
+        ("mine", config_of("qwen3", 36, 4096, 12288, 151936), "qwen3-8b"),
         ("/llama3-8b-exp/x", config_of("mistral", 32, 4096, 14336, 32000), "mistral-7b"),
         ("chat", config_of("llama", 32, 4096, 11008, 32000), "llama2-chinese-7b"),
         ("small", config_of("llama", 30, 576, 1536, 49152), "smollm2-135m"),
@@ -132,7 +143,7 @@ def test_hyperparameters_are_chosen_by_the_config_of_the_model(
 def test_a_model_whose_config_fits_no_hyperparameters_asks_for_params(
     name: str, config: dict[str, object]
 ) -> None:
-    with pytest.raises(ConfigError, match=r"--params: llama-3-8b, .*tiny$") as caught:
+    with pytest.raises(ConfigError, match=r"--params: llama-3-8b, llama-3.1-8b, .*tiny$") as caught:
         params_for_config(name, config)
     assert "\n" not in str(caught.value)
 

@@ -18,6 +18,8 @@ METHODS: dict[str, str] = {
     "pmet": "pmet:Pmet",
     "rome": "rome:Rome",
     "ft": "ft:FineTuning",
+    "ft-m": "ft:FtM",
+    "locft-bf": "ft:LocFtBf",
 }
 """Method name to `module:class` in this package."""
 

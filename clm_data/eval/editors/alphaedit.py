@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from clm_data.eval.editors.multilayer import MultilayerEditor, MultilayerParams
@@ -56,7 +56,11 @@ class AlphaEdit(MultilayerEditor):
     returns_keys: ClassVar[bool] = True
     PARAMS: ClassVar[Mapping[str, AlphaEditParams]] = {
         "llama-3-8b": _LLAMA3,
+        "llama-3.1-8b": replace(_LLAMA3, ridge=10.0),  # llama3.1-8b.yaml
         "qwen2-7b": _QWEN,
+        "qwen2.5-7b": _QWEN,
+        # Our choice: Qwen2.5's, at the same relative depth.
+        "qwen3-8b": replace(_QWEN, layers=(6, 7, 8, 9, 10)),
         # There is no yaml, and the reference raises a NameError for Mistral. MEMIT's values for it.
         "mistral-7b": _QWEN,
         # There is no yaml. MEMIT's values for llama-7b.

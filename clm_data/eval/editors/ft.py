@@ -1,4 +1,4 @@
-"""FT-L, constrained fine-tuning: Zhu et al., Modifying Memories in Transformer Models, 2020."""
+"""Fine-tuning of one projection: FT-L, EasyEdit's FT-M, and LocFT-BF."""
 
 from __future__ import annotations
 
@@ -7,17 +7,23 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from clm_data.eval.editors.adam import adam_step
-from clm_data.eval.editors.base import EditorParams, Setup, Stopwatch
+from clm_data.eval.editors.base import Setup, Stopwatch
 from clm_data.eval.editors.deltas import Deltas, WeightDelta
 from clm_data.eval.editors.edits import applied
-from clm_data.eval.editors.facts import PlacedFact, place_facts
+from clm_data.eval.editors.facts import place_facts
 from clm_data.eval.editors.origin import model_id
 from clm_data.eval.editors.solve import check_finite
+from clm_data.eval.editors.training import (
+    Sentence,
+    TrainingInputs,
+    TrainingParams,
+    TrainingRun,
+    train,
+    training_sentences,
+)
 from clm_data.eval.errors import edit_errors
-from clm_data.eval.model.batching import batches_by_length
 from clm_data.eval.model.hooks import restored
 from clm_data.eval.model.loaded import LoadedModel, at_least_float32
-from clm_data.eval.model.partial_forward import PackedSuffixes, precompute_prefixes
 from clm_data.eval.placement import EditRequest
 
 if TYPE_CHECKING:
@@ -25,81 +31,63 @@ if TYPE_CHECKING:
     from torch.nn import Parameter
 
 
-@dataclass(frozen=True)
-class FineTuningParams(EditorParams):
-    """Hyperparameters of FT-L.
+@dataclass(frozen=True, kw_only=True)
+class FineTuningParams(TrainingParams):
+    """Hyperparameters of fine-tuning.
 
     Attributes:
         layer: The layer whose MLP output projection is trained.
-        steps: Maximum number of steps; each step is on all facts.
-        lr: Adam's learning rate.
-        limit: Maximum absolute change of any weight.
-        stop_at: Mean loss below which training ends.
+        limit: Maximum absolute change of any weight (an L-infinity norm constraint); None for no
+            limit.
     """
 
     layer: int
-    steps: int
-    lr: float
-    limit: float
-    stop_at: float = 1e-2
+    limit: float | None = None
 
     @property
     def edited_layers(self) -> tuple[int, ...]:
         """The one trained layer."""
         return (self.layer,)
 
-    @property
-    def moment_layers(self) -> tuple[int, ...]:
-        """None: fine-tuning reads no second moment."""
-        return ()
-
     def with_layers(self, layers: tuple[int, ...]) -> Self:
         """The same hyperparameters for the last of `layers`."""
         return replace(self, layer=layers[-1])
 
 
-# EasyEdit, hparams/FT/llama3-8b.yaml and mistral-7b.yaml (layer, steps, lr); the yamls of 7B models
-# set no limit, so it is that of gpt2-xl_constr.json.
-_REFERENCE = FineTuningParams(layer=21, steps=25, lr=5e-4, limit=5e-4)
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Sentences that run together, from the trained layer up.
-
-    Attributes:
-        packed: The sentences.
-        places: (answer tokens,) places in `packed` whose states predict an answer token.
-        labels: (answer tokens,) token ids.
-        weight: (answer tokens,) share in the mean negative log likelihood of the fact.
-    """
-
-    packed: PackedSuffixes
-    places: Tensor
-    labels: Tensor
-    weight: Tensor
+# EasyEdit, hparams/FT. Its yamls set no limit; that of FT-L below is gpt2-xl_constr.json's.
+_LLAMA = FineTuningParams(layer=21, epochs=25, lr=5e-4)
+_QWEN = replace(_LLAMA, layer=27)
+_EASYEDIT: Mapping[str, FineTuningParams] = {
+    "llama-3-8b": _LLAMA,  # llama3-8b.yaml
+    "llama-3.1-8b": _LLAMA,  # there is no yaml; Llama-3's
+    "qwen2-7b": _QWEN,  # qwen2-7b.yaml
+    "qwen2.5-7b": _QWEN,  # qwen2.5-7b.yaml
+    "qwen3-8b": replace(_QWEN, layer=35),  # our choice: the last layer, as for Qwen2.5
+    "mistral-7b": _LLAMA,  # mistral-7b.yaml
+    "llama2-chinese-7b": _LLAMA,  # llama-7b.yaml, the same architecture
+}
 
 
 @dataclass(frozen=True)
 class FineTuning:
-    """Trains one projection on the answers; each weight stays within a limit of its old value.
+    """FT-L (Zhu et al., Modifying Memories in Transformer Models, 2020).
 
-    The loss of a fact is the mean negative log likelihood of its answer's tokens, either with
-    teacher forcing or with all of them read at the prompt's last token, as the protocol's
-    `ft_objective` says.
+    Trains one projection on the answers; each weight stays within a limit of its old value. The
+    loss of a fact is the mean negative log likelihood of its answer's tokens, either with teacher
+    forcing or with all of them read at the prompt's last token, as the protocol's `ft_objective`
+    says. The other methods of this module are the same training with other hyperparameters.
     """
 
     params: FineTuningParams
     setup: Setup
 
+    name: ClassVar[str] = "ft"
     PARAMS: ClassVar[Mapping[str, FineTuningParams]] = {
-        "llama-3-8b": _REFERENCE,
-        "qwen2-7b": replace(_REFERENCE, layer=27),  # EasyEdit, hparams/FT/qwen2-7b.yaml
-        "mistral-7b": _REFERENCE,
-        "llama2-chinese-7b": _REFERENCE,
+        model: replace(params, limit=5e-4) for model, params in _EASYEDIT.items()
+    } | {
         # Our choice: a layer at the same relative depth; small models need larger changes.
-        "smollm2-135m": FineTuningParams(layer=20, steps=25, lr=5e-4, limit=5e-3),
-        "tiny": FineTuningParams(layer=2, steps=25, lr=5e-3, limit=5e-2),
+        "smollm2-135m": FineTuningParams(layer=20, epochs=25, lr=5e-4, limit=5e-3),
+        "tiny": FineTuningParams(layer=2, epochs=25, lr=5e-3, limit=5e-2),
     }
 
     def edit(
@@ -107,95 +95,124 @@ class FineTuning:
     ) -> Deltas:
         """See `Editor.edit`."""
         self.setup.check_model(model)
-        facts, refused = place_facts(model, requests, self.setup.protocol, self.setup.contexts)
+        protocol = self.setup.protocol
+        placed, unplaced = place_facts(model, requests, protocol, self.setup.contexts)
+        facts, sentences, refused = training_sentences(model, placed, protocol, self.params)
         path, watch = model.layout.weight(self.params.layer), Stopwatch()
         model.mlp_out(self.params.layer)
         with (
-            edit_errors(f"ft on {model.name}"),
+            edit_errors(f"{self.name} on {model.name}"),
             applied(model, past),
             restored(model, [path]) as weights,
             watch.phase("train"),
         ):
-            change, steps = self._train(model, facts, weights[path])
+            change, run = self.train(model, sentences, weights[path])
         change = (change.T if model.layout.transposed else change).float().cpu().contiguous()
         return Deltas(
-            "ft",
+            self.name,
             model.name,
             {path: WeightDelta(check_finite(change, "fine-tuning"))},
             tuple(fact.request.id for fact in facts),
-            refused,
+            unplaced + refused,
             seconds=watch.seconds,
-            steps=(steps,) * len(facts),
+            steps=run.steps,
             origin=model_id(model),
         )
 
-    def _train(
-        self, model: LoadedModel, facts: list[PlacedFact], weight: Parameter
-    ) -> tuple[Tensor, int]:
-        """The change, in the orientation that the weight is stored in, and the steps taken."""
+    def train(
+        self, model: LoadedModel, sentences: Sequence[Sentence], weight: Parameter
+    ) -> tuple[Tensor, TrainingRun]:
+        """Train the weight in place.
+
+        Args:
+            model: The model that the weight belongs to.
+            sentences: One per fact.
+            weight: The weight of the MLP output projection of `params.layer`.
+
+        Returns:
+            The weight's change, in the orientation that it is stored in, and the steps.
+        """
+        params, tokens = self.params, self.setup.tokens_per_batch
+        inputs = TrainingInputs(model, sentences, params.layer, tokens)
+        trained = _TrainedWeight(weight, params)
+        run = train(inputs, params, trained)
+        return trained.change, run
+
+
+class _TrainedWeight:
+    """A weight in training: `change` is kept in float32 or float64, the weight in its own dtype."""
+
+    def __init__(self, weight: Parameter, params: FineTuningParams) -> None:
         import torch
 
-        params = self.params
-        batches = self._batches(model, facts)
-        start = at_least_float32(weight.detach()).clone()
-        change = torch.zeros_like(start)
-        averages = (torch.zeros_like(start), torch.zeros_like(start))
-        for step in range(params.steps):
-            weight.requires_grad_(True)
-            try:
-                loss, grad = 0.0, torch.zeros_like(start)
-                for batch in batches:
-                    part = self._loss(model, batch) / len(facts)
-                    grad += torch.autograd.grad(part, weight)[0].to(grad)
-                    loss += float(part.detach())
-            finally:
-                weight.requires_grad_(False)
-            if loss < params.stop_at:
-                return change, step
-            change = adam_step(change, grad, averages, step + 1, params.lr)
-            change = change.clamp(-params.limit, params.limit)
-            with torch.no_grad():
-                weight.copy_(start + change)
-        return change, params.steps
+        self.tensors = (weight,)
+        self._params = params
+        self._start = at_least_float32(weight.detach()).clone()
+        self.change = torch.zeros_like(self._start)
 
-    def _batches(self, model: LoadedModel, facts: list[PlacedFact]) -> list[_Batch]:
-        """The sentences in the bare context, with the layers below the trained one computed."""
+    def restart(self) -> None:
+        """See `Trained.restart`."""
         import torch
 
-        sentences = [self._sentence(fact) for fact in facts]
-        lengths = [len(ids) for ids, _ in sentences]
-        batches = []
-        for indices in batches_by_length(lengths, self.setup.tokens_per_batch):
-            rows = [sentences[i] for i in indices]
-            ids = [row_ids for row_ids, _ in rows]
-            suffixes = precompute_prefixes(model, ids, [0] * len(ids), self.params.layer)
-            packed = suffixes.pack(range(len(ids)))
-            entries = [
-                (slot, position, label, 1 / len(answer))
-                for slot, (_, answer) in enumerate(rows)
-                for position, label in answer
-            ]
-            device = packed.hidden.device
-            slots, positions, labels, weight = (
-                torch.tensor(column, device=device) for column in zip(*entries, strict=True)
-            )
-            batches.append(_Batch(packed, packed.pivots[slots] + positions, labels, weight))
-        return batches
+        self._averages = (torch.zeros_like(self._start), torch.zeros_like(self._start))
+        self._step = 0
 
-    def _sentence(self, fact: PlacedFact) -> tuple[tuple[int, ...], list[tuple[int, int]]]:
-        """The input's token ids, and (position, answer token to predict there)."""
-        row, prompt = fact.sentences[0], fact.prompts[0].ids
-        if self.setup.protocol.ft_objective == "answer":
-            return row.ids, list(zip(row.reads, row.labels, strict=True))
-        return prompt, [(len(prompt) - 1, label) for label in row.labels]
-
-    @staticmethod
-    def _loss(model: LoadedModel, batch: _Batch) -> Tensor:
-        """Sum over the batch's facts of the mean negative log likelihood, a scalar."""
+    def update(self, grads: Sequence[Tensor]) -> None:
+        """See `Trained.update`."""
         import torch
 
-        out = batch.packed.run(batch.packed.hidden)
-        logits = model.logits(out[batch.places.to(out.device)])
-        labels = batch.labels.to(logits.device)
-        token_nll = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-        return (token_nll * batch.weight.to(token_nll)).sum()
+        self._step += 1
+        limit = self._params.limit
+        self.change = adam_step(self.change, grads[0], self._averages, self._step, self._params.lr)
+        if limit is not None:
+            self.change = self.change.clamp(-limit, limit)
+        with torch.no_grad():
+            self.tensors[0].copy_(self._start + self.change)
+
+
+@dataclass(frozen=True)
+class FtM(FineTuning):
+    """FT-M of EasyEdit: trains one fact after another, each to the end, without a limit.
+
+    The loss is that of teacher forcing on the answer alone. Yang et al., Fine-tuning Done Right in
+    Model Editing (ICLR 2026), call this order depth-first and show that later facts undo earlier
+    ones.
+    """
+
+    name: ClassVar[str] = "ft-m"
+    PARAMS: ClassVar[Mapping[str, FineTuningParams]] = {
+        model: replace(params, batch_size=1, order="depth-first", objective="answer")
+        for model, params in {
+            **_EASYEDIT,
+            "smollm2-135m": _LLAMA,  # as in the reference run of the parity test
+            "tiny": FineTuningParams(layer=2, epochs=25, lr=1e-3),  # our choice
+        }.items()
+    }
+
+
+@dataclass(frozen=True)
+class LocFtBf(FineTuning):
+    """LocFT-BF (Yang et al., Fine-tuning Done Right in Model Editing, ICLR 2026).
+
+    Trains one projection in minibatches over epochs, on the answer and the end-of-sequence token
+    after it, without a limit.
+    """
+
+    name: ClassVar[str] = "locft-bf"
+    PARAMS: ClassVar[Mapping[str, FineTuningParams]] = {
+        model: replace(params, batch_size=100, objective="answer", append_eos=True)
+        for model, params in {
+            # hparams/llama3-8b.yaml and qwen2.5-7b.yaml of the authors' code.
+            "llama-3-8b": replace(_LLAMA, layer=22),
+            "qwen2.5-7b": replace(_LLAMA, layer=6),
+            # mistral-7b.yaml trains all weights of layer 23; here it is the projection alone.
+            "mistral-7b": replace(_LLAMA, layer=23, lr=5e-5),
+            # Our choice: the layer of the same or a related model, at the same relative depth.
+            "llama-3.1-8b": replace(_LLAMA, layer=22),
+            "llama2-chinese-7b": replace(_LLAMA, layer=22),
+            "qwen2-7b": replace(_LLAMA, layer=6),
+            "qwen3-8b": replace(_LLAMA, layer=8),
+            "smollm2-135m": replace(_LLAMA, layer=21),
+            "tiny": FineTuningParams(layer=1, epochs=25, lr=2e-2),
+        }.items()
+    }

@@ -8,6 +8,15 @@ from typing import Any
 from clm_data.errors import ConfigError
 
 KNOWN_MODELS: Mapping[str, Mapping[str, Any]] = {
+    # Before Llama-3, whose sizes it has: it is trained on longer texts.
+    "llama-3.1-8b": {
+        "model_type": "llama",
+        "num_hidden_layers": 32,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "vocab_size": 128256,
+        "max_position_embeddings": 131072,
+    },
     "llama-3-8b": {
         "model_type": "llama",
         "num_hidden_layers": 32,
@@ -20,6 +29,20 @@ KNOWN_MODELS: Mapping[str, Mapping[str, Any]] = {
         "num_hidden_layers": 28,
         "hidden_size": 3584,
         "intermediate_size": 18944,
+    },
+    # The config of Qwen2-7B, which comes first; the hyperparameters of both are the same but for
+    # their sources.
+    "qwen2.5-7b": {
+        "model_type": "qwen2",
+        "num_hidden_layers": 28,
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+    },
+    "qwen3-8b": {
+        "model_type": "qwen3",
+        "num_hidden_layers": 36,
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
     },
     "mistral-7b": {
         "model_type": "mistral",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from clm_data.eval.editors.multilayer import MultilayerEditor, MultilayerParams
@@ -26,7 +26,8 @@ class MemitParams(MultilayerParams):
 
 
 _LAYERS = (4, 5, 6, 7, 8)
-# EasyEdit, hparams/MEMIT: qwen2-7b.yaml, mistral-7b.yaml and llama-7b.yaml have the same values.
+# EasyEdit, hparams/MEMIT: qwen2-7b.yaml, qwen2.5-7b.yaml, mistral-7b.yaml and llama-7b.yaml are
+# equal.
 _REFERENCE = MemitParams(
     _LAYERS, ValueParams(steps=25, lr=0.5, clamp=4.0, kl_factor=0.0625, weight_decay=1e-3)
 )
@@ -49,7 +50,11 @@ class Memit(MultilayerEditor):
     name: ClassVar[str] = "memit"
     PARAMS: ClassVar[Mapping[str, MemitParams]] = {
         "llama-3-8b": _LLAMA3,
+        "llama-3.1-8b": _LLAMA3,  # there is no yaml; Llama-3's
         "qwen2-7b": _REFERENCE,
+        "qwen2.5-7b": _REFERENCE,
+        # Our choice: Qwen2.5's, at the same relative depth.
+        "qwen3-8b": replace(_REFERENCE, layers=(6, 7, 8, 9, 10)),
         "mistral-7b": _REFERENCE,
         "llama2-chinese-7b": _REFERENCE,  # llama-7b.yaml, the same architecture
         "smollm2-135m": _SMOLLM2,

@@ -44,7 +44,11 @@ class Pmet(Memit):
     sites: ClassVar[tuple[Site, ...]] = ("mlp", "attn")
     PARAMS: ClassVar[Mapping[str, PmetParams]] = {
         "llama-3-8b": _REFERENCE,
+        "llama-3.1-8b": _REFERENCE,
         "qwen2-7b": _REFERENCE,
+        "qwen2.5-7b": _REFERENCE,
+        # Our choice: at the same relative depth.
+        "qwen3-8b": replace(_REFERENCE, layers=(5, 6, 7, 8, 9)),
         "mistral-7b": _REFERENCE,
         "llama2-chinese-7b": _REFERENCE,
         "smollm2-135m": _REFERENCE,

@@ -53,7 +53,8 @@ class RomeParams(EditorParams):
         return replace(self, layer=layers[-1])
 
 
-# EasyEdit, hparams/ROME: llama3-8b.yaml, qwen2-7b.yaml and mistral-7b.yaml have the same values.
+# EasyEdit, hparams/ROME: llama3-8b.yaml, qwen2-7b.yaml, qwen2.5-7b.yaml and mistral-7b.yaml are
+# equal.
 # They do not use the second moment (mom2_adjustment: false).
 _REFERENCE = RomeParams(
     5, ValueParams(steps=25, lr=0.5, clamp=4.0, kl_factor=0.0625, weight_decay=1e-3)
@@ -69,7 +70,10 @@ class Rome:
 
     PARAMS: ClassVar[Mapping[str, RomeParams]] = {
         "llama-3-8b": _REFERENCE,
+        "llama-3.1-8b": _REFERENCE,  # there is no yaml; Llama-3's
         "qwen2-7b": _REFERENCE,
+        "qwen2.5-7b": _REFERENCE,
+        "qwen3-8b": replace(_REFERENCE, layer=7),  # our choice: Qwen2.5's relative depth
         "mistral-7b": _REFERENCE,
         "llama2-chinese-7b": _REFERENCE,  # there is no yaml; those of its architecture
         "smollm2-135m": _REFERENCE,

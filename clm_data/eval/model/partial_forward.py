@@ -339,6 +339,27 @@ def precompute_prefixes(
     )
 
 
+def suffixes_of_states(
+    loaded: LoadedModel, rows: Sequence[Sequence[int]], states: Sequence[Tensor], start: int
+) -> Suffixes:
+    """Whole rows whose states are known: :func:`precompute_prefixes` with every pivot at 0.
+
+    Args:
+        loaded: The model.
+        rows: Token ids.
+        states: What enters layer `start`, (tokens, d) by row.
+        start: The first layer to run.
+    """
+    import torch
+
+    none = [0] * len(rows)
+    tree = PrefixTree(rows, none)  # no shared nodes: they are the rows' tokens, in order
+    hidden = torch.cat([*states, torch.zeros_like(states[0][:1])])
+    places = torch.zeros(tree.count + 1, dtype=torch.long, device=hidden.device)
+    lengths = tuple(map(len, rows))
+    return Suffixes(loaded, start, tree, hidden, lengths, tuple(none), tuple(none), places, {})
+
+
 def _layout_by_prefix(
     tree: PrefixTree, paths: Sequence[Sequence[int]], loaded: LoadedModel
 ) -> NodeLayout:

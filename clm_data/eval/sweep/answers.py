@@ -11,7 +11,7 @@ from clm_data.eval.errors import PlacementError, edit_errors
 from clm_data.eval.model.batching import batches_by_length, padded
 from clm_data.eval.model.hooks import without_generation_settings
 from clm_data.eval.model.partial_forward import run_layers
-from clm_data.eval.placement import encode
+from clm_data.eval.placement import answer_positions
 from clm_data.eval.protocols import EditProtocol
 from clm_data.records import Language
 
@@ -70,14 +70,10 @@ def tokenize_question(
     Raises:
         PlacementError: The answer has no token of its own after the first token.
     """
-    stem = question.prompt + protocol.join(question.lang)
-    encoded = encode(tokenizer, stem + question.answer)
-    if protocol.labels == "offsets":
-        at = encoded.covering(len(stem), len(stem) + len(question.answer))
-    else:
-        at = list(range(len(tokenizer(question.prompt)["input_ids"]), len(encoded.ids)))
-    if not at or at[0] == 0:
-        raise PlacementError(f'the answer "{question.answer}" has no tokens after the prompt')
+    joiner = protocol.join(question.lang)
+    encoded, at = answer_positions(
+        tokenizer, question.prompt, joiner, question.answer, protocol.labels
+    )
     labels = tuple(encoded.ids[i] for i in at)
     prompt = min(encoded.before(len(question.prompt)), at[0])
     return TokenizedQuestion(encoded.ids[: at[-1]], tuple(i - 1 for i in at), labels, prompt)

@@ -28,6 +28,7 @@ from clm_data.eval.editors.deltas import Deltas
 from clm_data.eval.editors.edits import applied
 from clm_data.eval.editors.facts import place_facts
 from clm_data.eval.editors.keys import LayerwiseForward
+from clm_data.eval.editors.known_models import KNOWN_MODELS
 from clm_data.eval.editors.moments import Moments, second_moments
 from clm_data.eval.errors import EditError, LayoutError
 from clm_data.eval.model.loaded import LoadedModel
@@ -126,7 +127,7 @@ def test_the_number_of_given_target_values_must_be_that_of_the_facts() -> None:
         _editor("memit", model).edit_to_targets(model, REQUESTS, torch.zeros(2, 32))
 
 
-@pytest.mark.parametrize("method", ["rome", "ft"])
+@pytest.mark.parametrize("method", ["rome", "ft", "ft-m", "locft-bf"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_single_layer_methods_make_the_answer_more_likely(architecture: str, method: str) -> None:
     model = small_model(architecture, tied=architecture in ("qwen2", "gpt2"))
@@ -283,8 +284,13 @@ def test_unknown_methods_and_models_suggest_known_ones() -> None:
 
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_has_hyperparameters_for_every_model(method: str) -> None:
-    models = {"llama-3-8b", "qwen2-7b", "mistral-7b", "llama2-chinese-7b", "smollm2-135m", "tiny"}
-    assert set(method_class(method).PARAMS) == models
+    assert set(method_class(method).PARAMS) == set(KNOWN_MODELS)
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_qwen2_and_qwen25_have_one_config_and_so_the_same_hyperparameters(method: str) -> None:
+    assert KNOWN_MODELS["qwen2-7b"] == KNOWN_MODELS["qwen2.5-7b"]
+    assert params_for(method, "qwen2-7b") == params_for(method, "qwen2.5-7b")
 
 
 @pytest.mark.parametrize("method", MULTILAYER)
@@ -300,7 +306,7 @@ def test_multilayer_params_need_ascending_layers() -> None:
             params_for("memit", "tiny").with_layers(layers)
 
 
-@pytest.mark.parametrize("method", ["rome", "ft"])
+@pytest.mark.parametrize("method", ["rome", "ft", "ft-m", "locft-bf"])
 def test_single_layer_params_take_the_last_of_several_layers(method: str) -> None:
     params = params_for(method, "tiny").with_layers((1, 3))
     assert params.edited_layers == (3,)

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="the extra eval is not installed")
 
 from helpers.small_models import CONTEXTS, LAYERS, REQUESTS, TEXTS, small_model, small_params
 
-from clm_data.eval.editors import make_editor
+from clm_data.eval.editors import METHODS, make_editor
 from clm_data.eval.editors.base import Setup
 from clm_data.eval.editors.deltas import Deltas
 from clm_data.eval.editors.edits import applied
@@ -69,7 +69,7 @@ def test_deltas_of_an_earlier_version_are_compared_by_name(
         pass
 
 
-@pytest.mark.parametrize("method", ["memit", "alphaedit", "pmet", "rome", "ft"])
+@pytest.mark.parametrize("method", sorted(METHODS))
 def test_past_edits_of_another_model_are_refused(
     other: LoadedModel, deltas: Deltas, method: str
 ) -> None:

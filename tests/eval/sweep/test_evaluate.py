@@ -173,7 +173,7 @@ def test_a_model_whose_probabilities_are_nan_fails_the_cell(
             "models": [{"name": small_model, "params": "tiny"}],
             "methods": ["ft"],
             "languages": ["zh"],
-            "params": {"ft": {"lr": 1e38, "limit": 1e38, "steps": 1}},
+            "params": {"ft": {"lr": 1e38, "limit": 1e38, "epochs": 1}},
         }
     )
     (cell,) = evaluate(RECORDS[:4], recipe=recipe, out=tmp_path / "out").cells

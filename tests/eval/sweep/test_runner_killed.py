@@ -25,7 +25,7 @@ GRID = {
     "methods": ["memit", "ft"],
     "batch_sizes": [2, 3, 6],
     "languages": ["zh", "en", "mix"],
-    "params": {"memit": {"values": {"steps": 4}}, "ft": {"steps": 4}},
+    "params": {"memit": {"values": {"steps": 4}}, "ft": {"epochs": 4}},
     "generate": False,
     "corpus": "dataset",
     "resamples": 20,

@@ -39,7 +39,7 @@ GRID: dict[str, Any] = {
     "languages": ["zh", "en", "mix"],
     "batch_sizes": [4],
     "params": {method: {"values": {"steps": 4}} for method in METHODS if method != "ft"}
-    | {"ft": {"steps": 2}},
+    | {"ft": {"epochs": 2}},
     "resamples": 10,
     "generate": False,
 }
