@@ -25,6 +25,7 @@ _PUBLIC = {
         "estimate_cost",
         "generate",
         "import_files",
+        "show",
         "stats",
     ),
     "clm_data.api.publish": ("export", "load", "push_to_hub"),
@@ -98,6 +99,7 @@ __all__ = [
     "restore_store",
     "review_status",
     "schema",
+    "show",
     "stats",
 ]
 
@@ -109,6 +111,7 @@ if TYPE_CHECKING:
         estimate_cost,
         generate,
         import_files,
+        show,
         stats,
     )
     from clm_data.api.publish import export, load, push_to_hub

@@ -9,7 +9,7 @@ answers arrived.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -24,6 +24,7 @@ from clm_data.llm.base import Completion
 from clm_data.reasoning import answer_in_reasoning
 from clm_data.records import (
     Candidate,
+    Decision,
     Entry,
     Origin,
     Problem,
@@ -59,8 +60,14 @@ class Assembly:
 
 def assemble(store: Store, domains: Mapping[str, Domain], settings: Settings) -> Assembly:
     """Read the store, apply review decisions, validate and deduplicate."""
-    read = read_candidates(store, domains)
-    decided = apply_decisions(read.kept, store.decisions())
+    return assembled(read_candidates(store, domains), store.decisions(), settings)
+
+
+def assembled(
+    read: StageResult[Candidate], decisions: Sequence[Decision], settings: Settings
+) -> Assembly:
+    """Apply review decisions, validate and deduplicate."""
+    decided = apply_decisions(read.kept, decisions)
     valid = validate(decided.kept)
     unique = deduplicate_entries(
         valid.kept, **settings.dedup.model_dump(), reviewed=decided.status.keys()
@@ -80,23 +87,33 @@ def assemble(store: Store, domains: Mapping[str, Domain], settings: Settings) ->
 def read_candidates(store: Store, domains: Mapping[str, Domain]) -> StageResult[Candidate]:
     """All candidates in the store: imported files first, then answers by domain and dialogue."""
     imported = sources.stored_candidates(store)
-    generated = [
-        parse_answer(dialogue, turn, completion)
-        for dialogue in in_order(store.dialogues(), domains)
-        for turn, completion in stored_answers(store, dialogue)
-    ]
-    parts = [imported, *generated]
+    parts = [imported, *(result for _, _, result in parsed_answers(store, domains))]
     return StageResult(
         kept=tuple(unique_ids(candidate for part in parts for candidate in part.kept)),
         rejected=tuple(rejection for part in parts for rejection in part.rejected),
     )
 
 
-def stored_answers(store: Store, dialogue: Dialogue) -> Iterator[tuple[int, Completion]]:
-    """The answers of one dialogue with their turns (from 0); unanswered requests are skipped."""
+def parsed_answers(
+    store: Store, domains: Mapping[str, Domain]
+) -> Iterator[tuple[Dialogue, Exchange, StageResult[Candidate]]]:
+    """The candidates of every stored answer, by domain and dialogue."""
+    for dialogue in in_order(store.dialogues(), domains):
+        for exchange, completion in stored_answers(store, dialogue):
+            yield dialogue, exchange, parse_answer(dialogue, exchange.turn, completion)
+
+
+def stored_answers(store: Store, dialogue: Dialogue) -> Iterator[tuple[Exchange, Completion]]:
+    """The answers of one dialogue with their requests; unanswered requests are skipped."""
     for exchange in store.exchanges(dialogue.id):
-        if exchange.completion is not None:
-            yield exchange.turn, completion_of(dialogue, exchange)
+        if exchange.completion is None:
+            continue
+        try:
+            completion = completion_of(dialogue, exchange)
+        except DamagedStoreError as error:
+            store.report_damage(error.rows)
+        else:
+            yield exchange, completion
 
 
 def completion_of(dialogue: Dialogue, exchange: Exchange) -> Completion:

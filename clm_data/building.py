@@ -40,6 +40,7 @@ from clm_data.records import Entry, Record, Rejection, StageResult
 from clm_data.review.decisions import DISPUTE
 from clm_data.store import Source
 from clm_data.tabular import Tabular
+from clm_data.text import show_command
 from clm_data.version import __version__
 
 REJECTED_NAME = "rejected.jsonl"
@@ -95,8 +96,13 @@ class BuildReport(Tabular):
             for name, n in self.stages.items()
         )
         reviewed = self.stats.accepted + self.stats.fixed
+        reasons = [
+            f"  why each was rejected: {self.folder / REJECTED_NAME}; "
+            "what was asked and answered, and who decided: clm-data show ID"
+        ]
         return [
             *flow,
+            *(reasons if self.rejected else []),
             *self._disputes(),
             *self._other_subjects(),
             f"{self.stats.records} records in {self.folder}; {reviewed} reviewed",
@@ -260,7 +266,8 @@ def _why_empty(collected: Collected, reviewed_only: bool) -> str:
     unread = sum(rejection.stage == "parse" for rejection in assembly.rejected)
     return (
         f"no entry can be published: {len(assembly.candidates)} entries and {unread} answers or "
-        f"rows without one were read, all rejected: {reasons}; see clm-data audit"
+        f"rows without one were read, all rejected: {reasons}; see clm-data audit, "
+        f"{show_command(assembly.rejected[0].id)}"
     )
 
 

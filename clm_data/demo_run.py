@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import shlex
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from clm_data import bank, sources
@@ -66,7 +66,7 @@ def run_demo(folder: Path, log: Log, program: str = "clm-data") -> BuildReport:
     collected = collect(workspace)
     warned = [problem for _, problem in collected.assembly.warnings]
     _show_codes(collected.rejected, warned, log)
-    _show_next(folder, log, shlex.quote(program))
+    _show_next(folder, log, shlex.quote(program), collected.rejected)
     return report
 
 
@@ -130,7 +130,7 @@ def _show_codes(rejected: Iterable[Rejection], warned: Iterable[Problem], log: L
                 log(f"  {counts[name]:4}  {name:24} {code.zh}")
 
 
-def _show_next(folder: Path, log: Log, program: str) -> None:
+def _show_next(folder: Path, log: Log, program: str, rejected: Sequence[Rejection]) -> None:
     dataset = folder / "dataset"
     log("results:")
     log(f"  {dataset / 'README.md'}  the dataset card")
@@ -140,5 +140,7 @@ def _show_next(folder: Path, log: Log, program: str) -> None:
     log("next steps:")
     command = f"{program} --workspace {shlex.quote(str(folder))}"
     log(f"  {command} audit --html audit.html")
+    for each in rejected[:1]:
+        log(f"  {command} show {each.id}")
     log(f"  {command} push-to-hub me/demo --dry-run")
     log(f"  {program} init my-dataset   (with a real model: docs/how-to/real-model.md)")

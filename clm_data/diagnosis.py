@@ -81,7 +81,10 @@ def _store(workspace: Workspace) -> Iterator[Finding]:
     for row in checked.damaged:
         yield Finding("store", "wrong", f"damaged: {row}")
     if checked.damaged:
-        fix = "put a backup in its place with: clm-data store restore FILE --replace"
+        fix = (
+            "clm-data show reads around damaged rows; put a backup in the place of the store "
+            "with: clm-data store restore FILE --replace"
+        )
         yield Finding("store", "wrong", f"intact: {intact}; {fix}")
     for name, holder in running.items():
         yield Finding(name, "ok", f"{holder}")

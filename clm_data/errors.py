@@ -47,12 +47,23 @@ class InputFileError(UserError):
 
 
 class UnknownNameError(UserError):
-    """A name that is not registered. The message suggests similar names."""
+    """A name that is not registered. The message suggests similar names.
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    Args:
+        kind: What the name is of.
+        name: The name.
+        known: The names that exist.
+        otherwise: Said if no name is similar; default: the names that exist.
+        note: Said in any case.
+    """
+
+    def __init__(
+        self, kind: str, name: str, known: Iterable[str], *, otherwise: str = "", note: str = ""
+    ) -> None:
         names = sorted(known)
         close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        hint = f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(names)}"
+        hint = otherwise or f"known: {', '.join(names)}"
+        hint = (f"did you mean {', '.join(close)}?" if close else hint) + (note and f"; {note}")
         super().__init__(f"unknown {kind} '{name}'; {hint}")
 
 

@@ -49,6 +49,7 @@ from clm_data.store_tables import (
     decision_name,
     dialogue_name,
     exchange_name,
+    exchange_of,
     row_name,
     source_name,
 )
@@ -67,6 +68,7 @@ __all__ = [
 
 Guard = Callable[[sa.Connection], None]
 """Called in a transaction before it writes; raises to forbid it."""
+_LOST_ROW = "(this row is damaged in the store)"
 _OPENING = 0x636C6D
 """Key of the advisory lock under which a PostgreSQL store gets its tables."""
 
@@ -94,6 +96,7 @@ class Store:
         existing = file if file is not None and file.is_file() else None
         found = read_only_engine(existing, always=read_only) if existing else None
         self._read_only = found is not None
+        self._damaged: list[str] | None = None
         self._engine = found or open_engine(url)
         self._open(create)
 
@@ -174,13 +177,24 @@ class Store:
             fix = advice(self._engine, self.url, error)
             raise StoreError(f"store {shown(self.url)} cannot be used: {reason}; {fix}") from error
 
+    def read_around_damage(self) -> list[str]:
+        """Leave damaged rows out from now on, and name them in the list that is returned."""
+        self._damaged = []
+        return self._damaged
+
+    def report_damage(self, rows: Sequence[str]) -> None:
+        """Name damaged rows in the list of :meth:`read_around_damage`, or raise without one."""
+        if self._damaged is None:
+            raise DamagedStoreError(shown(self.url), rows)
+        self._damaged += [row for row in rows if row not in self._damaged]
+
     def _intact(self, rows: Iterable[Mapping[Any, Any]], name: Callable[[Any], str]) -> list[Any]:
-        """The rows, if none is damaged."""
-        found = list(rows)
-        damaged = [f"{name(row)} ({damage})" for row in found if (damage := damage_of(row))]
+        """The rows that are not damaged; the others are reported."""
+        found = [(row, damage_of(row)) for row in rows]
+        damaged = [f"{name(row)} ({damage})" for row, damage in found if damage]
         if damaged:
-            raise DamagedStoreError(shown(self.url), damaged)
-        return found
+            self.report_damage(damaged)
+        return [row for row, damage in found if not damage]
 
     # --- dialogues with models
 
@@ -234,8 +248,7 @@ class Store:
 
     def exchanges(self, dialogue_id: int | None = None) -> list[Exchange]:
         """Requests, ordered by dialogue, turn and time of sending."""
-        columns = [REQUEST.c[name] for name in Exchange.__annotations__]
-        query = sa.select(*columns).order_by(REQUEST.c.dialogue_id, REQUEST.c.turn, REQUEST.c.id)
+        query = sa.select(REQUEST).order_by(REQUEST.c.dialogue_id, REQUEST.c.turn, REQUEST.c.id)
         if dialogue_id is not None:
             query = query.where(REQUEST.c.dialogue_id == dialogue_id)
         with self.transaction() as db:
@@ -244,7 +257,7 @@ class Store:
                 named = sa.select(DIALOGUE.c.id, DIALOGUE.c.domain, DIALOGUE.c.number)
                 names = {each.id: f"{each.domain}/{each.number}" for each in db.execute(named)}
                 self._intact(rows, lambda row: exchange_name(row, names))
-            return [Exchange(**row) for row in rows]
+            return [exchange_of(row) for row in rows if type(row["turn"]) is int]
 
     # --- imported files
 
@@ -312,11 +325,12 @@ class Store:
             ) from error
 
     def source_rows(self, source_id: int) -> list[Any]:
-        """The rows of a file as JSON values, in file order."""
+        """The rows of a file as JSON values, in file order; one read around is a text."""
         query = sa.select(ROW).where(ROW.c.source_id == source_id).order_by(ROW.c.position)
         with self.transaction() as db:
-            rows = self._intact(db.execute(query).mappings(), row_name)
-            return [row["content"] for row in rows]
+            rows = list(db.execute(query).mappings())
+            intact = {row["position"] for row in self._intact(rows, row_name)}
+            return [row["content"] if row["position"] in intact else _LOST_ROW for row in rows]
 
     # --- human decisions
 
@@ -352,13 +366,23 @@ class Store:
 
     def decisions(self) -> list[Decision]:
         """All decisions, oldest first."""
-        query = sa.select(DECISION.c.id, DECISION.c.content).order_by(DECISION.c.id)
+        return [decision for _, decision in self.dated_decisions()]
+
+    def dated_decisions(self) -> list[tuple[str, Decision]]:
+        """All decisions with the times at which they were stored (UTC), oldest first."""
+        columns = (DECISION.c.id, DECISION.c.decided_at, DECISION.c.content)
         with self.transaction() as db:
-            rows = self._intact(db.execute(query).mappings(), decision_name)
-        try:
-            return [Decision.model_validate(row["content"]) for row in rows]
-        except ValidationError as error:
-            raise DamagedStoreError(shown(self.url), ["a decision: it is not one"]) from error
+            rows = db.execute(sa.select(*columns).order_by(DECISION.c.id)).mappings()
+            intact = self._intact(rows, decision_name)
+        found = []
+        for row in intact:
+            try:
+                decision = Decision.model_validate(row["content"])
+            except ValidationError:
+                self.report_damage([f"{decision_name(row)} (it is not a decision)"])
+            else:
+                found.append((row["decided_at"], decision))
+        return found
 
 
 def _new_id(result: sa.CursorResult[Any]) -> int:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
 
-from clm_data.database import Json, SafeText
+from clm_data.database import Json, SafeText, damage_of
 
 SCHEMA_VERSION = "1"
 
@@ -131,8 +131,12 @@ class Exchange:
     dialogue_id: int
     turn: int
     messages: list[dict[str, str]]
+    sent_at: str
     completion: dict[str, Any] | None
+    answered_at: str | None
     error: str | None
+    damage: str | None = field(default=None, kw_only=True)
+    """What is damaged in the row, and missing here; see :meth:`Store.read_around_damage`."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +174,16 @@ class Source:
     format: str
     sha256: str
     licence: str | None
+    imported_at: str
+
+
+def exchange_of(row: Mapping[Any, Any]) -> Exchange:
+    """The request in a row; a damaged part is empty."""
+    intact = {key: None if damage_of({key: part}) else part for key, part in row.items()}
+    values: dict[str, Any] = intact
+    values["messages"] = values["messages"] or []
+    values["sent_at"] = values["sent_at"] or ""
+    return Exchange(**values, damage=damage_of(row))
 
 
 def dialogue_name(row: Mapping[Any, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import unicodedata
 from collections.abc import Collection
 from urllib.parse import quote as percent_encoded
@@ -76,6 +77,12 @@ def quote(text: str) -> str:
     if len(shown) > _LONGEST_QUOTE:
         shown = shown[: _LONGEST_QUOTE - 1] + "…"
     return f'"{shown}"'
+
+
+def show_command(name: str) -> str:
+    """The command that shows an entry, an answer or an imported row."""
+    plain = re.fullmatch(r"[\w./#-]+", name) is not None
+    return f"clm-data show {name if plain else shlex.quote(name)}"
 
 
 def _is_control(char: str) -> bool:

@@ -22,6 +22,7 @@ FUNCTION_OF = {
     "generate": "generate",
     "import": "import_files",
     "audit": "audit",
+    "show": "show",
     "locality attach": "attach_probes",
     "stats": "stats",
     "build": "build",

@@ -32,6 +32,9 @@ READING = {
     "locality attach": ["locality", "attach", "--source", "bank"],
 }
 
+SHOWING = {"show": ["show", "physics/0/1"]}
+"""Reads around damaged rows and names them: `tests/cli/test_cli_show.py`."""
+
 
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -63,7 +66,11 @@ def change(folder: Path, statement: str) -> None:
 
 def command(name: str, folder: Path) -> list[str]:
     places = {"OUT": str(folder / "out"), "SHEET": str(folder / "sheet.csv")}
-    return ["--workspace", str(folder), *(places.get(part, part) for part in READING[name])]
+    return [
+        "--workspace",
+        str(folder),
+        *(places.get(part, part) for part in (READING | SHOWING)[name]),
+    ]
 
 
 def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -126,6 +133,7 @@ def test_doctor_names_each_damaged_row_and_what_is_intact(
         (requests,) = db.execute("SELECT count(*) FROM request").fetchone()
     db.close()
     assert f"{requests - 2} requests" in details
+    assert "clm-data show reads around damaged rows" in details
 
 
 def test_doctor_accepts_an_intact_store(folder: Path) -> None:
@@ -147,7 +155,7 @@ FILES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("name", ["stats", "build", "review export", "doctor"])
+@pytest.mark.parametrize("name", ["stats", "build", "review export", "show", "doctor"])
 @pytest.mark.parametrize("kind", FILES)
 def test_a_damaged_file_is_one_line(
     folder: Path, kind: str, name: str, capsys: pytest.CaptureFixture[str]
@@ -165,7 +173,7 @@ def test_a_damaged_file_is_one_line(
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "a folder"])
-@pytest.mark.parametrize("name", READING)
+@pytest.mark.parametrize("name", READING | SHOWING)
 def test_a_store_that_is_not_there_is_not_an_empty_dataset(
     folder: Path, kind: str, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -209,7 +217,7 @@ def test_a_locked_store_names_the_process(
     assert "permissions" not in error
 
 
-@pytest.mark.parametrize("name", ["stats", "audit", "review status"])
+@pytest.mark.parametrize("name", ["stats", "audit", "review status", "show"])
 def test_a_workspace_that_cannot_be_written_can_be_read(
     public: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

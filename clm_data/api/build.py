@@ -38,9 +38,19 @@ from clm_data.sources.importing import ImportResult
 from clm_data.sources.importing import import_files as import_into
 from clm_data.sources.notices import Reading, reading_of
 from clm_data.tabular import Tabular
+from clm_data.tracing import Trace, trace
 from clm_data.validate import validate
 
-__all__ = ["attach_probes", "audit", "build", "estimate_cost", "generate", "import_files", "stats"]
+__all__ = [
+    "attach_probes",
+    "audit",
+    "build",
+    "estimate_cost",
+    "generate",
+    "import_files",
+    "show",
+    "stats",
+]
 
 
 def generate(
@@ -240,6 +250,26 @@ def audit(
         rule["threshold"] = threshold
     report = audit_candidates(found.kept, unreadable=found.rejected, **rule)
     return Audit(report, found.kept, found.rejected, rule, reading_of(files))
+
+
+def show(what: str, *, workspace: WorkspaceLike = None) -> Trace:
+    """Show what happened to an entry or an answer, from the request to the dataset.
+
+    Args:
+        what: Id of an entry; `DOMAIN/DIALOGUE/TURN` (from 0), as in messages, for an answer and
+            what was found in it, rejected objects included; `DOMAIN/DIALOGUE` for all turns; or
+            `FILE#ROW` (from 1) for an imported row.
+        workspace: Its store is only read. Damaged rows are left out and named in the result.
+
+    Raises:
+        UnknownNameError: Nothing has that name; the nearest names are suggested.
+        StoreError: The store is missing or cannot be read.
+    """
+    if not isinstance(what, str) or not what.strip():
+        raise ConfigError(f"{what!r} is no name; pass the id of an entry or DOMAIN/DIALOGUE/TURN")
+    opened = as_workspace(workspace)
+    with opened.open_store() as store:
+        return trace(store, what, opened.domains(), opened.settings)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ EVALUATE = "Evaluate models with it"
 TOOLS = "Tools"
 
 _ORDER = (
-    *("init", "domains", "generate", "import", "audit", "locality", "stats", "build"),
+    *("init", "domains", "generate", "import", "audit", "show", "locality", "stats", "build"),
     *("review", "export", "push-to-hub"),
     *("eval-baselines", "analyze", "report"),
     *("demo", "dedup", "schema", "store", "doctor"),

@@ -143,6 +143,8 @@ def generate(
 
 
 def _show_generation(report: GenerationReport) -> None:
+    from clm_data.text import show_command
+
     print_table(
         "generate",
         ["domain", "entries", "wanted", "new", "rejected", "kept", "requests", "stopped"],
@@ -172,6 +174,9 @@ def _show_generation(report: GenerationReport) -> None:
         )
     _say_reasons("rejected entries", report.rejections)
     _say_reasons("failed requests (each was repeated if that could help)", report.failures)
+    if reasons := (*report.rejections, *report.failures):
+        place = reasons[0].example.partition(": ")[0]
+        say(f"to see what was asked and answered: {show_command(place)}")
     for loss in report.lost:
         log(f"lost: {loss}")
     if report.stopped:

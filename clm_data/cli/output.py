@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clm_data.cli.terminal import json_for_terminals, printable
+from clm_data.cli.terminal import json_for_terminals, printable, wrapped
 
 OUTPUT = "Output"
 """Help panel of the options that change only what is printed."""
@@ -29,6 +29,8 @@ StrictFlag = Annotated[
 
 Remark = str | Callable[[], str]
 
+_NARROWEST = 40
+"""Columns; text for a narrower terminal is wrapped by the terminal."""
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -48,6 +50,20 @@ def program() -> str:
 def say(text: str = "") -> None:
     """Print a line of the result on stdout, with control characters written out."""
     typer.echo(printable(text))
+
+
+def say_block(text: str, indent: int = 0, *, label: str = "") -> None:
+    """Print a whole text like :func:`say`, wrapped to the width of the terminal and indented.
+
+    Args:
+        text: One line or several.
+        indent: Levels of two columns.
+        label: Printed before the first line; the others are indented by its length.
+    """
+    margin = " " * (2 * indent)
+    columns = max(_NARROWEST, shutil.get_terminal_size((80, 24)).columns)
+    for number, line in enumerate(wrapped(printable(text), columns - len(margin + label))):
+        say(f"{margin}{' ' * len(label) if number else label}{line}".rstrip())
 
 
 def log(text: str) -> None:

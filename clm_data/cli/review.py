@@ -165,7 +165,8 @@ def _show_import(file: Path, report: ImportReport, *, dry_run: bool) -> None:
     if report.contrary:
         say(
             f"{counted(len(report.contrary), 'entry', 'entries')} kept out of the dataset until "
-            "someone decides between contrary verdicts; clm-data review export lists them first"
+            "someone decides between contrary verdicts; clm-data review export lists them first, "
+            "clm-data show ID shows who decided what"
         )
 
 

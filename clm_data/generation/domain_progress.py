@@ -82,9 +82,9 @@ class DomainProgress:
     def answers(self, dialogues: Sequence[Dialogue]) -> list[ParsedAnswer]:
         """All answers in some dialogues, parsed and validated."""
         return [
-            self.parsed(dialogue, turn, completion)
+            self.parsed(dialogue, exchange.turn, completion)
             for dialogue in dialogues
-            for turn, completion in stored_answers(self._store, dialogue)
+            for exchange, completion in stored_answers(self._store, dialogue)
         ]
 
     def by_itself(self, domain: str, *, before_batch: int | None = None) -> DomainState:
@@ -148,8 +148,8 @@ class DomainProgress:
         if dialogue.id in self._ended:
             return self._ended[dialogue.id]
         entries: list[Entry] = []
-        for turn, completion in stored_answers(self._store, dialogue):
-            entries += self._reviewed(self.parsed(dialogue, turn, completion))
+        for exchange, completion in stored_answers(self._store, dialogue):
+            entries += self._reviewed(self.parsed(dialogue, exchange.turn, completion))
         if dialogue.ended is not None:
             self._ended[dialogue.id] = tuple(entries)
         return tuple(entries)

@@ -47,6 +47,20 @@ class Unit:
         )
 
 
+Rows = tuple[tuple[SourceFile, int], ...]
+"""Rows that were read together, each as its file and its number, counted from 1."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """What one row, or two rows that belong together, gave."""
+
+    rows: Rows
+    found: Candidate | Rejection
+    is_used: bool
+    """False if it repeats what another file has."""
+
+
 def candidates_of(files: Sequence[SourceFile]) -> StageResult[Candidate]:
     """Make candidates of the rows of all files.
 
@@ -62,12 +76,22 @@ def candidates_of(files: Sequence[SourceFile]) -> StageResult[Candidate]:
         :func:`clm_data.records.content_id`, so repetitions have equal ids until
         :func:`clm_data.records.unique_ids` changes them.
     """
-    items = list(_merge(_read_unit(unit) for unit in units_of(files)))
-    kept = _without_partial_copies(
-        [(unit, item) for unit, item in items if isinstance(item, Candidate)]
+    used = [item.found for item in items_of(files) if item.is_used]
+    return StageResult(
+        tuple(found for found in used if isinstance(found, Candidate)),
+        tuple(found for found in used if isinstance(found, Rejection)),
     )
-    rejected = tuple(item for _, item in items if isinstance(item, Rejection))
-    return StageResult(tuple(kept), rejected)
+
+
+def items_of(files: Sequence[SourceFile]) -> list[Item]:
+    """What the rows of all files gave, in the order of files and rows, repetitions included."""
+    items = [
+        _Read(number, rows, found)
+        for number, unit in enumerate(units_of(files))
+        for rows, found in _read_unit(unit)
+    ]
+    used = set(_without_partial_copies(list(_without_repetitions(items))))
+    return [Item(item.rows, item.found, item in used) for item in items]
 
 
 def units_of(files: Sequence[SourceFile]) -> list[Unit]:
@@ -136,16 +160,20 @@ def _are_pair(left: Any, right: Any) -> bool:
     return in_order and _case_ids([left]) == _case_ids([right])
 
 
-def _read_unit(unit: Unit) -> Iterator[Candidate | Rejection]:
+def _read_unit(unit: Unit) -> Iterator[tuple[Rows, Candidate | Rejection]]:
     origin = unit.origin
     number = 1
     for content, parts in _rows_of(unit):
+        if unit.english is not None:
+            rows: Rows = ((unit.first, number), (unit.english, number))
+        else:
+            rows = tuple((unit.first, number + offset) for offset in range(len(parts)))
         try:
-            yield _candidate(parts, origin)
+            yield rows, _candidate(parts, origin)
         except ValueError as error:
             reason = f"row {number}: {error}"
-            yield _rejection(f"{origin.name}#{number}", reason, content)
-        number += 1 if unit.english is not None else len(parts)
+            yield rows, _rejection(f"{origin.name}#{number}", reason, content)
+        number = rows[-1][1] + 1
 
 
 Parts = list[tuple[Reader, Any]]
@@ -263,40 +291,44 @@ def _rejection(label: str, reason: str, content: Any) -> Rejection:
     )
 
 
-Item = tuple[int, Candidate | Rejection]
-"""The number of a unit, and what one of its rows gave."""
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """What rows gave, with the number of their unit."""
+
+    unit: int
+    rows: Rows
+    found: Candidate | Rejection
 
 
-def _merge(units: Iterable[Iterable[Candidate | Rejection]]) -> Iterator[Item]:
-    """Merge units: each item appears as often as in the unit that contains it most often."""
+def _without_repetitions(items: Iterable[_Read]) -> Iterator[_Read]:
+    """Leave out repetitions: an item appears as often as in the unit that has it most often."""
     seen: Counter[str] = Counter()
-    for number, unit in enumerate(units):
-        in_unit: Counter[str] = Counter()
-        for item in unit:
-            key = item.id if isinstance(item, Candidate) else digest(item.content)
-            in_unit[key] += 1
-            if in_unit[key] > seen[key]:
-                seen[key] = in_unit[key]
-                yield number, item
+    in_unit: Counter[tuple[int, str]] = Counter()
+    for item in items:
+        found = item.found
+        key = found.id if isinstance(found, Candidate) else digest(found.content)
+        in_unit[item.unit, key] += 1
+        if in_unit[item.unit, key] > seen[key]:
+            seen[key] += 1
+            yield item
 
 
-def _without_partial_copies(items: Sequence[tuple[int, Candidate]]) -> list[Candidate]:
-    """Drop monolingual candidates that *another* unit has in both languages."""
+def _without_partial_copies(items: Sequence[_Read]) -> Iterator[_Read]:
+    """Leave out candidates in one language that *another* unit has in both."""
     complete: dict[tuple[Language, LooseFact], Counter[int]] = {}
-    for unit, candidate in items:
-        if _is_bilingual(candidate):
-            for key in _sides(candidate):
-                complete.setdefault(key, Counter())[unit] += 1
-    kept = []
-    for unit, candidate in items:
-        sides = [] if _is_bilingual(candidate) else _sides(candidate)
+    for item in items:
+        if isinstance(item.found, Candidate) and _is_bilingual(item.found):
+            for key in _sides(item.found):
+                complete.setdefault(key, Counter())[item.unit] += 1
+    for item in items:
+        found = item.found
+        sides = _sides(found) if isinstance(found, Candidate) and not _is_bilingual(found) else []
         counts = complete.get(sides[0], Counter()) if sides else Counter[int]()
-        other = next((each for each, left in counts.items() if each != unit and left > 0), None)
+        other = next((u for u, left in counts.items() if u != item.unit and left > 0), None)
         if other is None:
-            kept.append(candidate)
+            yield item
         else:
             counts[other] -= 1
-    return kept
 
 
 def _is_bilingual(candidate: Candidate) -> bool:

@@ -141,6 +141,9 @@ def test_the_summary_says_why_it_waited_and_why_entries_are_missing(
     assert err.count("waiting") == 1
     assert "1 rate-limit: the endpoint limits the number of requests or tokens" in out
     assert "1 unreadable-answer: no complete entry could be parsed; such as physics/0/0#1" in out
+    assert "to see what was asked and answered: clm-data show physics/0/0#1\n" in out
+    assert run(["-w", str(tmp_path / "w"), "show", "physics/0/0#1"]) == 0
+    assert "unreadable-answer" in capsys.readouterr().out
     assert "a batch with no new entries" in " ".join(out.split())
     assert "tokens: about" in out
     assert "\x1b" not in out + err
