@@ -74,14 +74,19 @@ class AuditReport(Frozen):
         rows = [found.model_dump(mode="json", exclude={"examples"}) for found in self.problems]
         return {"entries": self.entries, "problems": rows}
 
-    def as_html(self, title: str = "Audit") -> str:
-        """A self-contained HTML page with examples and ids for each kind of problem."""
+    def as_html(self, title: str = "Audit", notes: Sequence[str] = ()) -> str:
+        """A self-contained HTML page with examples and ids for each kind of problem.
+
+        Args:
+            title: Title of the page.
+            notes: Lines about the files, such as which of their fields are not read.
+        """
         from jinja2 import Environment, StrictUndefined
 
         source = Path(__file__).with_name("auditing.html.j2").read_text(encoding="utf-8")
         environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
         return environment.from_string(source).render(
-            title=title, report=self, codes=CODES, visible=visible
+            title=title, report=self, notes=notes, codes=CODES, visible=visible
         )
 
 

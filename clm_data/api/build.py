@@ -87,6 +87,8 @@ def generate(
         ConfigError: No domain is given, or a limit cannot be checked.
         UnknownNameError: There is no such domain or provider.
         CredentialsError: The key is missing or was refused; stored answers are kept.
+        InterruptedGeneration: The user interrupted the run; a KeyboardInterrupt with the report
+            so far.
     """
     check_at_least_one(count=count, concurrency=concurrency, max_requests=max_requests)
     opened = as_workspace(workspace, create=True, provider=provider, model=model, base_url=base_url)
@@ -174,6 +176,10 @@ class Audit(Tabular):
     def as_json(self) -> dict[str, Any]:
         """The JSON value that ``clm-data audit --json`` prints."""
         return {**self.report.as_json(), "unread": self.reading.unread}
+
+    def as_html(self, title: str = "Audit") -> str:
+        """The page that ``clm-data audit --html`` writes."""
+        return self.report.as_html(title, self.reading.notes())
 
     @property
     def by_code(self) -> dict[str, int]:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from clm_data.api.build import Audit
     from clm_data.dataset_stats import Stats
 
+_STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
+"""Names of standard output, which is written to as it is: a file is never put in its place."""
+
 app = typer.Typer()
 locality_app = typer.Typer(no_args_is_help=True)
 
@@ -152,7 +155,11 @@ def audit(
     ] = None,
     html: Annotated[
         Path | None,
-        typer.Option("--html", help="Also write the report as a web page.", rich_help_panel=OUTPUT),
+        typer.Option(
+            "--html",
+            help="Also write the report as a web page; - prints the page instead of the table.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     json: JsonFlag = False,
     strict: Annotated[
@@ -167,7 +174,12 @@ def audit(
 
     Example: `clm-data audit chinese.json english.json --html audit.html`
     """
+    from clm_data.errors import ConfigError
+
     state: State = ctx.obj
+    page_only = str(html) in _STDOUT
+    if page_only and json:
+        raise ConfigError("--json and --html - both print on stdout; give --html a file")
     found = clm_data.audit(
         files or None,
         format=format,
@@ -177,10 +189,14 @@ def audit(
     )
     if html is not None:
         title = ", ".join(file.name for file in files or ()) or "workspace"
-        _write(html, found.report.as_html(f"Audit: {title}"))
+        page = found.as_html(f"Audit: {title}")
+        if page_only:
+            typer.echo(page.encode("utf-8"))
+        else:
+            _write(html, page)
     if json:
         print_json(found.as_json())
-    else:
+    elif not page_only:
         _show_audit(found)
     if strict and found.report.errors:
         raise typer.Exit(1)

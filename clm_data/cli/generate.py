@@ -107,11 +107,13 @@ def generate(
     """Ask a model for entries until each quota is met.
 
     Answers are stored as they arrive: run the same command again to resume an interrupted run
-    without paying twice.
+    without paying twice. With `--json`, an interrupted run prints the report so far, which says
+    that it was interrupted.
 
     Example: `clm-data generate --domain chinese_literature --count 20`
     """
     from clm_data.errors import ConfigError
+    from clm_data.generation import InterruptedGeneration
 
     state: State = ctx.obj
     if everything == bool(domain):
@@ -127,14 +129,19 @@ def generate(
     if dry_run:
         _show_estimate(clm_data.estimate_cost(**request), as_json=json)
         return 0
-    with generation_progress() as progress:
-        report = clm_data.generate(
-            **request,
-            concurrency=concurrency,
-            max_requests=max_requests,
-            max_cost=max_cost,
-            progress=progress,
-        )
+    try:
+        with generation_progress() as progress:
+            report = clm_data.generate(
+                **request,
+                concurrency=concurrency,
+                max_requests=max_requests,
+                max_cost=max_cost,
+                progress=progress,
+            )
+    except InterruptedGeneration as interrupted:
+        if json:
+            print_json(interrupted.report.as_json())
+        raise
     if json:
         print_json(report.as_json())
     else:

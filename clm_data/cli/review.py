@@ -127,20 +127,31 @@ def import_sheets(
     """
     state: State = ctx.obj
 
+    reports: dict[Path, ImportReport] = {}
+
     def show(file: Path, report: ImportReport) -> None:
+        reports[file] = report
         if not json:
             _show_import(file, report, dry_run=dry_run)
 
-    reports = clm_data.import_review(
-        files,
-        reviewer=reviewer,
-        encoding=encoding,
-        dry_run=dry_run,
-        progress=show,
-        workspace=state.workspace,
-    )
-    if json:
-        print_json([{"file": str(file)} | report.as_json() for file, report in reports.items()])
+    def show_json() -> None:
+        if json:
+            print_json([{"file": str(file)} | report.as_json() for file, report in reports.items()])
+
+    try:
+        clm_data.import_review(
+            files,
+            reviewer=reviewer,
+            encoding=encoding,
+            dry_run=dry_run,
+            progress=show,
+            workspace=state.workspace,
+        )
+    except BaseException:
+        if reports:  # the verdicts of these sheets are stored
+            show_json()
+        raise
+    show_json()
     lost = any(r.conflicts or r.unknown or r.contrary or r.unread for r in reports.values())
     return 1 if strict and lost else 0
 

@@ -12,7 +12,13 @@ from clm_data.domain import Domain, pick
 from clm_data.errors import ConfigError
 from clm_data.generation.estimate import estimate_generation
 from clm_data.generation.interrupts import until_interrupted
-from clm_data.generation.report import CostEstimate, DomainReport, GenerationReport, Progress
+from clm_data.generation.report import (
+    CostEstimate,
+    DomainReport,
+    GenerationReport,
+    InterruptedGeneration,
+    Progress,
+)
 from clm_data.generation.run import run_generation
 from clm_data.llm import open_model
 from clm_data.llm.base import ChatModel
@@ -22,6 +28,7 @@ __all__ = [
     "CostEstimate",
     "DomainReport",
     "GenerationReport",
+    "InterruptedGeneration",
     "Progress",
     "estimate_cost",
     "generate",
@@ -61,6 +68,7 @@ def generate(
         ConfigError: Neither or both of ``domains`` and ``all_domains`` are given, ``count`` is
             over 1,000,000, or ``max_cost`` is given and the price of the model is not known.
         CredentialsError: The key is missing or was refused; stored answers are kept.
+        InterruptedGeneration: The user interrupted the run; it has the report so far.
     """
     known = workspace.domains()
     chosen = _choose(known, domains, all_domains)
@@ -68,6 +76,7 @@ def generate(
     settings = _with_concurrency(workspace.settings, concurrency)
     prompts = Prompts(workspace.prompts_folder)
     model = open_model(settings)
+    so_far: list[GenerationReport] = []
     with workspace.open_store(create=True) as store:
         run = run_generation(
             store,
@@ -80,8 +89,14 @@ def generate(
             max_requests=max_requests,
             max_cost=max_cost,
             progress=progress,
+            on_cancel=so_far.append,
         )
-        return _run_to_completion(run, model)
+        try:
+            return _run_to_completion(run, model)
+        except KeyboardInterrupt as error:
+            if so_far:
+                raise InterruptedGeneration(so_far[0]) from error
+            raise
 
 
 def estimate_cost(

@@ -66,6 +66,7 @@ class GenerationReport(Tabular):
         retries: Number of requests that were repeated.
         stopped: Why the whole run stopped early; None if it did not.
         cut_off: Number of answers that were cut off at the token limit.
+        interrupted: Whether the user interrupted the run.
     """
 
     domains: tuple[DomainReport, ...]
@@ -75,6 +76,7 @@ class GenerationReport(Tabular):
     retries: int
     stopped: str | None = None
     cut_off: int = 0
+    interrupted: bool = False
 
     @property
     def requests(self) -> int:
@@ -160,7 +162,20 @@ class GenerationReport(Tabular):
             "failures": [asdict(reason) for reason in self.failures],
             "cut_off": self.cut_off,
             "stopped": self.stopped,
+            "interrupted": self.interrupted,
         }
+
+
+class InterruptedGeneration(KeyboardInterrupt):
+    """The user interrupted a run; answers stored until then are kept.
+
+    Attributes:
+        report: What the run did until then.
+    """
+
+    def __init__(self, report: GenerationReport) -> None:
+        super().__init__()
+        self.report = report
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from numbers import Real
 
 from clm_data.config import Settings
@@ -24,7 +25,7 @@ from clm_data.generation.journal import Journal
 from clm_data.generation.report import GenerationReport, Progress
 from clm_data.generation.tokens import expected_usage
 from clm_data.lease import Holder, LeaseLostError, Leases
-from clm_data.llm import price_of
+from clm_data.llm import Price, price_of
 from clm_data.llm.base import ChatModel
 from clm_data.prompts import Prompts
 from clm_data.store import Store
@@ -42,6 +43,7 @@ async def run_generation(
     max_requests: int | None = None,
     max_cost: float | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
+    on_cancel: Callable[[GenerationReport], None] = lambda _: None,
     backoff: float = 1.0,
 ) -> GenerationReport:
     """Ask an open model for entries; see :func:`clm_data.generation.generate`.
@@ -49,6 +51,7 @@ async def run_generation(
     ``domains`` are those to ask for, in the order of the domain file. ``all_domains`` are all
     domains of the workspace: an entry that several have counts for the first. A failed request is
     sent again after ``backoff`` seconds, which double with each failure. The model stays open.
+    ``on_cancel`` gets the report so far if the task is cancelled, unless the store cannot be read.
 
     Raises:
         ConfigError: ``max_cost`` is given and the price of the model is not known.
@@ -74,17 +77,37 @@ async def run_generation(
             runs[id_].leave_to(holder)
         client.on_wait = lambda domain, why, seconds: runs[domain].report_waiting(why, seconds)
         free = [run for id_, run in runs.items() if id_ not in held]
-        states = await _run_free(free, session, states)
+        try:
+            states = await _run_free(free, session, states)
+        except asyncio.CancelledError:
+            for run in free:
+                run.interrupt()
+            with suppress(StoreError):
+                states = domain_progress.in_dataset()
+                on_cancel(_report(runs, states, client, budget.price, interrupted=True))
+            raise
     finally:
         leases.release()
+    return _report(runs, states, client, budget.price)
+
+
+def _report(
+    runs: Mapping[str, DomainRun],
+    states: Mapping[str, DomainState],
+    client: ModelClient,
+    price: Price | None,
+    *,
+    interrupted: bool = False,
+) -> GenerationReport:
     return GenerationReport(
         domains=tuple(run.report(states[id_]) for id_, run in runs.items()),
         tokens=client.tokens,
-        price=budget.price,
+        price=price,
         rate_limits=client.rate_limits,
         retries=client.retries,
-        stopped=client.stop_reason,
+        stopped="interrupted" if interrupted else client.stop_reason,
         cut_off=client.cut_off,
+        interrupted=interrupted,
     )
 
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +55,41 @@ def test_a_page_that_cannot_be_written_is_one_line(
 ) -> None:
     assert run(["audit", str(file), "--html", str(file.parent)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_page_lists_the_fields_that_are_not_read(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps([{**row, "<b>extra": "x"} for row in rows]), encoding="utf-8")
+    page = file.with_name("audit.html")
+    assert run(["audit", str(file), "--html", str(page)]) == 0
+    assert "1 field is not read: <b>extra (2 rows)" in capsys.readouterr().err
+    html = page.read_text(encoding="utf-8")
+    assert "<li>1 field is not read: &lt;b&gt;extra (2 rows)</li>" in html
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdout"])
+def test_the_page_can_go_to_stdout_alone(file: Path, name: str) -> None:
+    command = [sys.executable, "-m", "clm_data", "audit", str(file), "--html", name]
+    piped = subprocess.run(command, capture_output=True, check=True)
+    html = piped.stdout.decode()
+    assert html.startswith("<!doctype html>")
+    assert html.rstrip().endswith("</html>")
+    assert "边城" in html
+    out = file.with_name("page.html")
+    with out.open("wb") as opened:
+        subprocess.run(command, stdout=opened, check=True, env=os.environ | {"LC_ALL": "C"})
+    assert out.read_bytes() == piped.stdout
+
+
+def test_the_page_and_json_cannot_both_go_to_stdout(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["audit", str(file), "--json", "--html", "-"]) == 2
+    out = capsys.readouterr()
+    assert (out.out, out.err.count("\n")) == ("", 1)
+    assert "give --html a file" in out.err
 
 
 def test_schema_prints_the_shipped_one_or_the_list(capsys: pytest.CaptureFixture[str]) -> None:

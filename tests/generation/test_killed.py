@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import signal
 import subprocess
@@ -102,6 +103,30 @@ def test_an_interrupted_run_exits_with_130_and_keeps_its_state(tmp_path: Path) -
         assert "interrupted; finished work is kept" in (tmp_path / "log").read_text()
         assert start(tmp_path, server.url).wait(300) == 0
         assert sum(times - 1 for times in server.answered.values()) <= 4
+
+
+def test_an_interrupted_run_prints_the_report_so_far_as_json(tmp_path: Path) -> None:
+    with ChatServer(OfflineModel(), latency=0.2) as server:
+        process = subprocess.Popen(
+            [*command(tmp_path, server.url, DOMAINS[:2]), "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        wait_for(server, 6, process)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "interrupted; finished work is kept, run the command again"
+    report = json.loads(out)
+    assert (report["interrupted"], report["stopped"]) == (True, "interrupted")
+    stopped = [domain["stopped"] for domain in report["domains"]]
+    assert stopped == ["interrupted"] * 2
+    with Store(f"sqlite:///{tmp_path}/clm.db") as store:
+        answered = sum(each.completion is not None for each in store.exchanges())
+    assert 0 < sum(domain["answers"] for domain in report["domains"]) <= answered
+    entries = sum(domain["entries"] for domain in report["domains"])
+    assert 0 < entries <= len(dataset_contents(tmp_path))
 
 
 @pytest.mark.parametrize(("times", "pause"), [(2, 0.025), (6, 0.008), (6, 0.0)])

@@ -43,6 +43,24 @@ def _review(workspace_folder: Path, *words: str) -> int:
     return run(["--workspace", str(workspace_folder), "review", *words])
 
 
+def test_json_reports_the_sheets_that_were_stored_before_one_that_cannot_be_read(
+    workspace_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = workspace_folder / "good.csv", workspace_folder / "bad.csv"
+    assert _review(workspace_folder, "export", "--out", str(good)) == 0
+    rows = _rows(good)
+    rows[0] |= {"verdict": "accept", "reviewer": "Li"}
+    good.write_bytes(csv_bytes(rows))
+    bad.write_text("no sheet")
+    capsys.readouterr()
+    assert _review(workspace_folder, "import", str(bad), str(good), "--json") == 2
+    assert capsys.readouterr().out == ""
+    assert _review(workspace_folder, "import", str(good), str(bad), "--json") == 2
+    (report,) = _json(capsys)
+    assert (report["file"], report["applied"]["accept"]) == (str(good), 1)
+    assert len(_decisions(workspace_folder)) == 1
+
+
 def test_verdicts_in_an_exported_sheet_can_be_imported(
     workspace_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
