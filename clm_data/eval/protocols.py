@@ -38,6 +38,14 @@ class EditProtocol:
     ft_objective: Literal["answer", "prompt_last"]
     """What fine-tuning predicts: each answer token after the ones before it (teacher forcing), or
     every answer token at the prompt's last token, as if each came first."""
+    ultraedit_tokens: Literal["answer", "all"]
+    """Tokens at which UltraEdit reads keys and gradients: those that predict a token of the answer,
+    or every token of prompt and answer."""
+    ultraedit_normalizer: Literal["sequence", "edit"]
+    """What UltraEdit's normalizer has seen: all edits of a sequence, or only the present one."""
+    ultraedit_deviation: Literal["sample", "by_fact"]
+    """UltraEdit's deviations: the sample standard deviation of all tokens, or one that counts the
+    squared deviations within a fact of k tokens k / (k - 1) times."""
 
     def join(self, lang: Language) -> str:
         """The text between a prompt and its answer."""
@@ -62,6 +70,9 @@ NATIVE = EditProtocol(
     statistics="balanced",
     pmet_joiner="same",
     ft_objective="answer",
+    ultraedit_tokens="answer",
+    ultraedit_normalizer="sequence",
+    ultraedit_deviation="sample",
 )
 EASYEDIT = EditProtocol(
     name="easyedit",
@@ -73,6 +84,9 @@ EASYEDIT = EditProtocol(
     statistics="en",
     pmet_joiner="none",
     ft_objective="prompt_last",
+    ultraedit_tokens="all",
+    ultraedit_normalizer="edit",
+    ultraedit_deviation="by_fact",
 )
 PROTOCOLS = {protocol.name: protocol for protocol in (NATIVE, EASYEDIT)}
 

@@ -23,6 +23,7 @@ METHOD_NAMES = {
     "ft": "FT-L",
     "ft-m": "FT-M",
     "locft-bf": "LocFT-BF",
+    "ultraedit": "UltraEdit",
 }
 """Names of the methods in tables."""
 EXTRA_MEASURES = ("exact_match", "prefers_new", "p_new", "p_old")

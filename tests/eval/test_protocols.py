@@ -100,6 +100,20 @@ def edited(method: str, request: EditRequest) -> Callable[[EditProtocol], Any]:
     return weights
 
 
+def second_edit(protocol: EditProtocol) -> Any:
+    """The change of an UltraEdit edit after another one."""
+    from helpers.small_models import small_model, small_params
+
+    from clm_data.eval.editors import make_editor
+    from clm_data.eval.editors.base import Setup
+    from clm_data.eval.editors.contexts import contexts_from
+
+    model, bare = small_model(), contexts_from({"zh": ("{}",), "en": ("{}",)})
+    editor = make_editor("ultraedit", small_params("ultraedit"), Setup(protocol, bare))
+    second = editor.edit(model, [EN], past=editor.edit(model, [OTHER]))
+    return [delta.dense().tolist() for delta in second.weights.values()]
+
+
 COMPUTATIONS: list[tuple[str, Callable[[EditProtocol], Any]]] = [
     ("joiner", joined_sentence),
     ("labels", labels),
@@ -110,6 +124,9 @@ COMPUTATIONS: list[tuple[str, Callable[[EditProtocol], Any]]] = [
     ("statistics", statistics),
     ("pmet_joiner", edited("pmet", EN)),
     ("ft_objective", edited("ft", EN)),
+    ("ultraedit_tokens", edited("ultraedit", EN)),
+    ("ultraedit_normalizer", second_edit),
+    ("ultraedit_deviation", edited("ultraedit", EN)),
 ]
 
 

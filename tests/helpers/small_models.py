@@ -44,6 +44,8 @@ def small_params(method: str) -> Any:
         params = replace(params_for(method, "qwen2-7b"), layers=LAYERS)
     elif method == "rome":
         return replace(params_for(method, "tiny"), values=_VALUES)
+    elif method == "ultraedit":
+        return replace(params_for(method, "tiny"), gate=(1,), up=(1, 2), down=(), lr=1e-3)
     else:
         return params_for(method, "tiny")
     return params if method == "alphaedit" else replace(params, moment_weight=100.0)

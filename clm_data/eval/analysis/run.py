@@ -13,7 +13,7 @@ from clm_data.eval.analysis.geometry import tables as geometry
 from clm_data.eval.analysis.geometry.saved_edits import find_edits
 from clm_data.eval.analysis.language import edited_tables
 from clm_data.eval.analysis.language import tables as language
-from clm_data.eval.analysis.language.edited_states import edited_state_tables
+from clm_data.eval.analysis.language.edited_states import edited_state_tables, edits_mlp_outputs
 from clm_data.eval.analysis.language.states import read_states
 from clm_data.eval.csv_tables import ResultTables, write_tables
 from clm_data.eval.dataset import EvalSet
@@ -187,6 +187,12 @@ class _Run:
         if any((self.folder / "deltas").glob(f"{cells[0].key}-*.safetensors")):
             self.log(f"edited states of {loaded.name}")
             groups = find_edits(self.folder).groups
+            self.summary.left_out += [
+                f"edited states of {' '.join(map(str, group.columns.values()))}: other weights "
+                "than the MLP's output projections are edited"
+                for group in groups
+                if group.setting.model == loaded.name and not edits_mlp_outputs(group, loaded)
+            ]
             tables |= edited_state_tables(loaded, states, records, groups)
         else:
             self.summary.left_out.append(f"edited states of {loaded.name}: no saved weight changes")

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 class WeightDelta:
     """The change of one weight W (d x m), as `left @ right` or as one dense matrix.
 
-    Shapes are those of `torch.nn.Linear`, (out, in), also for models that store W transposed. An
-    edit of N facts has rank N or less: column i of `left` and row i of `right` belong to fact i.
+    Shapes are those of `torch.nn.Linear`, (out, in), also for models that store W transposed. In
+    most methods, an edit of N facts has rank N or less: column i of `left` and row i of `right`
+    belong to fact i. UltraEdit's belong to tokens of the facts.
     The statistics of `clm_data.eval.analysis.geometry` use a numpy type of their own; see
     `docs/decisions/013-low-rank-types.md`.
 
@@ -91,6 +92,8 @@ class Deltas:
         refused: (id, reason) of the facts that could not be placed.
         keys: Parameter path to the keys (m, N) of the edited facts, read in the edited model, which
             later AlphaEdit edits protect; empty for other methods.
+        state: What a method carries from one edit to the next, by name, such as UltraEdit's
+            normalizer; that of a later edit replaces it.
         seconds: Seconds by phase; not saved.
         steps: Optimization steps by fact, if target values were optimized; not saved.
         arrived: Mean share of the wanted change at the last edited layer that the weight changes
@@ -108,6 +111,7 @@ class Deltas:
     steps: tuple[int, ...] = ()
     origin: str = ""
     arrived: float | None = None
+    state: Mapping[str, Tensor] = field(default_factory=dict)
 
     def plus(self, later: Deltas) -> Deltas:
         """This edit followed by a later one; `seconds` and `steps` are dropped.
@@ -130,6 +134,7 @@ class Deltas:
             self.refused + later.refused,
             keys,
             origin=self.origin or later.origin,
+            state={**self.state, **later.state},
         )
 
     @contextmanager
@@ -147,6 +152,7 @@ class Deltas:
             if delta.right is not None:
                 tensors[f"right:{name}"] = delta.right
         tensors |= {f"keys:{name}": keys for name, keys in self.keys.items()}
+        tensors |= {f"state:{name}": value for name, value in self.state.items()}
         metadata = {
             "method": self.method,
             "model": self.model,
@@ -169,8 +175,8 @@ class Deltas:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            left, right, keys = (
-                _with_prefix(tensors, prefix) for prefix in ("left:", "right:", "keys:")
+            left, right, keys, state = (
+                _with_prefix(tensors, prefix) for prefix in ("left:", "right:", "keys:", "state:")
             )
             return Deltas(
                 metadata["method"],
@@ -180,6 +186,7 @@ class Deltas:
                 tuple((one, reason) for one, reason in json.loads(metadata["refused"])),
                 keys,
                 origin=metadata.get("origin", ""),
+                state=state,
             )
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise InputFileError(f"{path} contains no saved deltas: {error}") from error

@@ -83,6 +83,34 @@ def solve_null_space(keys: Tensor, past_keys: Tensor, basis: Tensor, ridge: floa
     return check_finite(projected @ torch.linalg.solve(system, columns), "the null-space update")
 
 
+def solve_ridge(keys: Tensor, ridge: float = 1.0) -> Tensor:
+    """A = (K K^T + ridge I)^-1 K = K (K^T K + ridge I)^-1.
+
+    The update of UltraEdit (Gu et al., 2025), and of MALMEN before it. The smaller of the two
+    systems is solved, m x m or N x N.
+
+    Args:
+        keys: K, (m, N).
+        ridge: Weight of the L2 penalty on the update.
+
+    Returns:
+        A, (m, N), float64.
+
+    Raises:
+        EditError: The result contains NaN or infinity.
+    """
+    import torch
+
+    keys = keys.double()
+    size, count = keys.shape
+    gram = keys.T @ keys if count <= size else keys @ keys.T
+    gram.diagonal().add_(ridge)
+    factor = torch.linalg.cholesky(check_finite(gram, "the keys"))
+    if count <= size:
+        return check_finite(torch.cholesky_solve(keys.T, factor).T, "the ridge update")
+    return check_finite(torch.cholesky_solve(keys, factor), "the ridge update")
+
+
 def cholesky(moment: Tensor) -> tuple[Tensor, float]:
     """Cholesky factor of a second moment, with a ridge if it needs one.
 

@@ -85,19 +85,25 @@ def without_generation_settings(model: PreTrainedModel) -> Iterator[None]:
 
 
 class Captured:
-    """Input and output of a module's last forward pass, detached; unset before the first."""
+    """Input and output of a module's last forward pass; unset before the first."""
 
     input: Tensor
     output: Tensor
 
 
 @contextmanager
-def captured(module: Module) -> Iterator[Captured]:
-    """Record a module's first positional input and its output at each forward pass."""
+def captured(module: Module, *, graph: bool = False) -> Iterator[Captured]:
+    """Record a module's first positional input and its output at each forward pass, detached.
+
+    Args:
+        module: The module.
+        graph: Leave the output in the graph, so that a loss has a gradient with respect to it.
+    """
     record = Captured()
 
     def hook(_module: Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        record.input, record.output = inputs[0].detach(), output.detach()
+        record.input = inputs[0].detach()
+        record.output = output if graph else output.detach()
 
     handle = module.register_forward_hook(hook)
     try:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from clm_data.eval.errors import EditError, LayoutError
 from clm_data.records import Language
@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 
 _LAYERS = ("model.layers", "transformer.h", "gpt_neox.layers", "model.decoder.layers")
 _MLP_OUT = ("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h", "mlp.fc2", "mlp.fc_out", "fc2")
+_MLP_GATE = ("mlp.gate_proj",)
+_MLP_UP = (
+    "mlp.up_proj",
+    "mlp.gate_up_proj",
+    "mlp.c_fc",
+    "mlp.dense_h_to_4h",
+    "mlp.fc1",
+    "mlp.fc_in",
+    "fc1",
+)
 _ATTN_OUT = (
     "self_attn.o_proj",
     "attn.c_proj",
@@ -38,6 +48,10 @@ _NORMS = (
 _HEADS = ("lm_head", "embed_out")
 
 
+MlpPart = Literal["gate", "up", "down"]
+"""A projection of the MLP: its gate, its other input projection, or its output projection."""
+
+
 @dataclass(frozen=True)
 class ModelLayout:
     """Dotted paths of a decoder's parts.
@@ -48,7 +62,9 @@ class ModelLayout:
         attn_out: The attention's output projection, relative to a layer.
         norm: The final norm.
         head: The projection to the vocabulary.
-        transposed: Whether the edited weight is stored as (in, out), as in GPT-2's Conv1D.
+        transposed: Whether the MLP's weights are stored as (in, out), as in GPT-2's Conv1D.
+        mlp_gate: The MLP's gate projection, relative to a layer; empty if there is none.
+        mlp_up: The MLP's other input projection, relative to a layer; empty if its name is unknown.
     """
 
     layers: str
@@ -57,10 +73,16 @@ class ModelLayout:
     norm: str
     head: str
     transposed: bool = False
+    mlp_gate: str = ""
+    mlp_up: str = ""
 
-    def weight(self, layer: int) -> str:
+    def weight(self, layer: int, part: MlpPart = "down") -> str:
         """Path of the edited weight of a layer."""
-        return f"{self.layers}.{layer}.{self.mlp_out}.weight"
+        return f"{self.layers}.{layer}.{self.mlp_part(part)}.weight"
+
+    def mlp_part(self, part: MlpPart) -> str:
+        """Path of a projection of the MLP, relative to a layer; empty if there is none."""
+        return {"gate": self.mlp_gate, "up": self.mlp_up, "down": self.mlp_out}[part]
 
 
 @dataclass(frozen=True)
@@ -122,6 +144,24 @@ class LoadedModel:
             LayoutError: The model has no such layer.
         """
         return self._layer_part(layer, self.layout.mlp_out)
+
+    def mlp_part(self, layer: int, part: MlpPart) -> Module:
+        """A projection of the MLP of a layer; its weight is a plain matrix.
+
+        Raises:
+            LayoutError: The model has no such layer or projection, or its weight is quantized.
+        """
+        path = self.layout.mlp_part(part)
+        if not path:
+            raise LayoutError(f"{self.name}: its MLP has no {part} projection with a known name")
+        module = self._layer_part(layer, path)
+        weight = getattr(module, "weight", None)
+        if weight is None or not weight.is_floating_point() or weight.ndim != 2:
+            raise LayoutError(
+                f"{self.name}: the weight of {path} in layer {layer} is not a plain matrix (a "
+                "quantized checkpoint?); use the checkpoint that is not quantized"
+            )
+        return module
 
     def attn_out(self, layer: int) -> Module:
         """The attention output projection of a layer.
@@ -253,6 +293,8 @@ def find_layout(model: PreTrainedModel) -> ModelLayout:
         norm=_find(what, names, "final norm", _NORMS),
         head=_find(what, names, "head", _HEADS),
         transposed=type(first).__name__ == "Conv1D",
+        mlp_gate=next((p for p in _MLP_GATE if any(at + p in names for at in where)), ""),
+        mlp_up=next((p for p in _MLP_UP if any(at + p in names for at in where)), ""),
     )
 
 

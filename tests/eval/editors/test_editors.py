@@ -203,7 +203,7 @@ def test_an_edit_with_past_edits_is_computed_on_top_of_them(method: str) -> None
         total = first.weights[path].dense() + second.weights[path].dense()
         assert torch.allclose(delta.dense(), total, atol=1e-6)
     with applied(model, first):
-        if method != "alphaedit":
+        if method not in ("alphaedit", "ultraedit"):  # these read more of `past` than its weights
             assert _equal(second, editor.edit(model, REQUESTS[2:]))
 
 

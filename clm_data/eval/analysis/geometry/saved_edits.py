@@ -15,7 +15,7 @@ import numpy as np
 from clm_data.errors import InputFileError, MissingExtraError
 from clm_data.eval import results
 from clm_data.eval.analysis.checks import AnalysisError
-from clm_data.eval.analysis.geometry.low_rank import LowRankMatrix
+from clm_data.eval.analysis.geometry.low_rank import LowRankMatrix, stacked
 from clm_data.eval.csv_tables import VARIANT, ResultRow
 from clm_data.eval.intervals import FloatArray
 from clm_data.eval.results import CellResult, EditLanguage, Setting
@@ -57,8 +57,8 @@ class SavedEdit:
         return frozenset(edit.rpartition(":")[0] for edit, _ in refused)
 
     @cached_property
-    def weights(self) -> dict[int, str]:
-        """Parameter path of the changed weight by layer.
+    def weights(self) -> dict[int, tuple[str, ...]]:
+        """Parameter paths of the changed weights by layer; most methods change one per layer.
 
         Raises:
             InputFileError: A path contains no layer number.
@@ -69,16 +69,38 @@ class SavedEdit:
         for path, match in found.items():
             if match is None:
                 raise InputFileError(f"{self.path}: '{path}' contains no layer number")
-        return {int(match[1]): path for path, match in sorted(found.items()) if match is not None}
+        by_layer: dict[int, tuple[str, ...]] = {}
+        for path, match in sorted(found.items()):
+            layer = int(match[1]) if match is not None else -1
+            by_layer[layer] = (*by_layer.get(layer, ()), path)
+        return by_layer
+
+    @cached_property
+    def several_inputs(self) -> list[int]:
+        """Layers that change weights with different inputs, so that no one matrix holds them."""
+        return [
+            layer
+            for layer, paths in self.weights.items()
+            if len({self._input_size(path) for path in paths}) > 1
+        ]
+
+    def _input_size(self, path: str) -> int:
+        factored = f"right:{path}" in self._contents[1]
+        with _opened(self.path) as file:
+            shape = file.get_slice(f"{'right' if factored else 'left'}:{path}").get_shape()
+        return int(shape[1])
 
     def change(self, layer: int) -> LowRankMatrix:
-        """The change of one layer's weight, shape (d, m).
+        """The change of one layer, shape (d, m): that of its weight, or of its weights stacked.
 
         Raises:
             InputFileError: The file has no change of that layer.
-            AnalysisError: The change contains NaN or infinity.
+            AnalysisError: The change contains NaN or infinity, or the layer is in
+                :attr:`several_inputs`.
         """
-        path = self._path(layer)
+        return stacked([self._matrix(path) for path in self._paths(layer)])
+
+    def _matrix(self, path: str) -> LowRankMatrix:
         left, right = self._read(f"left:{path}"), None
         if f"right:{path}" in self._contents[1]:
             right = self._read(f"right:{path}")
@@ -87,10 +109,11 @@ class SavedEdit:
 
     def keys(self, layer: int) -> FloatArray | None:
         """Keys of the edited facts in the edited model, shape (N, m); None if not saved."""
-        name = f"keys:{self._path(layer)}"
-        return self._read(name).T if name in self._contents[1] else None
+        paths = self._paths(layer)
+        name = f"keys:{paths[0]}"
+        return self._read(name).T if len(paths) == 1 and name in self._contents[1] else None
 
-    def _path(self, layer: int) -> str:
+    def _paths(self, layer: int) -> tuple[str, ...]:
         if layer not in self.weights:
             raise InputFileError(f"{self.path}: no weight change for layer {layer}")
         return self.weights[layer]
@@ -246,4 +269,8 @@ def _why_not_comparable(group: EditGroup) -> str:
         edits = [files[batch] for files in group.batches.values()]
         if len({frozenset(edit.facts) | edit.refused for edit in edits}) > 1:
             return f"the languages have different facts in batch {batch}"
+    edits = [edit for files in group.batches.values() for edit in files]
+    mixed = sorted({layer for edit in edits for layer in edit.several_inputs})
+    if mixed:
+        return f"layer {mixed[0]} changes weights with different inputs, which cannot be stacked"
     return "" if group.layers() else "no layer is changed in every language"

@@ -43,7 +43,8 @@ def edited_state_tables(
         states: Its states, for the language bias of each fact.
         records: The records that were edited.
         groups: Saved edits, from ``find_edits``. Groups of other models are skipped, and so are
-            sequential runs, whose saved change is the sum of successive edits.
+            sequential runs, whose saved change is the sum of successive edits, and edits of other
+            weights than the MLP's output projections, to which the neurons in the tables belong.
         options: Sample sizes and limits; defaults to ``EditedStateOptions()``.
 
     Returns:
@@ -61,6 +62,8 @@ def edited_state_tables(
     for group in groups:
         if group.setting.model != loaded.name or group.setting.mode == "sequential":
             continue
+        if not edits_mlp_outputs(group, loaded):
+            continue
         stats = {
             language: reader.read(group, language)
             for language in _EDIT_LANGUAGES
@@ -69,6 +72,16 @@ def edited_state_tables(
         for name, rows in group_tables(stats, biases, options).items():
             tables[name] += [{**group.columns, **row} for row in rows]
     return tables
+
+
+def edits_mlp_outputs(group: EditGroup, loaded: LoadedModel) -> bool:
+    """Whether a group's edits change the MLP's output projections and nothing else."""
+    return all(
+        paths == (loaded.layout.weight(layer),)
+        for files in group.batches.values()
+        for edit in files
+        for layer, paths in edit.weights.items()
+    )
 
 
 def _biases(states: ParallelStates, layer: int) -> dict[str, float]:

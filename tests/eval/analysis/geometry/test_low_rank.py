@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clm_data.eval.analysis.geometry import low_rank, measures
-from clm_data.eval.analysis.geometry.low_rank import LowRankMatrix
+from clm_data.eval.analysis.geometry.low_rank import LowRankMatrix, stacked
 from clm_data.eval.analysis.geometry.measures import compare
 
 
@@ -77,3 +77,17 @@ def test_a_factored_change_is_never_multiplied_out_at_once(monkeypatch: pytest.M
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 2000 * 3000 * 8 / 8
+
+
+def test_stacked_changes_are_one_above_the_other() -> None:
+    one, two = random_change(), random_change(seed=1)
+    dense = np.concatenate([one.dense(), two.dense()])
+    assert np.allclose(stacked([one, two]).dense(), dense)
+    assert np.allclose(stacked([one, LowRankMatrix(two.dense())]).dense(), dense)
+    assert stacked([one]) is one
+    same = LowRankMatrix(two.left, one.right, one.facts)
+    both = stacked([one, same])
+    assert both.left.shape[1] == one.left.shape[1]
+    assert np.allclose(both.dense(), np.concatenate([one.dense(), same.dense()]))
+    with pytest.raises(ValueError, match="different inputs"):
+        stacked([one, LowRankMatrix(np.zeros((3, one.shape[1] + 1)))])

@@ -14,6 +14,7 @@ pytest.importorskip("torch", reason="the extra eval is not installed")
 
 import numpy as np
 from helpers.tiny_dataset import CONFIG, RECORDS
+from safetensors import safe_open
 
 from clm_data.errors import InputFileError
 from clm_data.eval.analysis.checks import AnalysisError
@@ -311,3 +312,51 @@ def test_an_unreadable_file_is_named(copy: Path) -> None:
     file.write_bytes(b"nothing")
     with pytest.raises(InputFileError, match=file.name):
         geometry_tables(copy, QUICK)
+
+
+def test_the_weights_of_a_layer_that_read_the_same_input_are_compared_as_one(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    out = edited_folder(
+        tiny_folder,
+        tmp_path / "out",
+        methods=["ultraedit"],
+        languages=["zh", "en"],
+        max_batches=1,
+        params={"ultraedit": {"gate": [0, 1], "up": [1], "down": []}},
+    )
+    (group,) = find_edits(out).groups
+    edit = group.batches["zh"][0]
+    hidden, inner = CONFIG.hidden_size, CONFIG.intermediate_size
+    assert group.layers() == [0, 1]
+    assert edit.change(0).shape == (inner, hidden)
+    assert edit.change(1).shape == (2 * inner, hidden)
+    with safe_open(edit.path, "np") as file:
+        parts = [
+            file.get_tensor(f"left:{path}") @ file.get_tensor(f"right:{path}")
+            for path in edit.weights[1]
+        ]
+    assert np.allclose(edit.change(1).dense(), np.concatenate(parts))
+    found = geometry_tables(out, QUICK)
+    assert found["geometry_skipped"] == []
+    zh, en = (group.batches[lang][0].change(1).dense().ravel() for lang in ("zh", "en"))
+    (row,) = rows_with(found["geometry"], layer=1, batch=0, comparison="zh-en", measure="cosine")
+    expected = zh @ en / np.linalg.norm(zh) / np.linalg.norm(en)
+    assert row["value"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_weights_of_a_layer_with_different_inputs_are_skipped_with_the_reason(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    out = edited_folder(
+        tiny_folder,
+        tmp_path / "out",
+        methods=["ultraedit"],
+        languages=["zh", "en"],
+        max_batches=1,
+        params={"ultraedit": {"gate": [], "up": [1], "down": [1]}},
+    )
+    found = find_edits(out)
+    assert found.groups == ()
+    ((_, reason),) = found.skipped
+    assert reason == "layer 1 changes weights with different inputs, which cannot be stacked"
