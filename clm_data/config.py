@@ -287,6 +287,8 @@ def _unknown_setting(name: str) -> str:
     if section not in Settings.model_fields:  # a name with a dot of its own
         section = name.partition(".")[0] if name.partition(".")[0] in Settings.model_fields else ""
     default = getattr(Settings(), section) if section else Settings()
+    if not isinstance(default, Frozen):  # such as `provider.`, next to a setting with one value
+        section, default = "", Settings()
     known = [f"{section}.{key}" if section else key for key in type(default).model_fields]
     return str(UnknownNameError("setting", name, known))
 

@@ -41,9 +41,15 @@ def damage_of(row: Mapping[Any, Any]) -> str | None:
             return f"{column}: it contains bytes that were not written"
         if column in _NUMBERS and type(value) is not int:
             return f"{column}: it is not a number"
+        if value is None and column not in _OPTIONAL:
+            return f"{column}: it is missing"
+        if isinstance(value, bytes | float) and column not in _ANY_TYPE:
+            return f"{column}: it is not a text"
     return None
 
 
+_OPTIONAL = {"answered_at", "completion", "ended", "error", "licence"}
+_ANY_TYPE = {"completion", "content", "deflated", "messages"}
 _NUMBERS = {"id", "dialogue_id", "number", "position", "source_id", "turn", "wanted", "wave"}
 
 

@@ -27,6 +27,7 @@ _FIELD_KEY = re.compile(
     rf"(?P<field>{'|'.join(FACT_FIELDS)})"
     rf"(?:[_. ](?P<after>{_NAMED}))?"
 )
+_UNREAD = "the object holds another entry under a key that is not known"
 UNNAMED = "the object names no language and its prompt is not Chinese"
 
 
@@ -40,7 +41,9 @@ def candidate_of(
     if not parts:
         return [unreadable("the object has neither zh nor en fields")]
     if not all(parts.get(lang) for lang in LANGUAGES) and has_unread_entry(value):
-        return [unreadable("the object holds another entry under a key that is not known")]
+        return [unreadable(_UNREAD)]
+    if any(holds_entry(part[key]) for part in parts.values() for key in _unread_keys(part)):
+        return [unreadable(_UNREAD)]
     problems: list[Problem] = []
     facts = {lang: _fact(parts.get(lang), lang, problems) for lang in LANGUAGES}
     zh = facts["zh"]
@@ -98,12 +101,12 @@ def _given_twice(value: JSONObject) -> Language | None:
 
 def has_unread_entry(value: JSONObject) -> bool:
     """Whether a value under a key that is not known is an entry, or holds one."""
-    names = {key: _normal(key) for key in value}
-    waiting = [
-        value[key]
-        for key, name in names.items()
-        if not language_named(name) and not _FIELD_KEY.fullmatch(name)
-    ]
+    return any(holds_entry(value[key]) for key in value if not is_entry([key]))
+
+
+def holds_entry(value: Any) -> bool:
+    """Whether a value is an entry, or has one in it."""
+    waiting = [value]
     while waiting:
         part = waiting.pop()
         if isinstance(part, Mapping) and is_entry(part):
@@ -111,6 +114,12 @@ def has_unread_entry(value: JSONObject) -> bool:
         waiting += part.values() if isinstance(part, Mapping) else []
         waiting += part if isinstance(part, list) else []
     return False
+
+
+def _unread_keys(part: Any) -> list[Any]:
+    """The keys of a fact that are those of no field."""
+    keys = part if isinstance(part, Mapping) else ()
+    return [key for key in keys if not _FIELD_KEY.fullmatch(_normal(key))]
 
 
 def _parts(value: JSONObject) -> dict[Language, Any]:
@@ -129,7 +138,7 @@ def _parts(value: JSONObject) -> dict[Language, Any]:
             parts[named] = content
         elif match:
             lang = language_named(match["before"] or match["after"] or "zh") or "zh"
-            flat.setdefault(lang, {})[match["field"]] = content
+            flat.setdefault(lang, {})[key] = content
     return {**flat, **parts}
 
 
@@ -147,6 +156,11 @@ def _fact(part: Any, lang: Language, problems: list[Problem]) -> LooseFact | Non
         if match is None:
             continue
         name = match["field"]
+        if name in fields or language_named(match["before"] or match["after"] or lang) != lang:
+            problems.append(
+                unreadable(f'"{key}" is a second value or another language', lang, name)
+            )
+            continue
         text = (number_as_text(content) or content) if type(content) in (int, float) else content
         if text is not None and not isinstance(text, str):
             message = f"expected text, found {type(text).__name__}"

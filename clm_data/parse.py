@@ -200,7 +200,7 @@ def _objects_under(text: str, root: Node) -> Iterator[FoundObject]:
             inner = _inner(text, node)
             incomplete = not inner or _is_broken_entry(text, node)
             if incomplete and (_is_broken_entry(text, node) or _LIKE_OBJECT.match(raw)):
-                stop = inner[0].start if inner and not _leaves_out(node, inner) else node.stop
+                stop = inner[0].start if inner and not _leaves_out(text, node, inner) else node.stop
                 yield FoundObject(text[node.start : stop], None, _why_open(text, node))
             waiting += inner[::-1]
 
@@ -251,12 +251,21 @@ def _inner(text: str, node: Node) -> list[Node]:
     return found
 
 
-def _leaves_out(node: Node, inner: list[Node]) -> bool:
-    """Whether an object after the first of ``inner`` is in none of them."""
+def _leaves_out(text: str, node: Node, inner: list[Node]) -> bool:
+    """Whether something of an entry is after the start of the first of ``inner``, but in none."""
+    waiting, at, outside = [*node.children], inner[0].start, []
+    for found in inner:
+        outside.append(text[at : found.start])
+        at = found.stop
+    if is_entry(_KEY.findall(" ".join([*outside, text[at : node.stop]]))):
+        return True
     starts = [found.start for found in inner]
-    for child in node.children:
+    while waiting:
+        child = waiting.pop()
         at = bisect_left(starts, child.start)
-        if child.start > starts[0] and (at == len(starts) or starts[at] >= child.stop):
+        if at < len(starts) and starts[at] < child.stop:
+            waiting += child.children if starts[at] > child.start else []
+        elif child.start > starts[0]:
             return True
     return False
 

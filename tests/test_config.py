@@ -113,3 +113,9 @@ def test_an_unknown_setting_suggests_similar_names(tmp_path: Path, text: str, sa
     with pytest.raises(ConfigError) as caught:
         open_workspace(tmp_path)
     assert says in str(caught.value)
+
+
+def test_a_dotted_name_next_to_a_setting_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "clm.yaml").write_text("provider..: custom\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"unknown setting 'provider\.\.'"):
+        open_workspace(tmp_path, environ={})

@@ -265,3 +265,50 @@ def test_languages_of_answers_have_the_names_of_imported_files(zh: str, en: str)
     sides = {zh: LU_XUN["zh"], en: LU_XUN["en"]}
     flat = {f"{key}_{name}": text for key, side in sides.items() for name, text in side.items()}
     assert facts(nested) == facts(dumps(flat)) == facts(dumps(LU_XUN))
+
+
+ANOTHER = json.dumps({"prompt": "p2", "subject": "s2", "ground_truth": "g2", "target_new": "t2"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'{{"zh": {{"prompt": "p", "subject": "s", "en": {ANOTHER}}}}}',
+        f'{{"zh": {{"": {ANOTHER}, "en": {ANOTHER}}}}}',
+        f'{{"zh": {{"prompt": "p"}}, "en": {{"prompt": "q", "x": [{ANOTHER}]}}}}',
+    ],
+)
+def test_an_entry_inside_a_fact_is_not_lost(text: str) -> None:
+    result = parse_entries(text, domain="d", label="a", origin=ORIGIN)
+    assert result.kept == ()
+    (rejection,) = result.rejected
+    assert "another entry" in rejection.problems[0].message
+    assert "t2" in str(rejection.content)
+
+
+@pytest.mark.parametrize(
+    "zh",
+    [
+        {"prompt": "p", "zh_prompt": "q"},
+        {"prompt": "p", "en_subject": "s"},
+    ],
+)
+def test_a_field_with_two_values_or_of_another_language_is_rejected(zh: dict[str, str]) -> None:
+    text = json.dumps({"zh": zh, "en": {"prompt": "x"}})
+    result = parse_entries(text, domain="d", label="a", origin=ORIGIN)
+    assert result.kept == ()
+    assert "second value or another language" in result.rejected[0].problems[0].message
+
+
+def test_two_spellings_of_one_field_are_rejected() -> None:
+    text = json.dumps({"zh_prompt": "p", "prompt_zh": "q", "zh_subject": "s"})
+    result = parse_entries(text, domain="d", label="a", origin=ORIGIN)
+    assert result.kept == ()
+
+
+def test_an_entry_between_others_in_an_unclosed_object_is_not_lost() -> None:
+    whole = json.dumps({"zh": json.loads(ANOTHER), "en": json.loads(ANOTHER)})
+    flat = ANOTHER.replace("2", "3")
+    text = f'{{"item 0": {{"zh": {{"item 0": {whole}, "item 1": {flat}, "item 2": {whole}}}}}'
+    result = parse_entries(text, domain="d", label="a", origin=ORIGIN)
+    assert "t3" in str([*result.kept, *(rejection.content for rejection in result.rejected)])

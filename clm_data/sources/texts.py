@@ -18,6 +18,8 @@ from clm_data.files import unique_keys
 _SPACE = re.compile(r"[ \t\r\n]*")
 _MAX_CELL = 131_072
 """Most characters in a cell of CSV."""
+_MAX_DIGITS = 1000
+"""Most digits of a number in JSON."""
 
 
 def json_rows(text: str, path: Path) -> list[Any]:
@@ -40,7 +42,7 @@ def json_rows(text: str, path: Path) -> list[Any]:
 def _is_one_object(text: str) -> bool:
     """Whether a text that starts with an object has nothing after it."""
     try:
-        _, stop = json.JSONDecoder().raw_decode(text, _skip(text, 0))
+        _, stop = json.JSONDecoder(parse_int=str).raw_decode(text, _skip(text, 0))
     except (ValueError, RecursionError):
         return False
     return not text[stop:].strip()
@@ -60,7 +62,7 @@ def _json_lines(text: str, path: Path) -> Iterator[Any]:
 
 def _where_in_list(text: str, path: Path, error: Exception) -> str:
     """The message for a list that is not usable, with the line and row of the first bad item."""
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(parse_int=str)
     at = _skip(text, _skip(text, 0) + 1)
     row = 1
     while at < len(text):
@@ -92,7 +94,11 @@ def _skip(text: str, at: int) -> int:
 def _parse(text: str) -> Any:
     """Parse JSON; duplicate keys, NaN and infinity raise ValueError, as they would be lost."""
     return json.loads(
-        text, object_pairs_hook=unique_keys, parse_constant=_no_constant, parse_float=_finite
+        text,
+        object_pairs_hook=unique_keys,
+        parse_constant=_no_constant,
+        parse_float=_finite,
+        parse_int=_integer,
     )
 
 
@@ -105,6 +111,12 @@ def _finite(literal: str) -> float:
     if math.isinf(value):
         raise ValueError(f"{literal} is too large for a number; write it as a text")
     return value
+
+
+def _integer(literal: str) -> int:
+    if len(literal) > _MAX_DIGITS:
+        raise ValueError(f"a number has {len(literal)} digits; write it as a text")
+    return int(literal)
 
 
 @dataclass(frozen=True)
@@ -120,7 +132,7 @@ def _reason(text: str, error: Exception) -> str:
         return "not usable as JSON: nested too deeply"
     if "is not a JSON value" in str(error):
         try:
-            place = _place_of_constant(json.loads(text, parse_constant=_Constant))
+            place = _place_of_constant(json.loads(text, parse_constant=_Constant, parse_int=str))
         except (ValueError, RecursionError) as other:  # there is a second fault
             return _reason("", other)
         return f"{place}: {error}" if place else str(error)

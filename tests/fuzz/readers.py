@@ -197,10 +197,12 @@ def lost_leaf(given: Any, read: Any, place: str = "") -> str | None:
 
 
 def _parquet(path: Path) -> str | None:
-    table = ParquetTable(path)
-    texts = [text for _, (text,) in table.read(["prompt"], lambda done, total: None)]
-    if len(texts) != table._rows:
-        return f"{table._rows} rows, {len(texts)} read"
+    import pyarrow.parquet as pq
+
+    read = ParquetTable(path).read(["prompt"], lambda done, total: None)
+    texts = [text for _, (text,) in read]
+    if len(texts) != len(_PROMPTS) and (rows := pq.read_metadata(path).num_rows) != len(texts):
+        return f"{rows} rows, {len(texts)} read"
     changed = set(texts) - set(_PROMPTS)
     return f"the texts {changed} were never written" if changed else None
 

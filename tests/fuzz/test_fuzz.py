@@ -55,6 +55,11 @@ def _hangs(_: bytes) -> str | None:
     return None
 
 
+def _computes(_: bytes) -> str | None:
+    while True:
+        pass
+
+
 def _fills_memory(_: bytes) -> str | None:
     return None if b"x" * (harness.MEGABYTES + 50) * 2**20 else "empty"
 
@@ -66,14 +71,15 @@ def _fills_memory(_: bytes) -> str | None:
         (_refuses_in_two_lines, "tracebacks", "not one line"),
         (_loses, "lost", "2 rows, 1 kept"),
         (_hangs, "limits", "_TooSlow"),
+        (_computes, "limits", "_TooSlow"),
         (_fills_memory, "limits", "peak of"),
     ],
 )
 def test_every_kind_of_fault_is_counted_and_its_input_is_kept(
     read: Read, kind: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if read is _hangs:
-        monkeypatch.setattr(harness, "SECONDS", 1)
+    if read in (_hangs, _computes):
+        monkeypatch.setattr(harness, "SECONDS", 0.3)
     outcome = run(_bad_reader(read), 1, 1, tmp_path)
     assert getattr(outcome, kind) == 1
     assert words in outcome.faults[0]

@@ -57,6 +57,11 @@ class ArrowTable(ABC):
                 row = dict(zip(roots, cells, strict=True))
                 yield f"{self.name}, row {number}", tuple(lookup(row, field) for field in fields)
             progress(number, self._rows)
+        if number != self._rows:
+            raise InputFileError(
+                f"{self.name} is damaged: {number} of its {self._rows} rows can be read; write the "
+                "file again"
+            )
 
     def _values(self, batch: Any, column: str) -> list[Any]:
         try:
