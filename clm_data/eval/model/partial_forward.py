@@ -13,6 +13,7 @@ right before the first layer that runs, so that nothing done to embeddings is do
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -133,10 +134,16 @@ def run_layers(
             **{"inputs_embeds" if inputs.is_floating_point() else "input_ids": inputs},
             attention_mask=mask,
             position_ids=positions,
-            past_key_values=cache,
             use_cache=False,
+            **({} if cache is None else {_name_of_cache(model.base_model): cache}),
         )
     return out.last_hidden_state
+
+
+def _name_of_cache(model: Module) -> str:
+    """The argument for cached keys and values: `cache` since transformers 5, or the older name."""
+    names = inspect.signature(model.forward).parameters
+    return "cache" if "cache" in names else "past_key_values"
 
 
 def _like(loaded: LoadedModel, inputs: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -76,6 +77,18 @@ def test_running_suffixes_yields_the_logits_of_a_full_forward(
             expected = _shifted_logits(model, ids, pivot, layer, shift)[pivot:]
             start = int(packed.pivots[row])
             assert torch.allclose(logits[start : start + len(expected)], expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_cached_keys_and_values_are_passed_under_the_name_that_transformers_uses_now(
+    architecture: str,
+) -> None:
+    model = small_model(architecture, dtype="float64")
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.filterwarnings("error", message=".*past_key_values.*")
+        packed = precompute_prefixes(model, ROWS, PIVOTS, 2).pack(range(len(ROWS)))
+        assert packed.cached
+        packed.run(packed.hidden)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
