@@ -56,8 +56,8 @@ def eval_baselines(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated: memit, alphaedit, pmet, rome, ft, ft-m, locft-bf, ultraedit. "
-            "Default: memit.",
+            help="Comma-separated: memit, alphaedit, pmet, rome, ft, ft-m, locft-bf, lora, "
+            "ultraedit. Default: memit.",
             rich_help_panel=_GRID,
         ),
     ] = None,

@@ -23,6 +23,7 @@ METHOD_NAMES = {
     "ft": "FT-L",
     "ft-m": "FT-M",
     "locft-bf": "LocFT-BF",
+    "lora": "LoRA",
     "ultraedit": "UltraEdit",
 }
 """Names of the methods in tables."""

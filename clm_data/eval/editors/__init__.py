@@ -20,6 +20,7 @@ METHODS: dict[str, str] = {
     "ft": "ft:FineTuning",
     "ft-m": "ft:FtM",
     "locft-bf": "ft:LocFtBf",
+    "lora": "lora:Lora",
     "ultraedit": "ultraedit:UltraEdit",
 }
 """Method name to `module:class` in this package."""

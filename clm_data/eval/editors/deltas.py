@@ -29,7 +29,7 @@ class WeightDelta:
 
     Shapes are those of `torch.nn.Linear`, (out, in), also for models that store W transposed. In
     most methods, an edit of N facts has rank N or less: column i of `left` and row i of `right`
-    belong to fact i. UltraEdit's belong to tokens of the facts.
+    belong to fact i. UltraEdit's belong to tokens of the facts, LoRA's to no fact.
     The statistics of `clm_data.eval.analysis.geometry` use a numpy type of their own; see
     `docs/decisions/013-low-rank-types.md`.
 
@@ -94,6 +94,7 @@ class Deltas:
             later AlphaEdit edits protect; empty for other methods.
         state: What a method carries from one edit to the next, by name, such as UltraEdit's
             normalizer; that of a later edit replaces it.
+        by_fact: Whether the terms of factors may be one per fact; LoRA's belong to no fact.
         seconds: Seconds by phase; not saved.
         steps: Optimization steps by fact, if target values were optimized; not saved.
         arrived: Mean share of the wanted change at the last edited layer that the weight changes
@@ -112,6 +113,7 @@ class Deltas:
     origin: str = ""
     arrived: float | None = None
     state: Mapping[str, Tensor] = field(default_factory=dict)
+    by_fact: bool = True
 
     def plus(self, later: Deltas) -> Deltas:
         """This edit followed by a later one; `seconds` and `steps` are dropped.
@@ -135,6 +137,7 @@ class Deltas:
             keys,
             origin=self.origin or later.origin,
             state={**self.state, **later.state},
+            by_fact=self.by_fact and later.by_fact,
         )
 
     @contextmanager
@@ -160,6 +163,8 @@ class Deltas:
             "refused": json.dumps(self.refused, ensure_ascii=False),
             "origin": self.origin,
         }
+        if not self.by_fact:
+            metadata["by_fact"] = "false"
         save_safetensors(tensors, path, metadata)
 
     @staticmethod
@@ -187,6 +192,7 @@ class Deltas:
                 keys,
                 origin=metadata.get("origin", ""),
                 state=state,
+                by_fact=metadata.get("by_fact") != "false",
             )
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise InputFileError(f"{path} contains no saved deltas: {error}") from error

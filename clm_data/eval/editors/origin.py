@@ -15,7 +15,8 @@ def model_id(loaded: LoadedModel) -> str:
     """Identifies a model: a hash of its type and of a sample of every weight that edits keep.
 
     Reading whole weights, as :meth:`LoadedModel.fingerprint` does, would take longer than some
-    edits. The MLP's output projections are left out, so a model is the same while it is edited.
+    edits. The MLP's output projections are left out, so a model is the same while they are edited;
+    edits of other weights (UltraEdit, LoRA) are recognized before they are applied.
     Weights of another dtype are another model.
     """
     import torch

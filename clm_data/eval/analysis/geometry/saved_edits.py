@@ -104,7 +104,8 @@ class SavedEdit:
         left, right = self._read(f"left:{path}"), None
         if f"right:{path}" in self._contents[1]:
             right = self._read(f"right:{path}")
-        by_fact = right is not None and left.shape[1] == len(self.facts)
+        may_be = self._contents[0].get("by_fact") != "false"  # LoRA's terms belong to no fact
+        by_fact = right is not None and may_be and left.shape[1] == len(self.facts)
         return LowRankMatrix(left, right, self.facts if by_fact else (), self.k)
 
     def keys(self, layer: int) -> FloatArray | None:
