@@ -48,13 +48,15 @@ def damage_of(row: Mapping[Any, Any]) -> str | None:
     return None
 
 
-_OPTIONAL = {"answered_at", "completion", "ended", "error", "licence"}
+_OPTIONAL = {"answered_at", "completion", "content", "ended", "error", "licence"}
 _ANY_TYPE = {"completion", "content", "deflated", "messages"}
 _NUMBERS = {"id", "dialogue_id", "number", "position", "source_id", "turn", "wanted", "wave"}
 
 
 class Json(sa.TypeDecorator[Any]):
-    """A JSON value stored as ASCII text in every database; None is SQL NULL.
+    """A JSON value stored as ASCII text in every database.
+
+    None is SQL NULL; or, with ``null_is_value``, the JSON value null, and SQL NULL is damage.
 
     Native JSON types may turn 10**20 into a float, or reject a lone surrogate. The text ends with
     a CRC-32 in sixteen blanks, which JSON allows, so that any program can still read it. A value
@@ -64,9 +66,13 @@ class Json(sa.TypeDecorator[Any]):
     impl = sa.Text
     cache_ok = True
 
+    def __init__(self, *, null_is_value: bool = False) -> None:
+        super().__init__()
+        self.null_is_value = null_is_value
+
     def process_bind_param(self, value: Any, dialect: sa.Dialect) -> str | None:
         """Encode a value as ASCII JSON with its checksum."""
-        if value is None:
+        if value is None and not self.null_is_value:
             return None
         text = json.dumps(value, separators=(",", ":"))
         return text + _checksum(text)
@@ -74,7 +80,7 @@ class Json(sa.TypeDecorator[Any]):
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:
         """Decode a value; text without a checksum was written by an earlier version."""
         if value is None:
-            return None
+            return Damaged("it is missing") if self.null_is_value else None
         if not isinstance(value, str) or not value.isascii():
             return Damaged("it contains bytes that were not written")
         text = value.rstrip(_BLANKS)

@@ -16,7 +16,6 @@ from clm_data.errors import UserError
 from clm_data.lease import holders
 from clm_data.llm import PROVIDERS, key_problem
 from clm_data.resources import resource
-from clm_data.sources import unknown_formats
 from clm_data.store_check import check_store
 
 
@@ -71,19 +70,17 @@ def _store(workspace: Workspace) -> Iterator[Finding]:
     try:
         with workspace.open_store() as store:
             checked = check_store(store)
-            store.read_around_damage()
-            damaged = (*checked.damaged, *unknown_formats(store))
             running = holders(store) if store.has_table("lease") else {}
     except UserError as error:
         yield Finding("store", "wrong", str(error))
         return
     counts = checked.counts
     intact = ", ".join(f"{number} {kind}" for kind, number in counts.items())
-    if not damaged:
+    if not checked.damaged:
         yield Finding("store", "ok", intact)
-    for row in damaged:
+    for row in checked.damaged:
         yield Finding("store", "wrong", f"damaged: {row}")
-    if damaged:
+    if checked.damaged:
         fix = (
             "clm-data show reads around damaged rows; put a backup in the place of the store "
             "with: clm-data store restore FILE --replace"

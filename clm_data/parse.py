@@ -38,13 +38,20 @@ from clm_data.text import number_as_text
 
 _LIKE_OBJECT = re.compile(r"[{｛]\s*[\"'“\w]")
 _ODD_KEY = re.compile(r"[\"“”：{}\n]")
-_WORD = re.compile(r"\w")
+_CHARACTER = re.compile(r"[^\s{}\[\]｛｝［］,，:：\"'“”\\]")
+"""A character that is no syntax; one that a repair drops may change a text, as in 5% or 0571."""
 _NOT_TEXT = re.compile(
-    r"\\u[0-9a-fA-F]{4}|\\.|//[^\n]*|/\*.{0,300}?\*/|\b(?:null|true|false|None|True|False)\b",
+    r"\\u[0-9a-fA-F]{4}|\\.|(?<!:)//[^\n]*|/\*.{0,300}?\*/|\.\.\.|…|```\w*"
+    r"|\b(?:null|true|false|None|True|False)\b",
     re.DOTALL,
 )
-"""What is no text in JSON: escapes, comments, constants."""
-_MAX_LOST = 2  # characters that a repair may drop, as in 1.50
+"""What is no text in JSON: escapes, comments, ellipses, fences, constants."""
+_NUMBER = re.compile(
+    r"(?<=[:：])\s*-?(?:0|[1-9]\d*)(?:\.\d+(?:[eE][+-]?\d+)?|[eE][+-]?\d+)(?=\s*[,，}\]｝］])"
+)
+"""A decimal as JSON writes it; a repair may write another form of it, such as 1.5 for 1.50."""
+_STRAY_QUOTE = re.compile(r'[^"]*"(?:[\s"+/|&;]|\Z)')
+"""A text whose first quotation mark opens no quotation, as in ``"a" or "b"`` read as one string."""
 _VALUE_OF_KEY = re.compile(r"[:：]\s*\Z")
 _MAX_DEPTH, _MAX_REPAIR = 64, 20_000  # brackets (entries need four); characters of one object
 _ONLY_REASONING = (
@@ -303,7 +310,7 @@ def _load(text: str) -> JSONObject | None:
 
 
 def _is_faithful(value: JSONObject, text: str) -> bool:
-    """Whether a repair lost none of the text, mixed up no keys and merged no entries."""
+    """Whether a repair lost none of the text, mixed up no keys and merged no texts or entries."""
     keys: list[str] = []
     texts: list[str] = []
     waiting: list[Any] = [value]
@@ -315,12 +322,20 @@ def _is_faithful(value: JSONObject, text: str) -> bool:
         elif isinstance(part, list):
             waiting += part
         elif part is not None:
-            texts.append(str(part))
-    if any(_ODD_KEY.search(key) for key in keys) or (is_entry(value) and has_unread_entry(value)):
+            texts.append(_as_text(part))
+    if any(map(_ODD_KEY.search, keys)) or any(map(_STRAY_QUOTE.match, texts)):
         return False
-    lost = Counter(_WORD.findall(_NOT_TEXT.sub(" ", text)))
-    lost.subtract(_WORD.findall(" ".join(keys + texts)))
-    return sum(count for count in lost.values() if count > 0) <= _MAX_LOST
+    if is_entry(value) and has_unread_entry(value):
+        return False
+    written = _NUMBER.sub(lambda found: _as_text(float(found[0])), _NOT_TEXT.sub(" ", text))
+    lost = Counter(_CHARACTER.findall(written))
+    lost.subtract(_CHARACTER.findall(" ".join(keys + texts)))
+    return all(count <= 0 for count in lost.values())
+
+
+def _as_text(value: Any) -> str:
+    number = number_as_text(value) if type(value) in (int, float) else None
+    return number or str(value)
 
 
 def _loads(text: str) -> Any:
@@ -329,7 +344,7 @@ def _loads(text: str) -> Any:
         strict=False,
         parse_int=str,
         parse_float=_decimal,
-        parse_constant=str,
+        parse_constant=float,
         object_pairs_hook=_object,
     )
 

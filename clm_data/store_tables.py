@@ -62,7 +62,7 @@ ROW = sa.Table(
     META,
     sa.Column("source_id", sa.ForeignKey("source.id"), primary_key=True),
     sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("content", Json, nullable=False),
+    sa.Column("content", Json(null_is_value=True), nullable=False),
 )
 ORIGINAL = sa.Table(
     "source_bytes",
@@ -76,7 +76,7 @@ DECISION = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("decided_at", sa.String(32), nullable=False),
     sa.Column("digest", sa.String(64), nullable=False, unique=True),
-    sa.Column("content", Json, nullable=False),
+    sa.Column("content", Json(null_is_value=True), nullable=False),
 )
 LEASE = sa.Table(
     "lease",
@@ -204,9 +204,7 @@ def source_name(row: Mapping[Any, Any]) -> str:
 
 def row_name(row: Mapping[Any, Any]) -> str:
     """What a message calls a row of an imported file."""
-    position = row["position"]
-    number = position + 1 if isinstance(position, int) else position
-    return f"row {number} of imported file {row['source_id']}"
+    return f"row {row['position'] + 1} of imported file {row['source_id']}"
 
 
 def decision_name(row: Mapping[Any, Any]) -> str:

@@ -258,6 +258,42 @@ def test_deep_nesting_does_not_raise(text: str) -> None:
     assert parse(text).kept == ()
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("5%", "0571", "007", "1_000", "+5", "−5", "$5", "½", "`周树人`"),
+        *('"周树人"/"周建人"', '"周树人" or "周建人"', '"周树" + "人"'),
+    ],
+)
+def test_a_value_that_a_repair_would_alter_is_rejected(value: str) -> None:
+    result = parse(dumps([LU_XUN]).replace('"周树人"', value))
+    assert not result.kept
+    assert [item.problems[0].message for item in result.rejected] == ["cannot be read as JSON"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        *(("24h", None), ("1949年", None), ("192.168.0.1", None), ("1,000", None)),
+        *(("1.50", "1.5"), ("-2.0", "-2"), ("1.5e3", "1500"), ("12345678901234567890", None)),
+        ('"一"周"人"', '一"周"人'),
+    ],
+)
+def test_a_value_without_quotation_marks_is_kept_if_none_of_it_is_lost(
+    value: str, text: str | None
+) -> None:
+    broken = dumps([LU_XUN]).replace('"周树人"', value).replace('"target_new": ', "target_new: ")
+    (entry,) = parse(broken).kept
+    assert entry.zh is not None
+    assert (entry.zh.ground_truth, entry.zh.target_new) == (text or value, "周建人")
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e400"])
+def test_a_number_that_is_none_is_rejected(value: str) -> None:
+    (rejection,) = parse(dumps([LU_XUN]).replace('"周树人"', value)).rejected
+    assert rejection.problems[0].message == "expected text, found float"
+
+
 @pytest.mark.parametrize("zh", ["zh-cn", "zh_CN", "zh-Hans", "CN", "Chinese", "中文"])
 @pytest.mark.parametrize("en", ["en", "en-US", "English"])
 def test_languages_of_answers_have_the_names_of_imported_files(zh: str, en: str) -> None:

@@ -206,7 +206,10 @@ def read_clm_data(row: Fields) -> ParsedRow:
 
 
 _FIELD = "|".join(sorted((*FACT_FIELDS, *PROBE_FIELDS), key=len, reverse=True))
-_COLUMN = re.compile(rf"(?:(?P<before>.+?)[_. ])?(?P<field>{_FIELD})(?:[_. ](?P<after>.+))?")
+_COLUMNS = (
+    re.compile(rf"(?P<field>{_FIELD})[_. ](?P<language>.+)"),
+    re.compile(rf"(?P<language>.+?)[_. ](?P<field>{_FIELD})"),
+)
 
 
 def column_of(name: str) -> tuple[Language | None, str] | None:
@@ -214,12 +217,11 @@ def column_of(name: str) -> tuple[Language | None, str] | None:
     name = name.strip()
     if name in (*FACT_FIELDS, *PROBE_FIELDS):
         return None, name
-    match = _COLUMN.fullmatch(name)
-    if match is None or (match["before"] and match["after"]):
-        return None
-    named = match["before"] or match["after"]
-    lang = language_named(named) if named else None
-    return None if named and lang is None else (lang, match["field"])
+    for pattern in _COLUMNS:
+        match = pattern.fullmatch(name)
+        if match is not None and (lang := language_named(match["language"])):
+            return lang, match["field"]
+    return None
 
 
 def read_csv(row: Fields) -> ParsedRow:

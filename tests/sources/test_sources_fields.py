@@ -188,6 +188,7 @@ def test_names_of_a_language(tmp_path: Path, key: str, english: str) -> None:
     columns |= {f"{name}.{english}": text for name, text in EN.items()}
     (row,) = candidates_of([read_file(saved_csv(tmp_path, columns))]).kept
     assert (row.zh and row.zh.rephrase_prompt) == ZH["rephrase_prompt"]
+    assert (row.en and row.en.rephrase_prompt) == EN["rephrase_prompt"]
     assert (row.en_probe and row.en_probe.loc_ans) == EN["loc_ans"]
 
 

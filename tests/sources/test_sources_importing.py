@@ -38,6 +38,17 @@ def test_files_are_imported_once_and_unreadable_ones_are_reported(
     assert result.candidates > 0
 
 
+def test_rows_that_are_null_are_stored_and_rejected(workspace: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([ROWS[0], None, ROWS[1], None]), encoding="utf-8")
+    (file,) = import_files(workspace, [path]).files
+    assert file.error is None
+    assert [text.split(":")[0] for text in file.reading.unusable] == ["row 2", "row 4"]
+    with Store(workspace.store_url) as store:
+        (stored,) = stored_files(store)
+    assert stored.rows == [ROWS[0], None, ROWS[1], None]
+
+
 def test_the_json_of_a_result_names_state_or_error(workspace: Workspace, tmp_path: Path) -> None:
     missing = tmp_path / "missing.json"
     import_files(workspace, [PUBLISHED])
