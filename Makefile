@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo demo-eval paper-mini paper-small test test-slow test-eval fuzz lint bench-dedup bench-edit bench-threads bench-generate docs docs-site wheel clean
+.PHONY: demo demo-eval paper-mini paper-small test test-slow test-eval test-easyedit fuzz lint bench-dedup bench-edit bench-threads bench-generate docs docs-site wheel clean
 
 # The light core: what a user installs.
 $(VENV)/.core: pyproject.toml constraints.txt
@@ -65,6 +65,13 @@ test-slow: $(VENV)/.dev   ## the slow tests
 
 test-eval: $(VENV)/.eval   ## the evaluation's tests with torch, slow ones and parity included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/eval -n auto -m 'not gpu'
+
+# The environment is not in the checkout: it takes 1 GB and minutes, and is kept.
+EASYEDIT_ENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/clm-data/easyedit-$(if $(EASYEDIT_HOME),checkout,release)
+
+test-easyedit: $(VENV)/.eval   ## EasyEdit itself as a back end; with EASYEDIT_HOME a checkout of it, on SmolLM2 too
+	$(BIN)/clm-data eval setup-easyeditor $(EASYEDIT_ENV) $(if $(EASYEDIT_HOME),--checkout $(EASYEDIT_HOME))
+	EASYEDIT_PYTHON=$(EASYEDIT_ENV)/bin/python OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/eval/easyedit/test_real.py -m slow -s
 
 fuzz: $(VENV)/.dev    ## random and damaged inputs for every reader; FUZZ="--inputs 100000 --seed 2"
 	PYTHONPATH=tests $(BIN)/python -m fuzz $(FUZZ)

@@ -43,6 +43,7 @@ _PUBLIC = {
     "clm_data.dedup.files.run": ("deduplicate",),
     "clm_data.errors": ("ClmDataError", "UserError"),
     "clm_data.eval.analyze": ("analyze",),
+    "clm_data.eval.easyedit.install": ("setup_easyeditor",),
     "clm_data.eval.report": ("report",),
     "clm_data.eval.sweep.evaluate": ("evaluate",),
     "clm_data.records": (
@@ -99,6 +100,7 @@ __all__ = [
     "restore_store",
     "review_status",
     "schema",
+    "setup_easyeditor",
     "show",
     "stats",
 ]
@@ -129,6 +131,7 @@ if TYPE_CHECKING:
     from clm_data.dedup.files.run import deduplicate
     from clm_data.errors import ClmDataError, UserError
     from clm_data.eval.analyze import analyze
+    from clm_data.eval.easyedit.install import setup_easyeditor
     from clm_data.eval.report import report
     from clm_data.eval.sweep.evaluate import evaluate
     from clm_data.records import (

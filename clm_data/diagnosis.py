@@ -31,8 +31,8 @@ class Finding:
 
 
 def examine(folder: Path | None) -> list[Finding]:
-    """Check Python, shipped files, optional packages, workspace, store, keys and fonts."""
-    return [*_installation(), *_workspace(folder), *_keys(), *_chart_font()]
+    """Check Python, shipped files, packages, workspace, store, keys, EasyEdit and fonts."""
+    return [*_installation(), *_workspace(folder), *_keys(), *_easyedit(), *_chart_font()]
 
 
 def _installation() -> Iterator[Finding]:
@@ -106,6 +106,21 @@ def _keys() -> Iterator[Finding]:
         "ok" if token else "absent",
         "set" if token else "export HF_TOKEN=... or run hf auth login, to push",
     )
+
+
+def _easyedit() -> Iterator[Finding]:
+    """Which methods EasyEdit's environment offers; importing it there takes seconds."""
+    from clm_data.eval.easyedit.found import PYTHON_VARIABLE, find_easyedit
+    from clm_data.eval.easyedit.install import examine as examine_easyedit
+
+    if not os.environ.get(PYTHON_VARIABLE):
+        make = "make an environment with: clm-data eval setup-easyeditor DIR"
+        yield Finding("EasyEdit", "absent", f"only needed for --backend easyeditor; {make}")
+        return
+    try:
+        yield Finding("EasyEdit", "ok", f"{examine_easyedit(find_easyedit())}")
+    except UserError as error:
+        yield Finding("EasyEdit", "wrong", str(error))
 
 
 def _chart_font() -> Iterator[Finding]:

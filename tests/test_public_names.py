@@ -32,6 +32,7 @@ FUNCTION_OF = {
     "export": "export",
     "push-to-hub": "push_to_hub",
     "eval-baselines": "evaluate",
+    "eval setup-easyeditor": "setup_easyeditor",
     "analyze": "analyze",
     "report": "report",
     "demo": "demo",

@@ -20,7 +20,7 @@ TOOLS = "Tools"
 _ORDER = (
     *("init", "domains", "generate", "import", "audit", "show", "locality", "stats", "build"),
     *("review", "export", "push-to-hub"),
-    *("eval-baselines", "analyze", "report"),
+    *("eval-baselines", "analyze", "report", "eval"),
     *("demo", "dedup", "schema", "store", "doctor"),
 )
 """The commands in the order in which people use them."""

@@ -29,6 +29,13 @@ _SHOWN = 10
 """Maximum number of lines about what is left out, and of warnings."""
 
 app = typer.Typer()
+eval_app = typer.Typer(no_args_is_help=True)
+app.add_typer(
+    eval_app,
+    name="eval",
+    help="Set up what an evaluation can use.",
+    rich_help_panel=EVALUATE,
+)
 
 
 @app.command("eval-baselines", rich_help_panel=EVALUATE)
@@ -94,6 +101,14 @@ def eval_baselines(
             help="native or easyedit; repeatable. Default: native.", rich_help_panel=_GRID
         ),
     ] = None,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What computes the edits: clm-data or easyeditor (EasyEdit); repeatable. Default: "
+            "clm-data.",
+            rich_help_panel=_GRID,
+        ),
+    ] = None,
     facts: Annotated[
         int | None,
         typer.Option(
@@ -151,6 +166,13 @@ def eval_baselines(
             rich_help_panel=_MODEL,
         ),
     ] = False,
+    easyedit_python: Annotated[
+        str | None,
+        typer.Option(
+            help="Interpreter of EasyEdit's environment. Default: EASYEDIT_PYTHON.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
     tokens_per_batch: Annotated[
         int | None,
         typer.Option(
@@ -203,6 +225,8 @@ def eval_baselines(
         layers=None if layers is None else [_sizes(one) or [] for one in layers],
         mode=mode,
         protocol=protocol,
+        backend=backend,
+        easyedit_python=easyedit_python,
         facts=facts,
         params=params,
         corpus=corpus,
@@ -324,3 +348,35 @@ def _existing_dataset(workspace: Path | None) -> str | None:
     except ConfigError:
         return None
     return folder if Path(folder).is_dir() else None
+
+
+@eval_app.command("setup-easyeditor")
+def setup_easyeditor(
+    folder: Annotated[Path, typer.Argument(help="Folder of the environment to make.")],
+    *,
+    checkout: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a git checkout of EasyEdit. Default: the release on the package index."
+        ),
+    ] = None,
+    python: Annotated[
+        str | None,
+        typer.Option(help="Interpreter to make it from. Default: a version that fits."),
+    ] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Make an environment with EasyEdit for `eval-baselines --backend easyeditor`.
+
+    Installs pinned packages with pip. The release has MEMIT, ROME and FT for older models; a
+    checkout has AlphaEdit and PMET as well.
+
+    Example: `clm-data eval setup-easyeditor ~/easyedit`
+    """
+    made = clm_data.setup_easyeditor(folder, checkout=checkout, python=python, log=log)
+    if json:
+        print_json(made.as_json())
+        return
+    say(f"{made}")
+    for name, value in made.variables.items():
+        say(f"export {name}={value}")

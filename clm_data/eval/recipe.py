@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from clm_data.errors import ConfigError, UnknownNameError
 from clm_data.eval.editors import METHODS
-from clm_data.eval.results import EditLanguage, Mode, Setting
+from clm_data.eval.results import Backend, EditLanguage, Mode, OmitsDefaults, Setting
 from clm_data.files import read_yaml
 from clm_data.records import Frozen
 from clm_data.resources import resource
@@ -48,9 +48,10 @@ class ModelSpec(Frozen):
         return self.name == "tiny"
 
 
-class Recipe(Frozen):
+class Recipe(OmitsDefaults):
     """A grid of cells: one for every combination of the listed values."""
 
+    OMITTED: ClassVar[tuple[str, ...]] = ("backends",)
     title: str = "Evaluation"
     about: str = ""
     """What the sweep shows and what it needs, in a few sentences."""
@@ -65,6 +66,9 @@ class Recipe(Frozen):
     """Edited layers; null: those of the hyperparameters."""
     modes: tuple[Mode, ...] = Field(("batch",), min_length=1)
     protocols: tuple[str, ...] = Field(("native",), min_length=1)
+    """Default: `native`; `easyedit` if `backends` has `easyeditor`, which edits with no other."""
+    backends: tuple[Backend, ...] = Field(("clm-data",), min_length=1)
+    """What computes the edits: `clm-data`, or `easyeditor`, EasyEdit in its own environment."""
     facts: int | None = Field(None, ge=1)
     """Use only the first N records; null: all."""
     max_batches: int | None = Field(None, ge=1)
@@ -84,6 +88,13 @@ class Recipe(Frozen):
     """Random seed of contexts and bootstrap."""
     resamples: int = Field(1000, ge=0)
     """Number of bootstrap resamples."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _protocol_of_easyedit(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "easyeditor" in (value.get("backends") or ()):
+            return {"protocols": ("easyedit",), **value}
+        return value
 
     @model_validator(mode="after")
     def _labels_differ(self) -> Recipe:
@@ -107,10 +118,10 @@ class Recipe(Frozen):
         """
         grid = product(
             self.models, self.protocols, self.modes, self.methods,
-            self.layers, self.batch_sizes, self.languages,
+            self.layers, self.batch_sizes, self.languages, self.backends,
         )  # fmt: skip
         cells: dict[Setting, ModelSpec] = {}
-        for model, protocol, mode, method, layers, size, language in grid:
+        for model, protocol, mode, method, layers, size, language, backend in grid:
             facts = 1 if mode == "single" else records if size == "all" else size
             setting = Setting(
                 model=model.shown,
@@ -120,6 +131,7 @@ class Recipe(Frozen):
                 layers=layers,
                 mode=mode,
                 protocol=protocol,
+                backend=backend,
             )
             cells.setdefault(setting, model)
         return [(model, setting) for setting, model in cells.items()]

@@ -16,9 +16,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import (
+    AliasChoices,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from clm_data.errors import InputFileError
 from clm_data.eval.intervals import Bootstrap, Interval, mean_interval
@@ -31,6 +37,11 @@ VERSION = 3
 """Version of the file format and of the metrics; cells of another version are recomputed."""
 EditLanguage = Literal["zh", "en", "mix"]
 Mode = Literal["batch", "sequential", "single"]
+Backend = Literal["clm-data", "easyeditor"]
+"""What computes the edits: this package, or EasyEdit in an environment of its own."""
+
+EASYEDIT = "EasyEdit"
+"""Its name in tables."""
 
 Measures = dict[str, float | None]
 """Measures of one fact in one language, by name; None if the answer has no tokens of its own."""
@@ -40,8 +51,26 @@ Summary = dict[str, Interval | None]
 """By name (`zh_reliability`, `en_score`, `trans`, ...); None if no fact has a value."""
 
 
-class Setting(Frozen):
+class OmitsDefaults(Frozen):
+    """A record that writes the fields in `OMITTED` only if they differ from their defaults.
+
+    So files and keys of earlier versions, which lack these fields, stay as they are.
+    """
+
+    OMITTED: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        same = [name for name in self.OMITTED if getattr(self, name) == fields[name].default]
+        written: dict[str, Any] = handler(self)
+        return {name: value for name, value in written.items() if name not in same}
+
+
+class Setting(OmitsDefaults):
     """The place of a cell in the grid."""
+
+    OMITTED: ClassVar[tuple[str, ...]] = ("backend",)
 
     model: str
     """Label of the model in tables."""
@@ -57,6 +86,13 @@ class Setting(Frozen):
     the earlier ones; `single`: each fact edits the original model."""
     protocol: str = "native"
     """`native` or `easyedit`."""
+    backend: Backend = "clm-data"
+    """What computes the edits; not written if it is `clm-data`."""
+
+    @property
+    def engine_method(self) -> str:
+        """The method, and EasyEdit if that computes it: `memit (EasyEdit)`."""
+        return self.method if self.backend == "clm-data" else f"{self.method} ({EASYEDIT})"
 
     @property
     def label(self) -> str:
@@ -64,6 +100,7 @@ class Setting(Frozen):
         layers = "" if self.layers is None else f" layers {','.join(map(str, self.layers))}"
         other: list[str] = [self.mode] if self.mode != "batch" else []
         other += [self.protocol] if self.protocol != "native" else []
+        other += [self.backend] if self.backend != "clm-data" else []
         words = [self.model, self.method, self.language, f"batch {self.batch_size}", *other]
         return " ".join(words) + layers
 
@@ -111,9 +148,10 @@ class Checkpoint(Frozen):
     after: Summary
 
 
-class CellResult(Frozen):
+class CellResult(OmitsDefaults):
     """A finished or failed cell."""
 
+    OMITTED: ClassVar[tuple[str, ...]] = ("engine",)
     version: int = VERSION
     key: str
     """sha256 of everything that affects the numbers."""
@@ -154,11 +192,38 @@ class CellResult(Frozen):
     """The measured facts; not in `results.json`."""
     seconds: dict[str, float] = Field(default_factory=dict)
     """Seconds by phase; not in `results.json`."""
+    engine: dict[str, str] | None = None
+    """Versions of what computed the edits if that is not this package: packages, and the hash of
+    EasyEdit's code as `source`."""
+
+    @property
+    def engine_version(self) -> str:
+        """EasyEdit with its version, such as `EasyEdit 0.0.1.dev0`; empty for our own edits."""
+        if self.setting.backend == "clm-data":
+            return ""
+        engine = self.engine or {}
+        version = engine.get("easyeditor") or f"checkout {engine.get('source', '')}"
+        return f"{EASYEDIT} {version}".strip() if self.engine else EASYEDIT
 
 
-class Results(Frozen, Tabular):
+class EngineDifference(Frozen):
+    """How EasyEdit's weight changes of a cell differ from ours of the same setting.
+
+    The norms are Frobenius norms over all batches, in the order of the weights.
+    """
+
+    setting: Setting
+    """The setting of EasyEdit's cell."""
+    relative: dict[str, float]
+    """By parameter path: the norm of EasyEdit's change minus ours, over the norm of ours."""
+    cosine: dict[str, float]
+    """By parameter path: the cosine of the two changes, as vectors."""
+
+
+class Results(OmitsDefaults, Tabular):
     """All cells of a sweep: the content of `results.json`."""
 
+    OMITTED: ClassVar[tuple[str, ...]] = ("differences",)
     version: int = VERSION
     title: str
     dataset: str
@@ -170,6 +235,8 @@ class Results(Frozen, Tabular):
     """The recipe; with it and the dataset the sweep can be repeated."""
     cells: tuple[CellResult, ...]
     """In the order of the recipe."""
+    differences: tuple[EngineDifference, ...] = ()
+    """EasyEdit's weight changes compared with ours; empty unless both are saved."""
     skipped_rows: int = Field(default=0, exclude=True)
     """Rows of the dataset that lack a text in one of the languages; not in `results.json`."""
 

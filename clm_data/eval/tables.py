@@ -11,7 +11,7 @@ from pathlib import Path
 from clm_data.errors import UnknownNameError
 from clm_data.eval.intervals import Interval
 from clm_data.eval.metrics import PAPER_MEASURES
-from clm_data.eval.results import CellResult, Results, Setting, Summary
+from clm_data.eval.results import EASYEDIT, CellResult, Results, Summary
 from clm_data.files import atomic_file
 from clm_data.records import LANGUAGES
 
@@ -31,10 +31,16 @@ EXTRA_MEASURES = ("exact_match", "prefers_new", "p_new", "p_old")
 """Measures of each language that the paper does not have."""
 
 
+def method_title(method: str) -> str:
+    """A method as printed: `MEMIT`, or `MEMIT (EasyEdit)` for `memit (EasyEdit)`."""
+    name, engine = method.removesuffix(f" ({EASYEDIT})"), f" ({EASYEDIT})"
+    return METHOD_NAMES.get(name, name) + (engine if method.endswith(engine) else "")
+
+
 def variant_name(variant: Sequence[str]) -> str:
     """A variant of a method (method, protocol, mode, layers) as a heading: `MEMIT [4 5]`."""
     method, protocol, mode, layers = variant
-    parts = [METHOD_NAMES.get(method, method)]
+    parts = [method_title(method)]
     parts += [protocol] if protocol != "native" else []
     parts += [mode] if mode != "batch" else []
     parts += [f"[{layers}]"] if layers else []
@@ -75,20 +81,23 @@ def row_of(cell: CellResult) -> TableRow:
         values[name] = None if found is None else 100 * found.mean
     return TableRow(
         cell.setting.model,
-        METHOD_NAMES.get(cell.setting.method, cell.setting.method),
+        method_title(cell.setting.engine_method),
         cell.setting.language,
         cell.setting.batch_size,
         values,
-        f"failed: {cell.error}" if cell.status == "failed" else _note(cell.setting),
+        f"failed: {cell.error}" if cell.status == "failed" else _note(cell),
     )
 
 
-def _note(setting: Setting) -> str:
+def _note(cell: CellResult) -> str:
+    setting = cell.setting
     parts = [] if setting.protocol == "native" else [setting.protocol]
     if setting.mode != "batch":
         parts.append(setting.mode)
     if setting.layers is not None:
         parts.append("layers " + ",".join(map(str, setting.layers)))
+    if cell.engine_version:
+        parts.append(cell.engine_version)
     return "; ".join(parts)
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from clm_data.errors import ConfigError
 from clm_data.eval.dataset import DatasetSource, load_dataset
+from clm_data.eval.easyedit.found import find_easyedit
 from clm_data.eval.environment import require_eval_extra
 from clm_data.eval.recipe import Recipe, parse_recipe, read_recipe
-from clm_data.eval.results import EditLanguage, Mode, Results
+from clm_data.eval.results import Backend, EditLanguage, Mode, Results
 from clm_data.eval.sweep.runner import run_sweep
 from clm_data.log import Log, silent
 
@@ -26,6 +28,8 @@ def evaluate(
     layers: Sequence[int] | Sequence[Sequence[int | str]] | None = None,
     mode: Mode | Sequence[str] | None = None,
     protocol: str | Sequence[str] | None = None,
+    backend: Backend | Sequence[str] | None = None,
+    easyedit_python: str | Path | None = None,
     facts: int | None = None,
     params: str | None = None,
     tokenizer: str | None = None,
@@ -66,7 +70,10 @@ def evaluate(
         layers: Layers to edit, or several such lists to compare; default those of the
             hyperparameters.
         mode: `batch`, `sequential` or `single`; default `batch`.
-        protocol: `native` or `easyedit`; default `native`.
+        protocol: `native` or `easyedit`; default `native`, or `easyedit` with `easyeditor`.
+        backend: What computes the edits: `clm-data`, `easyeditor` (EasyEdit in an environment of
+            its own), or both; default `clm-data`.
+        easyedit_python: Interpreter of EasyEdit's environment; default `EASYEDIT_PYTHON`.
         facts: Use only the first N facts; default all.
         params: Name of the hyperparameters, such as `llama-3-8b`; default by the model's
             config.
@@ -104,6 +111,7 @@ def evaluate(
         "layers": _layers(layers),
         "modes": _listed(mode),
         "protocols": _listed(protocol),
+        "backends": _listed(backend),
         "facts": facts,
         "corpus": corpus,
         "seed": seed,
@@ -127,6 +135,7 @@ def evaluate(
         out=Path(out),
         cache=None if cache is None else Path(cache),
         save_deltas=save_deltas,
+        easyedit=partial(find_easyedit, easyedit_python),
         log=log,
     )
     return found.model_copy(update={"skipped_rows": loaded.left_out})

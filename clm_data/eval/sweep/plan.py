@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,6 +11,8 @@ from typing import Any
 from clm_data.errors import ClmDataError, ConfigError
 from clm_data.eval import results
 from clm_data.eval.dataset import EvalSet
+from clm_data.eval.easyedit import METHODS as EASYEDIT_METHODS
+from clm_data.eval.easyedit.found import EasyEdit, find_easyedit
 from clm_data.eval.editors import params_for
 from clm_data.eval.editors.base import EditorParams
 from clm_data.eval.editors.known_models import params_for_config
@@ -35,6 +37,7 @@ class PlannedCell:
         model_identity: JSON that identifies the model's weights: file hashes or a commit.
         key: sha256 of everything that affects the numbers.
         baseline: sha256 of everything that affects the answers of the unedited model.
+        easyedit: EasyEdit's environment if that computes the cell.
     """
 
     spec: ModelSpec
@@ -43,10 +46,14 @@ class PlannedCell:
     model_identity: Any
     key: str
     baseline: str
+    easyedit: EasyEdit | None = None
 
 
 def plan_cells(
-    recipe: Recipe, dataset: EvalSet, tiny_config: TinyConfig
+    recipe: Recipe,
+    dataset: EvalSet,
+    tiny_config: TinyConfig,
+    easyedit: Callable[[], EasyEdit] = find_easyedit,
 ) -> list[PlannedCell | CellResult]:
     """The cells of a recipe, in its order.
 
@@ -54,6 +61,7 @@ def plan_cells(
         recipe: The grid.
         dataset: The whole dataset; the recipe may use only its first records.
         tiny_config: Size and training of the tiny model.
+        easyedit: Finds EasyEdit's environment; called if a cell needs it.
 
     Returns:
         For each cell its plan, or a failed result if it cannot be computed: an unknown method,
@@ -64,6 +72,7 @@ def plan_cells(
     """
     used = dataset.first(recipe.facts)
     identify = cache(model_identity)  # hashing a model's files can take minutes
+    find = cache(easyedit)
 
     @cache
     def config(name: str) -> tuple[str, Mapping[str, Any]]:
@@ -83,6 +92,10 @@ def plan_cells(
         params = with_overrides(params_for(setting.method, name), setting.layers, changes)
         _check_layers(spec, params, tiny_config.layers if spec.is_tiny else depth(spec.name))
         get_protocol(setting.protocol)
+        engine = None
+        if setting.backend == "easyeditor":
+            _check_easyedit(setting)
+            engine = find()
         identity = tiny_key(used.records, tiny_config) if spec.is_tiny else identify(spec.name)
         about = {
             "version": results.VERSION,
@@ -97,9 +110,11 @@ def plan_cells(
                 include={"max_batches", "generate", "checkpoints", "seed", "resamples"}
             ),
         }
+        if engine is not None:
+            about["easyedit"] = engine.as_json()
         names = ("version", "model", "dtype", "tokenizer", "records", "generate")
         baseline = {"protocol": setting.protocol, **{name: about[name] for name in names}}
-        return PlannedCell(spec, setting, params, identity, digest(about), digest(baseline))
+        return PlannedCell(spec, setting, params, identity, digest(about), digest(baseline), engine)
 
     planned: list[PlannedCell | CellResult] = []
     for spec, setting in recipe.settings(len(used.records)):
@@ -108,6 +123,23 @@ def plan_cells(
         except ClmDataError as error:
             planned.append(failed_cell("", setting, error))
     return planned
+
+
+def _check_easyedit(setting: Setting) -> None:
+    """Check that EasyEdit has the method and edits with the protocol.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    if setting.method not in EASYEDIT_METHODS:
+        raise ConfigError(
+            f"the back end easyeditor computes {', '.join(EASYEDIT_METHODS)}, not {setting.method}"
+        )
+    if setting.protocol != "easyedit":
+        raise ConfigError(
+            f"EasyEdit edits with its own protocol, not with {setting.protocol}; add --protocol "
+            "easyedit"
+        )
 
 
 def _check_layers(spec: ModelSpec, params: EditorParams, depth: int | None) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from clm_data.errors import ClmDataError, InputFileError
 from clm_data.eval import baselines, results, tables
 from clm_data.eval.dataset import EvalSet
+from clm_data.eval.easyedit.found import EasyEdit, find_easyedit
 from clm_data.eval.environment import default_cache_folder, require_eval_extra
 from clm_data.eval.model.tiny import TinyConfig
 from clm_data.eval.recipe import Recipe
@@ -32,6 +33,7 @@ def run_sweep(
     cache: Path | None = None,
     save_deltas: bool = False,
     tiny_config: TinyConfig | None = None,
+    easyedit: Callable[[], EasyEdit] = find_easyedit,
     log: Log = silent,
 ) -> Results:
     """Compute the cells of a recipe, and write results and tables.
@@ -46,6 +48,7 @@ def run_sweep(
         cache: Folder of trained tiny models and second moments; default: `default_cache_folder()`.
         save_deltas: Whether to save the weight changes, in `out/deltas`.
         tiny_config: Size and training of the tiny model, if not the default.
+        easyedit: Finds EasyEdit's environment; called if a cell needs it.
         log: Called with progress messages.
 
     Raises:
@@ -67,7 +70,7 @@ def run_sweep(
 
     with _write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-    planned = plan_cells(recipe, dataset, tiny_config)
+    planned = plan_cells(recipe, dataset, tiny_config, easyedit)
     cells = _without_computing(planned, out, deltas_folder, log)
     with _write_errors(out):
         _measure_missing_baselines(planned, cells, out, open_workbench, log)
@@ -184,8 +187,11 @@ def _compute_model(
         for cell in cells:
             yield _failed(cell, error, progress, log)
         return
-    for cell in cells:
-        yield _compute_cell(workbench, cell, progress, log)
+    try:
+        for cell in cells:
+            yield _compute_cell(workbench, cell, progress, log)
+    finally:
+        workbench.close()
 
 
 def _compute_cell(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from clm_data.eval import baselines
 from clm_data.eval.dataset import EvalSet
+from clm_data.eval.easyedit.editor import EasyEditEditor, EasyEditEngine
 from clm_data.eval.editors import make_editor
-from clm_data.eval.editors.base import Setup
+from clm_data.eval.editors.base import Editor, Setup
 from clm_data.eval.editors.contexts import Contexts, sample_contexts
 from clm_data.eval.editors.moments import Moments, second_moments
 from clm_data.eval.editors.value_cache import TargetValueCache
@@ -58,6 +60,7 @@ class ModelWorkbench:
         self._evaluators: dict[str, Evaluator] = {}
         self._contexts: dict[str, Contexts] = {}
         self._moments: dict[tuple[str, tuple[int, ...]], Moments] = {}
+        self._engine: EasyEditEngine | None = None
 
     def compute(self, cell: PlannedCell, progress: Progress | None = None) -> CellResult:
         """Compute a cell.
@@ -77,7 +80,7 @@ class ModelWorkbench:
         )
         result = run_cell(
             self._evaluator(cell),
-            make_editor(cell.setting.method, cell.params, setup),
+            self._editor(cell, setup),
             cell.setting,
             cell.key,
             bootstrap=Bootstrap(self.recipe.resamples, seed=self.recipe.seed),
@@ -91,8 +94,21 @@ class ModelWorkbench:
             "contexts": contexts.as_json(),
             "moments": moments.key if moments is not None else None,
             "baseline": cell.baseline,
+            "engine": cell.easyedit and cell.easyedit.as_json(),
         }
         return result.model_copy(update=provenance)
+
+    def close(self) -> None:
+        """End EasyEdit's process, if there is one."""
+        if self._engine is not None:
+            self._engine.close()
+
+    def _editor(self, cell: PlannedCell, setup: Setup) -> Editor[Any]:
+        if cell.easyedit is None:
+            return make_editor(cell.setting.method, cell.params, setup)
+        if self._engine is None:
+            self._engine = EasyEditEngine(cell.easyedit, self.model, self.cache)
+        return EasyEditEditor(cell.setting.method, cell.params, setup, self._engine)
 
     def measure_baseline(self, cell: PlannedCell) -> None:
         """Measure the unedited model with the protocol of a cell, and write its answers."""

@@ -177,7 +177,7 @@ def group_columns(setting: Setting) -> ResultRow:
     """Values of :data:`GROUP_COLUMNS`; ``layers`` is empty if they are the method's own."""
     return {
         "model": setting.model,
-        "method": setting.method,
+        "method": setting.engine_method,
         "protocol": setting.protocol,
         "mode": setting.mode,
         "layers": " ".join(map(str, setting.layers or ())),

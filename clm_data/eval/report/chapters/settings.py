@@ -100,7 +100,7 @@ def _hyperparameters(cells: Sequence[CellResult]) -> Table:
         setting = cell.setting
         layers = " ".join(map(str, setting.layers or ())) or NO_VALUE
         for name, value in _flattened(cell.params):
-            rows[setting.model, setting.method, layers, name, _text(value)] = None
+            rows[setting.model, setting.engine_method, layers, name, _text(value)] = None
     return Table(
         "settings_params",
         BilingualText("超参数", "Hyperparameters"),

@@ -9,7 +9,7 @@ from clm_data.eval.csv_tables import Row, Tables, float_or_none, unique, where
 from clm_data.eval.report.evaluation import OTHER_LANGUAGE, Evaluation
 from clm_data.eval.report.parts import Paragraph, Part, Section, decimals, percent
 from clm_data.eval.results import CellResult
-from clm_data.eval.tables import METHOD_NAMES
+from clm_data.eval.tables import method_title
 from clm_data.records import LANGUAGES, Language
 
 _COUNTS = BilingualText(
@@ -65,12 +65,13 @@ def summary_section(evaluation: Evaluation, tables: Tables) -> Section:
 def _reliability(cells: Sequence[CellResult]) -> Iterator[Paragraph]:
     """The last cell of each model, method and editing language, without mixed edits."""
     last = {
-        (cell.setting.model, cell.setting.method, cell.setting.language): cell for cell in cells
+        (cell.setting.model, cell.setting.engine_method, cell.setting.language): cell
+        for cell in cells
     }
     for cell in cells:
         setting = cell.setting
         edited = setting.language
-        if edited != "mix" and last[setting.model, setting.method, edited] is cell:
+        if edited != "mix" and last[setting.model, setting.engine_method, edited] is cell:
             yield from _reliability_of(cell, edited)
 
 
@@ -91,7 +92,7 @@ def _reliability_of(cell: CellResult, edited: Language) -> Iterator[Paragraph]:
     )
     values = {
         "model": cell.setting.model,
-        "method": METHOD_NAMES.get(cell.setting.method, cell.setting.method),
+        "method": method_title(cell.setting.engine_method),
         "batch": str(cell.setting.batch_size),
         "own": percent(here.mean),
         "own_low": percent(here.low),

@@ -1,0 +1,17 @@
+"""EasyEdit as a back end of the evaluation: it computes edits in an environment of its own.
+
+Nothing of EasyEdit is imported here. `driver.py` runs in its environment, as a process that gets
+requests as JSON and puts weight changes into files; the other modules are this side of it.
+"""
+
+METHODS = {
+    "memit": "MEMIT",
+    "alphaedit": "AlphaEdit",
+    "pmet": "PMET",
+    "rome": "ROME",
+    "ft": "FT",
+    "ft-m": "FT",
+}
+"""The methods that both have: our name to EasyEdit's."""
+CHECKOUT_ONLY = ("ft-m",)
+"""Methods of a name that the release has as well, with fewer settings."""

@@ -1,0 +1,207 @@
+"""EasyEdit as an editor: its weight changes in the place of ours."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clm_data.eval.easyedit.found import EasyEdit
+from clm_data.eval.easyedit.handover import (
+    model_checks,
+    model_folder_name,
+    write_model,
+    write_statistics,
+)
+from clm_data.eval.easyedit.params import EasyEditParams, easyedit_params
+from clm_data.eval.easyedit.process import DriverProcess
+from clm_data.eval.editors.base import EditorParams, Setup
+from clm_data.eval.editors.deltas import Deltas, WeightDelta
+from clm_data.eval.editors.facts import PlacedFact, place_facts
+from clm_data.eval.editors.moments import Moments
+from clm_data.eval.editors.origin import model_id
+from clm_data.eval.editors.solve import check_finite
+from clm_data.eval.errors import EditError
+from clm_data.eval.model.loaded import LoadedModel
+from clm_data.eval.placement import EditRequest
+
+_CHECKED = 4
+"""Prompts after which the two environments' models are compared."""
+
+
+class EasyEditEngine:
+    """EasyEdit with one model, which stays loaded between edits; shared by the cells of a model.
+
+    Args:
+        environment: The environment with EasyEdit.
+        model: The unedited model, in float32.
+        folder: Where a temporary folder for files is made.
+    """
+
+    def __init__(self, environment: EasyEdit, model: LoadedModel, folder: Path) -> None:
+        self.environment, self.model = environment, model
+        folder.mkdir(parents=True, exist_ok=True)
+        self._temporary = tempfile.TemporaryDirectory(prefix="easyedit-", dir=folder)
+        self.folder = Path(self._temporary.name)
+        self._driver: DriverProcess | None = None
+        self._failure: EditError | None = None
+        self._moments: dict[int, Moments] = {}
+        self._edits = 0
+        self.edited: tuple[str, ...] = ()
+        """Ids of the facts that EasyEdit's copy of the model holds."""
+
+    def close(self) -> None:
+        """End EasyEdit's process and delete the files."""
+        if self._driver is not None:
+            self._driver.close()
+        self._temporary.cleanup()
+
+    def run(
+        self, params: EasyEditParams, facts: Sequence[PlacedFact], setup: Setup, *, more: bool
+    ) -> tuple[dict[str, Any], Path]:
+        """Edit facts; the driver's answer and the file with the changes."""
+        if setup.moments is not None and id(setup.moments) not in self._moments:
+            write_statistics(setup.moments, self.model, self.folder)
+            self._moments[id(setup.moments)] = setup.moments
+        driver = self._open([fact.request.prompt for fact in facts[:_CHECKED]])
+        file = self.folder / f"{self._edits}.safetensors"
+        self._edits += 1
+        layers = params.hparams["layers"]
+        requests = [fact.request for fact in facts]
+        answer = driver.ask(
+            "edit",
+            method=params.method,
+            hparams=params.hparams,
+            optional=params.optional,
+            one_by_one=params.one_by_one,
+            weights=[self.model.layout.weight(layer) for layer in layers],
+            contexts=list(setup.contexts.for_fact(setup.protocol, requests[0].lang)),
+            facts=[self._fact(request) for request in requests],
+            seed=setup.contexts.seed or 0,
+            out=file.name,
+            **{"continue": more},
+        )
+        return answer, file
+
+    def _open(self, prompts: Sequence[str]) -> DriverProcess:
+        """The driver with the model loaded; it is started when first needed.
+
+        Raises:
+            EditError: EasyEdit or its transformers cannot work with this model; raised again
+                without another attempt.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if self._driver is None or not self._driver.alive:
+            driver: DriverProcess | None = None
+            try:
+                name = model_folder_name(self.model)
+                special = write_model(self.model, self.folder / name, self.environment.versions)
+                driver = DriverProcess(self.environment, self.folder)
+                checks = model_checks(self.model, prompts)
+                driver.ask(
+                    "open", name=name, device=str(self.model.device), special=special, checks=checks
+                )
+            except EditError as error:
+                if driver is not None:
+                    driver.close()
+                self._failure = error
+                raise
+            self._driver = driver
+        return self._driver
+
+    def _fact(self, request: EditRequest) -> dict[str, Any]:
+        text = f"{request.prompt} {request.target}"
+        return {
+            "prompt": request.prompt,
+            "subject": request.subject,
+            "target_new": request.target,
+            "ids": list(self.model.tokenizer(text)["input_ids"]),
+        }
+
+
+@dataclass(frozen=True)
+class EasyEditEditor:
+    """An editor whose weight changes EasyEdit computes, from the same facts and hyperparameters.
+
+    It gets the contexts of ours, the second moments of ours, and only facts that ours can place.
+
+    Attributes:
+        method: Our name of the method.
+        params: Its hyperparameters.
+        setup: Protocol, contexts and second moments.
+        engine: EasyEdit with the model.
+    """
+
+    method: str
+    params: EditorParams
+    setup: Setup
+    engine: EasyEditEngine
+
+    def edit(
+        self, model: LoadedModel, requests: Sequence[EditRequest], *, past: Deltas | None = None
+    ) -> Deltas:
+        """See `Editor.edit`; `past` must be what EasyEdit computed last."""
+        from safetensors.torch import load_file
+
+        self.setup.check_model(model)
+        engine = self.engine
+        if past is not None and engine.edited != past.edited:
+            raise EditError(f"EasyEdit's {self.method}: it can only go on from its own last edit")
+        engine.edited = ()
+        facts, refused = self._place(model, requests)
+        checkout = engine.environment.checkout is not None
+        params = easyedit_params(self.method, self.params, model, len(facts), checkout=checkout)
+        answer, file = engine.run(params, facts, self.setup, more=past is not None)
+        changes = load_file(file)
+        file.unlink()
+        turned = model.layout.transposed
+        weights = {
+            name: WeightDelta(check_finite(change.T.contiguous() if turned else change, name))
+            for name, change in sorted(changes.items())
+        }
+        edited = tuple(fact.request.id for fact in facts)
+        engine.edited = (past.edited if past is not None else ()) + edited
+        return Deltas(
+            self.method,
+            model.name,
+            weights,
+            edited,
+            refused,
+            seconds={"EasyEdit": answer["seconds"]},
+            origin=model_id(model),
+        )
+
+    def _place(
+        self, model: LoadedModel, requests: Sequence[EditRequest]
+    ) -> tuple[list[PlacedFact], tuple[tuple[str, str], ...]]:
+        """The facts that both can edit, and (id, reason) of the others."""
+        good: list[EditRequest] = []
+        refused: list[tuple[str, str]] = []
+        for request in requests:
+            reason = unfit(request)
+            if reason:
+                refused.append((request.id, f"{request.id}: {reason}"))
+            else:
+                good.append(request)
+        if not good and refused:
+            raise EditError(f"no fact can be edited by EasyEdit: {refused[0][1]}")
+        joiner = "" if self.method == "pmet" else None  # as `Pmet.joiner` under this protocol
+        facts, others = place_facts(
+            model, good, self.setup.protocol, self.setup.contexts, joiner=joiner
+        )
+        return facts, (*refused, *others)
+
+
+def unfit(request: EditRequest) -> str:
+    """Why EasyEdit cannot edit a fact that ours can; empty if it can.
+
+    It replaces the subject in the prompt by `{}`, wherever it occurs, and formats the result.
+    """
+    if request.prompt.count(request.subject) > 1:
+        return f'EasyEdit takes a subject that is once in the prompt, not "{request.subject}"'
+    if any(mark in text for text in (request.prompt, request.subject) for mark in "{}"):
+        return "EasyEdit takes no braces in a prompt"
+    return ""

@@ -1,0 +1,172 @@
+"""Our hyperparameters as EasyEdit's: the same layers, values and weights under its names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from clm_data.eval.easyedit import METHODS
+from clm_data.eval.editors.alphaedit import AlphaEditParams
+from clm_data.eval.editors.base import EditorParams
+from clm_data.eval.editors.ft import FineTuningParams
+from clm_data.eval.editors.memit import MemitParams
+from clm_data.eval.editors.multilayer import MultilayerParams
+from clm_data.eval.editors.pmet import PmetParams
+from clm_data.eval.editors.rome import RomeParams
+from clm_data.eval.editors.values import ValueParams
+from clm_data.eval.errors import EditError
+from clm_data.eval.model.loaded import LoadedModel
+from clm_data.records import digest
+
+STATISTICS, SAMPLES = "stats", 100_000
+"""Folder of second moments in the driver's folder; number of texts in their file names."""
+_FIXED = {"stop_at": 0.05, "nll_factor": 1.0, "ease_off": False}
+"""Values that are fixed in EasyEdit's code."""
+
+
+@dataclass(frozen=True)
+class EasyEditParams:
+    """Hyperparameters as EasyEdit has them.
+
+    Attributes:
+        method: EasyEdit's name of the method.
+        hparams: Fields that its class must have.
+        optional: Fields that only some versions have, and that do not affect the numbers.
+        one_by_one: Whether the method takes one fact at a time.
+    """
+
+    method: str
+    hparams: dict[str, Any]
+    optional: dict[str, Any] = field(default_factory=dict)
+    one_by_one: bool = False
+
+
+def easyedit_params(
+    method: str, params: EditorParams, model: LoadedModel, facts: int, *, checkout: bool
+) -> EasyEditParams:
+    """Translate hyperparameters.
+
+    Args:
+        method: Our name of the method.
+        params: Its hyperparameters.
+        model: The model, whose parts are named.
+        facts: Number of facts per edit.
+        checkout: Whether EasyEdit is a checkout; the release has fewer settings.
+
+    Raises:
+        EditError: EasyEdit has no such method, or a value is another than the one that is fixed
+            in its code; the message names it.
+    """
+    if method not in METHODS:
+        raise EditError(f"EasyEdit's {method} is not supported; choose from {', '.join(METHODS)}")
+    common = {**_modules(model, method), "layers": list(params.edited_layers)}
+    optional = {"batch_size": facts, "max_length": 40, "model_parallel": False, "fp16": False}
+    if isinstance(params, FineTuningParams):
+        hparams = {**common, **_fine_tuning(method, params, checkout)}
+        return EasyEditParams(METHODS[method], hparams, optional, one_by_one=method == "ft-m")
+    if not isinstance(params, RomeParams | MultilayerParams):
+        raise EditError(f"EasyEdit's hyperparameters of {method} are not known")
+    hparams = {
+        **common,
+        **_values(params.values, model, eases=isinstance(params, PmetParams)),
+        **_statistics(),
+    }
+    if isinstance(params, RomeParams):
+        hparams |= {"mom2_adjustment": params.use_moments}
+        hparams |= {"context_template_length_params": [[5, 10], [10, 10]]}  # ours are given
+        return EasyEditParams(METHODS[method], hparams, optional, one_by_one=True)
+    hparams |= {"mom2_adjustment": True, "layer_selection": "all", "mom2_update_weight": 0.0}
+    if isinstance(params, MemitParams):
+        hparams |= {"mom2_update_weight": params.moment_weight}
+    if isinstance(params, PmetParams):
+        hparams |= {
+            "nll_loss_factor": params.values.nll_factor,
+            "rewrite_module_tmps": [hparams["rewrite_module_tmp"]],
+        }
+    if isinstance(params, AlphaEditParams):
+        projection = digest([list(params.layers), params.threshold])[:12]
+        hparams |= {
+            "nullspace_threshold": params.threshold,
+            "L2": params.ridge,
+            "P_loc": f"projection-{projection}.pt",
+        }
+    return EasyEditParams(METHODS[method], hparams, optional)
+
+
+def _fine_tuning(method: str, params: FineTuningParams, checkout: bool) -> dict[str, Any]:
+    """FT-L trains all facts at once at the prompt's last token, FT-M one after another."""
+    one_by_one = method == "ft-m"
+    fixed = {
+        "stop_at": 1e-2,
+        "append_eos": False,
+        "batch_size": 1 if one_by_one else None,
+        "order": "depth-first" if one_by_one else "breadth-first",
+        "objective": "answer" if one_by_one else "protocol",
+    }
+    for name, value in fixed.items():
+        _check_fixed(method, name, getattr(params, name), value)
+    if one_by_one and not checkout:
+        raise EditError("EasyEdit's release has FT-L only; ft-m needs a checkout")
+    objective = "target_new" if one_by_one else "prompt_last"
+    return {
+        "num_steps": params.epochs,
+        "lr": params.lr,
+        "weight_decay": 0.0,
+        "kl_factor": 0.0,
+        "norm_constraint": False if params.limit is None else float(params.limit),
+        # The release has no such setting and does what `prompt_last` names.
+        **({"objective_optimization": objective} if checkout else {}),
+    }
+
+
+def _values(values: ValueParams, model: LoadedModel, *, eases: bool) -> dict[str, Any]:
+    """The optimization of target values."""
+    _check_fixed("values", "stop_at", values.stop_at, _FIXED["stop_at"])
+    _check_fixed("values", "ease_off", values.ease_off, eases)
+    if not eases:
+        _check_fixed("values", "nll_factor", values.nll_factor, _FIXED["nll_factor"])
+    return {
+        "fact_token": "subject_last",
+        "v_num_grad_steps": values.steps,
+        "v_lr": values.lr,
+        "v_loss_layer": model.depth - 1,
+        "v_weight_decay": values.weight_decay,
+        "clamp_norm_factor": values.clamp,
+        "kl_factor": values.kl_factor,
+    }
+
+
+def _check_fixed(group: str, name: str, value: Any, fixed: Any) -> None:
+    if value != fixed:
+        raise EditError(f"{group}: {name} is {value}; in EasyEdit it is always {fixed}")
+
+
+def _statistics() -> dict[str, Any]:
+    return {
+        "mom2_dataset": "wikipedia",
+        "mom2_n_samples": SAMPLES,
+        "mom2_dtype": "float32",
+        "stats_dir": STATISTICS,
+    }
+
+
+def _modules(model: LoadedModel, method: str) -> dict[str, Any]:
+    """EasyEdit's templates of module names."""
+    layout, layer = model.layout, f"{model.layout.layers}.{{}}"
+    mlp, attention = (
+        f"{layer}.{path if method == 'pmet' else path.rpartition('.')[0] or path}"
+        for path in (layout.mlp_out, layout.attn_out)
+    )
+    weights = dict(model.model.named_parameters())
+    head = layout.head
+    if f"{head}.weight" not in weights:  # tied: EasyEdit finds it as the embeddings only
+        embeddings = model.model.get_input_embeddings()
+        head = next(name for name, part in model.model.named_modules() if part is embeddings)
+    return {
+        "rewrite_module_tmp": f"{layer}.{layout.mlp_out}",
+        "layer_module_tmp": layer,
+        "mlp_module_tmp": mlp,
+        "attn_module_tmp": attention,
+        "ln_f_module": layout.norm,
+        "lm_head_module": head,
+    }

@@ -1,0 +1,111 @@
+"""The running driver: one process, which keeps a model loaded between edits."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import weakref
+from pathlib import Path
+from typing import Any
+
+from clm_data.eval.easyedit.found import (
+    PROTOCOL,
+    EasyEdit,
+    last_line,
+    parse_answer,
+    process_environment,
+)
+from clm_data.eval.errors import EditError
+
+_LOG = "log.txt"
+
+
+class DriverProcess:
+    """A driver that answers requests, in a folder that it works in.
+
+    Args:
+        environment: The environment with EasyEdit.
+        folder: Its working directory: it reads the model there and writes weight changes.
+    """
+
+    def __init__(self, environment: EasyEdit, folder: Path) -> None:
+        self.environment, self.folder = environment, folder
+        self._name = f"EasyEdit {environment.version}"
+        try:
+            self._process = subprocess.Popen(
+                environment.command("serve"),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                encoding="utf-8",
+                cwd=folder,
+                env=process_environment(),
+            )
+        except OSError as error:
+            raise EditError(f"{self._name}: cannot be started: {error.strerror}") from error
+        self._end = weakref.finalize(self, _end, self._process)
+
+    def ask(self, command: str, **request: Any) -> dict[str, Any]:
+        """Send a request and wait for its answer.
+
+        Raises:
+            EditError: The driver reports an error, or ended; one line, which ends with the last
+                line that EasyEdit printed.
+        """
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        try:
+            stdin.write(json.dumps({"protocol": PROTOCOL, "command": command, **request}) + "\n")
+            stdin.flush()
+            line = stdout.readline()
+        except OSError:
+            line = ""
+        answer = parse_answer(line)
+        if answer is None:
+            self.close()
+            raise EditError(
+                self._message(f"ended with {_exit(self._process.returncode)}", self._printed())
+            )
+        if answer["status"] != "ok":
+            raise EditError(self._message(answer["message"], answer["printed"]))
+        return answer
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process can answer."""
+        return self._end.alive
+
+    def close(self) -> None:
+        """End the process."""
+        self._end()
+
+    def _message(self, reason: str, printed: str) -> str:
+        said = f"; it last printed: {printed}" if printed and printed not in reason else ""
+        return f"{self._name}: {reason}{said}"
+
+    def _printed(self) -> str:
+        try:
+            text = (self.folder / _LOG).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+        return last_line(text.replace("\r", "\n"))
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a driver: close its input, and kill it if it does not end by itself."""
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
+    try:
+        process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _exit(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
