@@ -64,7 +64,7 @@ def eval_baselines(
         str | None,
         typer.Option(
             help="Comma-separated: memit, alphaedit, pmet, rome, ft, ft-m, locft-bf, lora, "
-            "ultraedit. Default: memit.",
+            "ultraedit, grace. Default: memit.",
             rich_help_panel=_GRID,
         ),
     ] = None,

@@ -25,6 +25,7 @@ METHOD_NAMES = {
     "locft-bf": "LocFT-BF",
     "lora": "LoRA",
     "ultraedit": "UltraEdit",
+    "grace": "GRACE",
 }
 """Names of the methods in tables."""
 EXTRA_MEASURES = ("exact_match", "prefers_new", "p_new", "p_old")

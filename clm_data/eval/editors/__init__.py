@@ -22,6 +22,7 @@ METHODS: dict[str, str] = {
     "locft-bf": "ft:LocFtBf",
     "lora": "lora:Lora",
     "ultraedit": "ultraedit:UltraEdit",
+    "grace": "grace:Grace",
 }
 """Method name to `module:class` in this package."""
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clm_data.errors import InputFileError
 from clm_data.eval.editors.edits import applied as applied  # noqa: PLC0414 (imported from here)
-from clm_data.eval.editors.edits import check_same_model
+from clm_data.eval.editors.edits import check_same_model, facts_of, metadata_of, read_saved
 from clm_data.eval.editors.tensor_files import save_safetensors
 from clm_data.eval.errors import EditError
 from clm_data.eval.model.hooks import restored
@@ -156,16 +154,8 @@ class Deltas:
                 tensors[f"right:{name}"] = delta.right
         tensors |= {f"keys:{name}": keys for name, keys in self.keys.items()}
         tensors |= {f"state:{name}": value for name, value in self.state.items()}
-        metadata = {
-            "method": self.method,
-            "model": self.model,
-            "edited": json.dumps(self.edited),
-            "refused": json.dumps(self.refused, ensure_ascii=False),
-            "origin": self.origin,
-        }
-        if not self.by_fact:
-            metadata["by_fact"] = "false"
-        save_safetensors(tensors, path, metadata)
+        more = {} if self.by_fact else {"by_fact": "false"}
+        save_safetensors(tensors, path, metadata_of(self, more))
 
     @staticmethod
     def load(path: Path) -> Deltas:
@@ -174,36 +164,19 @@ class Deltas:
         Raises:
             InputFileError: The file cannot be read, or holds something else.
         """
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        with read_saved(path, "deltas") as (metadata, tensors):
             left, right, keys, state = (
                 _with_prefix(tensors, prefix) for prefix in ("left:", "right:", "keys:", "state:")
             )
+            weights = {name: WeightDelta(tensor, right.get(name)) for name, tensor in left.items()}
+            by_fact = metadata.get("by_fact") != "false"
             return Deltas(
-                metadata["method"],
-                metadata["model"],
-                {name: WeightDelta(tensor, right.get(name)) for name, tensor in left.items()},
-                tuple(json.loads(metadata["edited"])),
-                tuple((one, reason) for one, reason in json.loads(metadata["refused"])),
-                keys,
-                origin=metadata.get("origin", ""),
-                state=state,
-                by_fact=metadata.get("by_fact") != "false",
+                weights=weights, keys=keys, state=state, by_fact=by_fact, **facts_of(metadata)
             )
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise InputFileError(f"{path} contains no saved deltas: {error}") from error
 
 
 def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
+    return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
 
 
 def _append_columns(first: Tensor | None, second: Tensor) -> Tensor:

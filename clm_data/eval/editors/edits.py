@@ -10,6 +10,7 @@ Methods come in three families, and evaluation treats them alike:
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from clm_data.eval.model.loaded import LoadedModel
 
-KINDS: dict[str, str] = {"deltas": "deltas:Deltas"}
+KINDS: dict[str, str] = {"deltas": "deltas:Deltas", "codebook": "codebook:Codebook"}
 """Kind of a saved edit to the `module:class` in this package that loads it."""
 
 
@@ -160,13 +161,8 @@ def load_edit(path: Path) -> Edit:
     Raises:
         InputFileError: The file cannot be read, or holds something else.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            kind = (file.metadata() or {}).get("kind", "deltas")
-    except (OSError, SafetensorError) as error:
-        raise InputFileError(f"{path} contains no saved edit: {error}") from error
+    with read_saved(path) as (metadata, _):
+        kind = metadata.get("kind", "deltas")
     if kind not in KINDS:
         known = ", ".join(KINDS)
         raise InputFileError(f"{path} contains an edit of the unknown kind '{kind}', not {known}")
@@ -174,3 +170,80 @@ def load_edit(path: Path) -> Edit:
     loader: Any = getattr(importlib.import_module(f"clm_data.eval.editors.{module}"), name)
     edit: Edit = loader.load(path)
     return edit
+
+
+def metadata_of(edit: Edit, more: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """The metadata of a saved edit.
+
+    Args:
+        edit: The edit.
+        more: Further entries; what is not text is written as JSON.
+    """
+    out = {
+        "method": edit.method,
+        "model": edit.model,
+        "edited": json.dumps(edit.edited),
+        "refused": json.dumps(edit.refused, ensure_ascii=False),
+        "origin": edit.origin,
+    }
+    for name, value in (more or {}).items():
+        out[name] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return out
+
+
+def facts_of(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The arguments of an edit's class that :func:`metadata_of` wrote."""
+    return {
+        "method": metadata["method"],
+        "model": metadata["model"],
+        "edited": tuple(json.loads(metadata["edited"])),
+        "refused": tuple((one, reason) for one, reason in json.loads(metadata["refused"])),
+        "origin": metadata.get("origin", ""),
+    }
+
+
+@contextmanager
+def read_saved(
+    path: Path, kind: str | None = None
+) -> Iterator[tuple[dict[str, str], Mapping[str, Tensor]]]:
+    """Metadata and tensors of a saved edit; the tensors are read when they are looked up.
+
+    Args:
+        path: The file.
+        kind: The expected kind; None takes any.
+
+    Raises:
+        InputFileError: The file cannot be read or is of another kind, or what is done inside finds
+            that something is missing in it.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    what = "edit" if kind is None else kind
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            found = metadata.get("kind", "deltas")
+            if kind not in (None, found):
+                raise ValueError(f"it is an edit of the kind '{found}'")
+            yield metadata, _Tensors(file)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InputFileError(f"{path} contains no saved {what}: {error}") from error
+
+
+class _Tensors(Mapping[str, "Tensor"]):
+    """The tensors of an open safetensors file."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self._names = file, tuple(file.keys())
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        tensor: Tensor = self._file.get_tensor(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)

@@ -157,7 +157,7 @@ def training_sentences(
 
 
 @dataclass(frozen=True)
-class _Batch:
+class TrainingBatch:
     """Sentences that run together, from the lowest trained layer up.
 
     Attributes:
@@ -215,11 +215,11 @@ class TrainingInputs:
         groups = batches_by_length(lengths, self._tokens_per_batch)
         return [[facts[i] for i in group] for group in groups]
 
-    def batches(self, facts: Sequence[int]) -> list[_Batch]:
+    def batches(self, facts: Sequence[int]) -> list[TrainingBatch]:
         """Some facts as forward passes of at most `tokens_per_batch` tokens."""
         return [self._batch(group) for group in self._grouped(facts)]
 
-    def _batch(self, facts: Sequence[int]) -> _Batch:
+    def _batch(self, facts: Sequence[int]) -> TrainingBatch:
         import torch
 
         rows = [self.sentences[i] for i in facts]
@@ -235,7 +235,7 @@ class TrainingInputs:
         slots, positions, labels, weight = (
             torch.tensor(column, device=device) for column in zip(*entries, strict=True)
         )
-        return _Batch(packed, packed.pivots[slots] + positions, labels, weight)
+        return TrainingBatch(packed, packed.pivots[slots] + positions, labels, weight)
 
 
 class Trained(Protocol):
@@ -326,7 +326,7 @@ def _minibatches(group: range, size: int, drawn: torch.Generator) -> Iterator[Se
 
 
 def _gradients(
-    loaded: LoadedModel, batches: Sequence[_Batch], facts: int, tensors: Sequence[Tensor]
+    loaded: LoadedModel, batches: Sequence[TrainingBatch], facts: int, tensors: Sequence[Tensor]
 ) -> tuple[float, list[Tensor]]:
     """The mean loss of some facts, and its gradient by tensor in float32 or float64."""
     import torch

@@ -141,6 +141,22 @@ def added_output(module: Module, change: Callable[[Tensor], Tensor]) -> Iterator
         handle.remove()
 
 
+@contextmanager
+def replaced_output(module: Module, places: Tensor, values: Tensor) -> Iterator[None]:
+    """Put `values` (n, d) in the place of a module's output (..., d) at n distinct flat places."""
+
+    def hook(_module: Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        flat = output.flatten(0, -2)
+        where = places.to(flat.device)
+        return flat.index_copy(0, where, values.to(flat)).view_as(output)
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def add_at(states: Tensor, places: Tensor, shift: Tensor) -> Tensor:
     """Hidden states with a shift added at some places; differentiable in both.
 

@@ -44,6 +44,11 @@ class SavedEdit:
         with _opened(self.path) as file:
             return file.metadata() or {}, frozenset(file.keys())
 
+    @property
+    def kind(self) -> str:
+        """`deltas`, or the kind of an edit that changes no weights."""
+        return self._contents[0].get("kind", "deltas")
+
     @cached_property
     def facts(self) -> tuple[str, ...]:
         """Record ids of the edits, in the order of the factors' terms; twice for mixed edits."""
@@ -274,4 +279,6 @@ def _why_not_comparable(group: EditGroup) -> str:
     mixed = sorted({layer for edit in edits for layer in edit.several_inputs})
     if mixed:
         return f"layer {mixed[0]} changes weights with different inputs, which cannot be stacked"
+    if not any(edit.weights for files in group.batches.values() for edit in files):
+        return "the method changes no weights"
     return "" if group.layers() else "no layer is changed in every language"

@@ -43,8 +43,9 @@ def edited_state_tables(
         states: Its states, for the language bias of each fact.
         records: The records that were edited.
         groups: Saved edits, from ``find_edits``. Groups of other models are skipped, and so are
-            sequential runs, whose saved change is the sum of successive edits, and edits of other
-            weights than the MLP's output projections, to which the neurons in the tables belong.
+            sequential runs, whose saved change is the sum of successive edits, edits of other
+            weights than the MLP's output projections, to which the neurons in the tables belong,
+            and methods that route a layer, whose change acts on some prompts only.
         options: Sample sizes and limits; defaults to ``EditedStateOptions()``.
 
     Returns:
@@ -62,7 +63,8 @@ def edited_state_tables(
     for group in groups:
         if group.setting.model != loaded.name or group.setting.mode == "sequential":
             continue
-        if not edits_mlp_outputs(group, loaded):
+        edits = [edit for files in group.batches.values() for edit in files]
+        if any(edit.kind != "deltas" for edit in edits) or not edits_mlp_outputs(group, loaded):
             continue
         stats = {
             language: reader.read(group, language)
