@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+    from clm_data.eval.model.loaded import LoadedModel
+
 PAGE = Path(__file__).parent / "reference" / "architectures.md"
 _LARGEST = 8_000_000
 """Parameters of the largest model that is built."""
@@ -23,6 +25,10 @@ _SIZES: dict[str, Any] = {
     "vocab_size": 300,
     "hidden_size": 32,
     "intermediate_size": 48,
+    "ffn_dim": 48,
+    "decoder_ffn_dim": 48,
+    "decoder_layers": 4,
+    "word_embed_proj_dim": 32,
     "num_hidden_layers": 4,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
@@ -44,11 +50,27 @@ _OVERRIDES: dict[str, dict[str, Any]] = {
     "codegen": {"rotary_dim": 8},
     "dots1": {"first_k_dense_replace": 1, "n_shared_experts": 1, "n_routed_experts": 4},
     "falcon": {"head_dim": None},
+    "falcon_h1": {
+        "mlp_multipliers": [0.5, 0.3],
+        "lm_head_multiplier": 0.25,
+        "mamba_d_ssm": 32,
+        "mamba_n_heads": 4,
+        "mamba_d_state": 8,
+        "mamba_chunk_size": 16,
+    },
     "gemma3_text": {"num_hidden_layers": 12},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
     "gptj": {"rotary_dim": 8},
-    "granite": {"residual_multiplier": 0.22, "logits_scaling": 1.0},
-    "granite_swa": {"residual_multiplier": 0.22, "logits_scaling": 1.0},
+    "granite": {"residual_multiplier": 0.22, "logits_scaling": 8.0},
+    "granite_swa": {"residual_multiplier": 0.22, "logits_scaling": 8.0},
+    "kimi_linear": {"linear_head_dim": 8, "linear_num_heads": 4},
+    "qwen3_5_text": {
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+    },
+    "lfm2": {"layer_types": ["conv", "full_attention", "conv", "full_attention"]},
 }
 """Settings that differ for one architecture; None leaves a size at its default."""
 _LATENT = ("axk", "deepseek", "glm4_moe_lite", "glm_moe_dsa", "minicpm3", "sarvam_mla", "youtu")
@@ -135,11 +157,28 @@ def survey(names: Iterable[str]) -> Iterator[Row]:
         except ClmDataError as error:
             yield Row(name, False, str(error).partition(" is not supported: ")[2] or str(error))
             continue
-        layers = loaded.editable
-        part = "" if len(layers) == loaded.depth else f", layer {layers[0]} of {loaded.depth}"
-        if len(layers) > 1 and part:
-            part = f", {len(layers)} of {loaded.depth} layers"
-        yield Row(name, True, f"`{loaded.layout.mlp_out}`{part}")
+        yield Row(name, True, _how(loaded))
+
+
+def _how(loaded: LoadedModel) -> str:
+    """Cells of the table: the edited module, its layers, and the limits."""
+    from clm_data.eval.model.layout import layers_with, numbers
+
+    layout, layers = loaded.layout, loaded.editable
+    attention = layers_with(loaded.model, layout.layers, layout.attn_out)
+    limits = []
+    bent = [layer for layer in layers if loaded.gains and loaded.gains[layer] is None]
+    if bent:
+        where = "" if bent == layers else f" in {numbers(bent)}"
+        limits.append(f"not memit and alphaedit{where}, {loaded.no_gain}")
+    if not layout.attn_out:
+        limits.append("not pmet, because no layer has an attention output projection")
+    elif len(attention) < loaded.depth:
+        limits.append(f"pmet in {numbers(attention)} only")
+    if not loaded.packs:
+        limits.append("rows run one by one")
+    where = "all" if len(layers) == loaded.depth else f"{numbers(layers)} of {loaded.depth}"
+    return f"`{layout.mlp_out}` | {where} | {'; '.join(limits)}"
 
 
 def page(rows: Iterable[Row]) -> str:
@@ -157,18 +196,21 @@ def page(rows: Iterable[Row]) -> str:
             "",
             "Before a number is reported, `evaluate` and `analyze` prove that they can edit the "
             "model: each layer run alone, and rows packed together with stored keys and values, "
-            "give what the whole model gives, and a vector added at the edited weight's output "
-            "arrives unchanged in the hidden states. A model that fails is refused in one line. "
+            "give what the whole model gives. They also measure how a vector added at the edited "
+            "weight's output arrives in the hidden states: as it is, multiplied by a constant, by "
+            "which MEMIT's and AlphaEdit's changes are divided, or normalized, which these two "
+            "methods refuse. A model that fails is refused in one line. "
             f"Below is the outcome for each decoder of transformers {transformers.__version__} "
             "that can be built small with random weights. A checkpoint's config can change it.",
             "",
             f"## Supported ({len(exact)})",
             "",
-            "Edits change the weight of this module. In a model whose first layers only are not a "
-            "mixture of experts, those layers can be edited.",
+            "Edits change the weight of this module. In a mixture of experts, only the dense "
+            "layers can be edited. Rows that run one by one take more time and give the same "
+            "numbers.",
             "",
-            "| architecture | edited module |",
-            "|---|---|",
+            "| architecture | edited module | layers | limits |",
+            "|---|---|---|---|",
             *(f"| {row.architecture} | {row.text} |" for row in exact),
             "",
             f"## Refused ({len(refused)})",

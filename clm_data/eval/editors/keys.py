@@ -106,7 +106,7 @@ class LayerwiseForward:
         with torch.no_grad(), captured(self._loaded.mlp_out(layer)) as record:
             for batch in self._batches:
                 hidden = self._run(batch, layer + 1)
-                states = select(record, hidden).flatten(0, 1)
+                states = select(record, hidden).flatten(0, -2)  # OPT's MLP has no rows
                 states = states[batch.subjects.to(states.device)]
                 found.update(zip(batch.indices, states, strict=True))
         return at_least_float32(torch.stack([found[i] for i in range(self._count)]))

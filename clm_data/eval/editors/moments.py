@@ -193,7 +193,8 @@ def _group_sums(
             lengths = torch.tensor([len(rows[i]) for i in indices], device=loaded.device)
             real = torch.arange(ids.shape[1], device=loaded.device)[None] < lengths[:, None]
             for layer, record in records.items():
-                keys = record.input[real.to(record.input.device)].float()
+                inputs = record.input.flatten(0, -2)  # OPT's MLP has no rows
+                keys = inputs[real.flatten().to(inputs.device)].float()
                 gram = (keys.T @ keys).double()
                 sums[layer] = gram if layer not in sums else sums[layer].add_(gram)
     count = sum(map(len, rows))

@@ -150,7 +150,7 @@ class MultilayerEditor(ABC):
             raise EditError(f"{self.name}: {len(targets)} target values for {len(facts)} facts")
         watch = Stopwatch()
         for layer in self.params.edited_layers:
-            model.mlp_out(layer)  # raises if the model has no such layer
+            self._gain(model, layer)  # raises if the layer cannot be edited
         with edit_errors(f"{self.name} on {model.name}"), applied(model, past):
             if targets is None:
                 with watch.phase("values"):
@@ -227,7 +227,8 @@ class MultilayerEditor(ABC):
                     wanted = left.norm(dim=1) if index == 0 else wanted
                     residual = left * share
                     right = self.solve(layer, keys, past_keys.get(path, keys[:, :0])).T
-                    delta = WeightDelta(residual.T.to(right), right)
+                    change = residual / self._gain(model, layer)
+                    delta = WeightDelta(change.T.to(right), right)
                     delta.add_to(parameters[path], transposed=model.layout.transposed)
                     weights[path] = WeightDelta(_to_storage(delta.left), _to_storage(right))
             with watch.phase("keys"):
@@ -241,6 +242,13 @@ class MultilayerEditor(ABC):
         if self.sites == ("layer",):
             return bare.layer_outputs(top)
         return bare.projection_outputs(top)
+
+    def _gain(self, model: LoadedModel, layer: int) -> float:
+        """The factor from the projection's output to what the target values are values of."""
+        if self.sites == ("layer",):
+            return model.gain(layer)
+        model.mlp_out(layer)
+        return 1.0
 
     def _edited_keys(
         self, model: LoadedModel, prompts: Sequence[Placement], contexts: int

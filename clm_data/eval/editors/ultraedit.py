@@ -16,7 +16,8 @@ from clm_data.eval.editors.origin import model_id
 from clm_data.eval.editors.solve import check_finite, solve_ridge
 from clm_data.eval.errors import EditError, edit_errors
 from clm_data.eval.model.hooks import restored
-from clm_data.eval.model.loaded import LoadedModel, MlpPart
+from clm_data.eval.model.layout import MlpPart
+from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.placement import EditRequest
 
 if TYPE_CHECKING:

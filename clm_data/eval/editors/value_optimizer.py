@@ -280,7 +280,7 @@ class _ValueOptimizer:
         with torch.no_grad(), ExitStack() as stack:
             records = [stack.enter_context(captured(self._module(site))) for site in self._sites]
             packed.run(packed.hidden)
-        return [at_least_float32(record.output.flatten(0, 1)[bare]) for record in records]
+        return [at_least_float32(record.output.flatten(0, -2)[bare]) for record in records]
 
     def _evaluate(self, plan: _StepPlan, state: _State) -> tuple[Tensor, Tensor]:
         """Evaluate the loss.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from clm_data.eval.errors import LayoutError
 
@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module, Parameter
     from transformers import PreTrainedModel
-
-    from clm_data.eval.model.loaded import LoadedModel
 
 
 @contextmanager
@@ -67,6 +65,21 @@ def replaced_input(layer: Module, hidden: Tensor) -> Iterator[None]:
     handle = layer.register_forward_pre_hook(hook, with_kwargs=True)
     try:
         yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def last_input(module: Module) -> Iterator[list[Tensor]]:
+    """The hidden states that enter a module when it is last called, as a list of one."""
+    found: list[Tensor] = []
+
+    def hook(_module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        found[:] = [args[0] if args else kwargs["hidden_states"]]
+
+    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield found
     finally:
         handle.remove()
 
@@ -169,8 +182,17 @@ def add_at(states: Tensor, places: Tensor, shift: Tensor) -> Tensor:
     return flat.index_add(0, places.to(flat.device), shift.to(flat)).view_as(states)
 
 
+class _Named(Protocol):
+    """A `LoadedModel`, whose module imports this one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def model(self) -> PreTrainedModel: ...
+
+
 @contextmanager
-def restored(loaded: LoadedModel, paths: Sequence[str]) -> Iterator[dict[str, Parameter]]:
+def restored(loaded: _Named, paths: Sequence[str]) -> Iterator[dict[str, Parameter]]:
     """Copy some weights and put the copies back on exit, bit for bit.
 
     Yields:

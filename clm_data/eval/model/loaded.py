@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from clm_data.eval.errors import EditError, LayoutError
+from clm_data.eval.model.hooks import replaced_input, replaced_modules, skipped_layer
+from clm_data.eval.model.layout import (
+    MlpPart,
+    ModelLayout,
+    experts_note,
+    layers_with,
+    numbers,
+)
 from clm_data.records import Language
 
 if TYPE_CHECKING:
@@ -16,73 +23,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-_LAYERS = ("model.layers", "transformer.h", "gpt_neox.layers", "model.decoder.layers")
-_MLP_OUT = ("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h", "mlp.fc2", "mlp.fc_out", "fc2")
-_MLP_GATE = ("mlp.gate_proj",)
-_MLP_UP = (
-    "mlp.up_proj",
-    "mlp.gate_up_proj",
-    "mlp.c_fc",
-    "mlp.dense_h_to_4h",
-    "mlp.fc1",
-    "mlp.fc_in",
-    "fc1",
-)
-_ATTN_OUT = (
-    "self_attn.o_proj",
-    "attn.c_proj",
-    "attention.dense",
-    "self_attn.out_proj",
-    "self_attn.dense",
-    "attn.out_proj",
-    "self_attention.dense",
-)
-_NORMS = (
-    "model.norm",
-    "transformer.ln_f",
-    "gpt_neox.final_layer_norm",
-    "model.final_layernorm",
-    "model.decoder.final_layer_norm",
-)
-_HEADS = ("lm_head", "embed_out")
-
-
-MlpPart = Literal["gate", "up", "down"]
-"""A projection of the MLP: its gate, its other input projection, or its output projection."""
-
-
-@dataclass(frozen=True)
-class ModelLayout:
-    """Dotted paths of a decoder's parts.
-
-    Attributes:
-        layers: The list of decoder layers.
-        mlp_out: The MLP's output projection, relative to a layer; editors change its weight.
-        attn_out: The attention's output projection, relative to a layer.
-        norm: The final norm.
-        head: The projection to the vocabulary.
-        transposed: Whether the MLP's weights are stored as (in, out), as in GPT-2's Conv1D.
-        mlp_gate: The MLP's gate projection, relative to a layer; empty if there is none.
-        mlp_up: The MLP's other input projection, relative to a layer; empty if its name is unknown.
-    """
-
-    layers: str
-    mlp_out: str
-    attn_out: str
-    norm: str
-    head: str
-    transposed: bool = False
-    mlp_gate: str = ""
-    mlp_up: str = ""
-
-    def weight(self, layer: int, part: MlpPart = "down") -> str:
-        """Path of the edited weight of a layer."""
-        return f"{self.layers}.{layer}.{self.mlp_part(part)}.weight"
-
-    def mlp_part(self, part: MlpPart) -> str:
-        """Path of a projection of the MLP, relative to a layer; empty if there is none."""
-        return {"gate": self.mlp_gate, "up": self.mlp_up, "down": self.mlp_out}[part]
 
 
 @dataclass(frozen=True)
@@ -103,6 +43,14 @@ class LoadedModel:
             and keys and values of earlier tokens stored. Linear attention, for one, reads neither.
         layer_outputs: Length of the tuple that a decoder layer returns; None if it returns a
             tensor.
+        masks: Whether the layers accept a mask and positions of ours. A model with attention
+            biases by distance (ALiBi) computes its own; its rows run one by one.
+        head_alone: Whether the logits are those of the final norm and the head. In the other models
+            they are scaled or capped, by the model's own code.
+        gains: By layer, the factor of what leaves the edited projection before it is added to the
+            hidden states, such as Granite's residual multiplier; None where it is not constant.
+            Empty if all are 1.
+        no_gain: Why a gain is None, for messages.
     """
 
     name: str
@@ -113,6 +61,10 @@ class LoadedModel:
     longest_why: str = ""
     packs: bool = True
     layer_outputs: int | None = None
+    masks: bool = True
+    head_alone: bool = True
+    gains: tuple[float | None, ...] = ()
+    no_gain: str = ""
 
     @property
     def base(self) -> LoadedModel:
@@ -143,7 +95,7 @@ class LoadedModel:
         Raises:
             LayoutError: The model has no such layer.
         """
-        return self._layer_part(layer, self.layout.mlp_out)
+        return self._layer_part(layer, self.layout.mlp_out, "layers that can be edited")
 
     def mlp_part(self, layer: int, part: MlpPart) -> Module:
         """A projection of the MLP of a layer; its weight is a plain matrix.
@@ -154,7 +106,7 @@ class LoadedModel:
         path = self.layout.mlp_part(part)
         if not path:
             raise LayoutError(f"{self.name}: its MLP has no {part} projection with a known name")
-        module = self._layer_part(layer, path)
+        module = self._layer_part(layer, path, "layers that can be edited")
         weight = getattr(module, "weight", None)
         if weight is None or not weight.is_floating_point() or weight.ndim != 2:
             raise LayoutError(
@@ -167,11 +119,32 @@ class LoadedModel:
         """The attention output projection of a layer.
 
         Raises:
-            LayoutError: The model has no such layer.
+            LayoutError: The model has no such layer, or the layer has linear attention.
         """
-        return self._layer_part(layer, self.layout.attn_out)
+        if not self.layout.attn_out:
+            raise LayoutError(
+                f"{self.name}: no layer has an attention output projection, which pmet changes; "
+                "use another method"
+            )
+        return self._layer_part(layer, self.layout.attn_out, "only pmet changes it; it is in layer")
 
-    def _layer_part(self, layer: int, path: str) -> Module:
+    def gain(self, layer: int) -> float:
+        """The factor of an edit on its way from the projection's output to the hidden states.
+
+        Raises:
+            LayoutError: The model has no such layer, or the factor is not constant.
+        """
+        self.mlp_out(layer)
+        gain = self.gains[layer] if self.gains else 1.0
+        if gain is None:
+            raise LayoutError(
+                f"{self.name}: a change of the hidden states cannot be edited into layer {layer}, "
+                f"{self.no_gain}; use a method that changes the projection's own output: rome, "
+                "pmet or fine-tuning"
+            )
+        return gain
+
+    def _layer_part(self, layer: int, path: str, others: str) -> Module:
         if not 0 <= layer < self.depth:
             raise LayoutError(f"{self.name} has layers 0 to {self.depth - 1}, not {layer}")
         try:
@@ -180,8 +153,8 @@ class LoadedModel:
             with_it = layers_with(self.model, self.layout.layers, path)
             raise LayoutError(
                 f"{self.name}: layer {layer} has no {path}"
-                f"{_experts_note(self.model, self.layout.layers, layer)}; layers that can be "
-                f"edited: {_numbers(with_it)}"
+                f"{experts_note(self.model, self.layout.layers, layer)}; {others}: "
+                f"{numbers(with_it)}"
             ) from error
 
     def check_length(self, tokens: int) -> None:
@@ -207,8 +180,26 @@ class LoadedModel:
 
         They are float32, or float64 if the model is.
         """
+        if not self.head_alone:
+            return at_least_float32(self._own_logits(hidden))
         normed = self.model.get_submodule(self.layout.norm)(hidden)
         return at_least_float32(self.model.get_submodule(self.layout.head)(normed))
+
+    def _own_logits(self, hidden: Tensor) -> Tensor:
+        """Logits by the model's own forward, with all layers skipped; each token is a row."""
+        import torch
+
+        rows = hidden.reshape(-1, 1, hidden.shape[-1])
+        layers = list(self.model.get_submodule(self.layout.layers).children())
+        skipped = [skipped_layer(layer, self.layer_outputs) for layer in layers]
+        paths = [f"{self.layout.layers}.{index}" for index in range(len(layers))]
+        with (
+            replaced_modules(self.model, dict(zip(paths, skipped, strict=True))),
+            replaced_input(skipped[0], rows),
+        ):
+            ids = torch.zeros(rows.shape[:2], dtype=torch.long, device=self.device)
+            logits: Tensor = self.model(input_ids=ids, use_cache=False).logits
+        return logits.view(*hidden.shape[:-1], -1)
 
     def fingerprint(self) -> str:
         """sha256 of the model type and of every parameter's name, shape, dtype and bytes."""
@@ -232,74 +223,3 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     import torch
 
     return tensor if tensor.dtype == torch.float64 else tensor.float()
-
-
-def layers_with(model: PreTrainedModel, layers: str, path: str) -> list[int]:
-    """Indices of the layers that have a submodule."""
-    names = {name for name, _ in model.named_modules(remove_duplicate=False)}
-    depth = len(model.get_submodule(layers))
-    return [i for i in range(depth) if f"{layers}.{i}.{path}" in names]
-
-
-def _numbers(layers: Sequence[int]) -> str:
-    """`0 to 3`, `0, 2, 5`."""
-    if len(layers) > 2 and list(layers) == list(range(layers[0], layers[-1] + 1)):
-        return f"{layers[0]} to {layers[-1]}"
-    return ", ".join(map(str, layers)) or "none"
-
-
-def _experts_note(model: PreTrainedModel, layers: str, layer: int) -> str:
-    prefix = f"{layers}.{layer}."
-    for name, _ in model.named_modules():
-        if name.startswith(prefix) and name.endswith("experts"):
-            return (
-                f", because its MLP is a mixture of experts ({name.removeprefix(prefix)}), whose "
-                "output has no single weight to edit"
-            )
-    return ""
-
-
-def find_layout(model: PreTrainedModel) -> ModelLayout:
-    """Find the parts of a decoder by their usual names.
-
-    Raises:
-        LayoutError: A part has none of the known names; the message says which.
-    """
-    names = {name for name, _ in model.named_modules()}
-    what = type(model).__name__
-    layers = _find(what, names, "list of decoder layers", _LAYERS)
-    depth = len(model.get_submodule(layers))
-    where = [f"{layers}.{i}." for i in range(depth)]
-    mlp = next((p for p in _MLP_OUT if any(at + p in names for at in where)), None)
-    if mlp is None:
-        note = next((note for i in range(depth) if (note := _experts_note(model, layers, i))), "")
-        known = "" if note else f" with a known name ({', '.join(_MLP_OUT)})"
-        raise LayoutError(
-            f"{what} is not supported: no layer has a single MLP output projection{known}{note}"
-        )
-    attention = [p for p in _ATTN_OUT if all(at + p in names for at in where)]
-    if not attention:
-        some = next((p for p in _ATTN_OUT if any(at + p in names for at in where)), "")
-        lacking = next((i for i in range(depth) if where[i] + some not in names), 0)
-        raise LayoutError(
-            f"{what} is not supported: layer {lacking} has no attention output projection with a "
-            f"known name ({', '.join(_ATTN_OUT)}); linear attention and state spaces have none"
-        )
-    first = model.get_submodule(f"{layers}.{layers_with(model, layers, mlp)[0]}.{mlp}")
-    return ModelLayout(
-        layers=layers,
-        mlp_out=mlp,
-        attn_out=attention[0],
-        norm=_find(what, names, "final norm", _NORMS),
-        head=_find(what, names, "head", _HEADS),
-        transposed=type(first).__name__ == "Conv1D",
-        mlp_gate=next((p for p in _MLP_GATE if any(at + p in names for at in where)), ""),
-        mlp_up=next((p for p in _MLP_UP if any(at + p in names for at in where)), ""),
-    )
-
-
-def _find(model: str, names: set[str], what: str, paths: Sequence[str]) -> str:
-    for path in paths:
-        if path in names:
-            return path
-    raise LayoutError(f"{model} is not supported: no {what} with a known name ({', '.join(paths)})")

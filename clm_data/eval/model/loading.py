@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from clm_data.errors import InputFileError
 from clm_data.eval.errors import LayoutError, out_of_memory, require_torch
-from clm_data.eval.model.loaded import LoadedModel, ModelLayout, find_layout
+from clm_data.eval.model.layout import ModelLayout, find_layout
+from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.model.proof import prove_editable
 from clm_data.eval.model.tokenizers import prepare_tokenizer
 

@@ -5,8 +5,8 @@ and no lower layer depends on that change, so both are computed once (`precomput
 each optimization step runs only the layers above and the tokens from there on
 (`PackedSuffixes.run`).
 
-The base model's own `forward` does the work, with layers outside the range skipped and its final
-norm replaced by the identity, so no architecture is reimplemented here. Every layer keeps its place
+The base model's own `forward` does the work, with layers outside the range skipped, and what enters
+its final norm is read, so no architecture is reimplemented here. Every layer keeps its place
 in the list, because some models look up masks or rotary embeddings by place. Hidden states enter
 right before the first layer that runs, so that nothing done to embeddings is done to them.
 """
@@ -19,7 +19,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from clm_data.eval.model.hooks import replaced_input, replaced_modules, skipped_layer
+from clm_data.eval.model.hooks import (
+    last_input,
+    replaced_input,
+    replaced_modules,
+    skipped_layer,
+)
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.model.prefix_tree import (
     NodeLayout,
@@ -121,7 +126,7 @@ def run_layers(
         loaded.check_length(int(positions.max()) + 1)
     if mask is None:
         mask = _causal_mask(length, _like(loaded, inputs)[:0].to(inputs.device))
-    replaced: dict[str, Module] = {layout.norm: torch.nn.Identity()}
+    replaced: dict[str, Module] = {}
     layers = list(model.get_submodule(layout.layers).children())
     for index, layer in enumerate(layers):
         if not start <= index < stop:
@@ -130,14 +135,15 @@ def run_layers(
         stack.enter_context(replaced_modules(model, replaced))
         if inputs.is_floating_point():
             stack.enter_context(replaced_input(layers[start], inputs))
-        out = model.base_model(
+        entering = stack.enter_context(last_input(model.get_submodule(layout.norm)))
+        own = {"attention_mask": mask, "position_ids": positions}
+        model.base_model(
             **{"inputs_embeds" if inputs.is_floating_point() else "input_ids": inputs},
-            attention_mask=mask,
-            position_ids=positions,
+            **(own if loaded.masks else {}),
             use_cache=False,
             **({} if cache is None else {_name_of_cache(model.base_model): cache}),
         )
-    return out.last_hidden_state
+    return entering[0]
 
 
 def _name_of_cache(model: Module) -> str:

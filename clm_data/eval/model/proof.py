@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from clm_data.eval.errors import LayoutError, out_of_memory
+from clm_data.eval.model.arrival import with_gains
 from clm_data.eval.model.batching import padded
-from clm_data.eval.model.hooks import captured, shifted_output
+from clm_data.eval.model.checks import refused, setting, stated, tolerance
 from clm_data.eval.model.partial_forward import precompute_prefixes, run_layers
 
 if TYPE_CHECKING:
@@ -25,27 +26,19 @@ TEXTS = ("长江发源于青藏高原，流入东海。", "The capital of France
 """Texts whose forward passes are compared; they have different lengths."""
 _LONGEST = 24
 """Tokens of each text that are used."""
-_SOFT_CAP = "final_logit_softcapping"
-_LOGIT_FACTORS = ("logit_scale", "logits_scaling", "dim_model_base")
-_RESIDUAL_FACTORS = ("residual_multiplier", "scale_depth", "residual_scale")
-
-
-def tolerance(loaded: LoadedModel) -> float:
-    """Largest accepted difference, relative to the largest value compared."""
-    import torch
-
-    return 1e-3 if loaded.model.dtype in (torch.float32, torch.float64) else 5e-2
+_CAPS = ("final_logit_softcapping", "logits_soft_cap")
+_LOGIT_FACTORS = ("logit_scale", "logits_scaling", "dim_model_base", "lm_head_multiplier")
 
 
 def prove_editable(loaded: LoadedModel, texts: Sequence[str] = TEXTS) -> LoadedModel:
     """Check that a model can be edited exactly.
 
     For texts of different lengths: each layer run alone, the layers below and above half depth, and
-    the tokens before and after a cut give what the whole model gives; a vector added to the output
-    of each editable weight arrives unchanged in the hidden states that leave the layer.
+    the tokens before and after a cut give what the whole model gives. How a vector added to the
+    output of each editable weight arrives in the hidden states is measured (see `arrival`).
 
     Returns:
-        The model; `packs` is False if it runs exactly only with each row on its own.
+        The model, with `packs`, `masks`, `head_alone` and `gains` as found.
 
     Raises:
         LayoutError: A check failed, or the model cannot be run in parts; the message names the
@@ -54,43 +47,31 @@ def prove_editable(loaded: LoadedModel, texts: Sequence[str] = TEXTS) -> LoadedM
     import torch
 
     _check_weights(loaded)
-    if _setting(loaded, _SOFT_CAP) is not None:  # invisible in a model whose logits are small
-        raise _refused(
-            loaded, f"its logits are capped ({_stated(loaded, _SOFT_CAP)} in its config)"
-        )
     rows = _rows(loaded, texts)
     try:
         with torch.no_grad():
-            loaded = replace(loaded, layer_outputs=_layer_outputs(loaded))
-            whole = _whole(loaded, rows)
-            _check_cuts(loaded, rows, *whole)
-            loaded = _packed_or_not(loaded, rows, whole[0])
-            for layer in loaded.editable:
-                _check_arrival(loaded, rows, whole[0], layer)
+            loaded = replace(
+                loaded, layer_outputs=_layer_outputs(loaded), head_alone=not _capped(loaded)
+            )
+            states, logits = _whole(loaded, rows)
+            loaded = _masked_or_not(loaded, rows, states)
+            loaded = _head_or_own(loaded, rows, states[-1], logits)
+            loaded = _packed_or_not(loaded, rows, states)
+            return with_gains(loaded, rows, states)
     except LayoutError:
         raise
     except Exception as error:
         if out_of_memory(error):
             raise
         reason = (str(error).strip().splitlines() or [""])[0][:160]
-        if _alibi(loaded):
-            raise _refused(
-                loaded, "its positions are biases of the attention (ALiBi), not embeddings"
-            ) from error
-        raise _refused(
+        raise refused(
             loaded, f"it cannot be run layer by layer ({type(error).__name__}: {reason})"
         ) from error
-    return loaded
 
 
-def _refused(loaded: LoadedModel, why: str) -> LayoutError:
-    architecture = type(loaded.model).__name__
-    return LayoutError(f"{loaded.name} ({architecture}) is not supported: {why}")
-
-
-def _alibi(loaded: LoadedModel) -> bool:
-    stated = getattr(loaded.model.config, "alibi", False)
-    return bool(stated) or hasattr(loaded.model.base_model, "build_alibi_tensor")
+def _capped(loaded: LoadedModel) -> bool:
+    """Whether the config caps the logits, which does not show in a model whose logits are small."""
+    return any(setting(loaded, name) is not None for name in _CAPS)
 
 
 def _check_weights(loaded: LoadedModel) -> None:
@@ -99,14 +80,14 @@ def _check_weights(loaded: LoadedModel) -> None:
     for layer in loaded.editable:
         weight = getattr(loaded.mlp_out(layer), "weight", None)
         if weight is None or not weight.is_floating_point() or weight.ndim != 2:
-            raise _refused(
+            raise refused(
                 loaded,
                 f"the weight of {loaded.layout.mlp_out} in layer {layer} is not a plain matrix "
                 "(a quantized checkpoint?); use the checkpoint that is not quantized",
             )
         other = seen.setdefault(id(weight), layer)
         if other != layer:
-            raise _refused(
+            raise refused(
                 loaded, f"layers {other} and {layer} share the weight of {loaded.layout.mlp_out}"
             )
 
@@ -196,14 +177,32 @@ def _same(
     )
 
 
-def _check_cuts(
-    loaded: LoadedModel, rows: Sequence[Sequence[int]], states: list[Tensor], logits: list[Tensor]
-) -> None:
+def _masked_or_not(
+    loaded: LoadedModel, rows: Sequence[Sequence[int]], states: list[Tensor]
+) -> LoadedModel:
+    """Check the layers with our mask and positions, or if that fails, with the model's own."""
+    try:
+        _check_cuts(loaded, rows, states)
+    except Exception as error:  # whatever a mask that the layers do not know raises
+        if out_of_memory(error):
+            raise
+        own = replace(loaded, masks=False, packs=False)
+        try:
+            _check_cuts(own, rows, states)
+        except Exception as second:
+            if out_of_memory(second):
+                raise
+            raise error from second
+        return own
+    return loaded
+
+
+def _check_cuts(loaded: LoadedModel, rows: Sequence[Sequence[int]], states: list[Tensor]) -> None:
     ids, depth = padded(rows, loaded.device), loaded.depth
     for layer in range(depth):
         start = states[layer - 1] if layer else ids
         if not _same(loaded, rows, run_layers(loaded, start, layer, layer + 1), states[layer]):
-            raise _refused(
+            raise refused(
                 loaded,
                 f"layer {layer} run alone differs from the same layer in the whole model "
                 "(it uses more than the hidden states and positions)",
@@ -214,24 +213,32 @@ def _check_cuts(
     if not (
         _same(loaded, rows, lower, states[half - 1]) and _same(loaded, rows, upper, states[-1])
     ):
-        raise _refused(loaded, f"the layers below and above {half} differ from the whole model")
-    width = upper.shape[1]
-    expected = [_pad(one, width) for one in logits]
-    for i, row in enumerate(rows):
-        found = loaded.logits(upper[i : i + 1, : len(row)])
-        if not _same(loaded, [row], found, expected[i][None]):
-            causes = [name for name in _LOGIT_FACTORS if _setting(loaded, name) is not None]
-            raise _refused(
-                loaded,
-                "the whole model's logits are not those of its final norm and head"
-                + (f" ({_stated(loaded, causes[0])} in its config)" if causes else ""),
-            )
+        raise refused(loaded, f"the layers below and above {half} differ from the whole model")
 
 
-def _pad(logits: Tensor, width: int) -> Tensor:
-    import torch
+def _head_or_own(
+    loaded: LoadedModel, rows: Sequence[Sequence[int]], last: Tensor, logits: list[Tensor]
+) -> LoadedModel:
+    """Check the logits of the last hidden states, by norm and head or the model's own code."""
 
-    return torch.nn.functional.pad(logits, (0, 0, 0, width - len(logits)))
+    def right(one: LoadedModel) -> bool:
+        found = (one.logits(last[i : i + 1, : len(row)]) for i, row in enumerate(rows))
+        return all(
+            its.shape[-1] == expected.shape[-1] and _same(one, [row], its, expected[None])
+            for row, its, expected in zip(rows, found, logits, strict=True)
+        )
+
+    if right(loaded):
+        return loaded
+    own = replace(loaded, head_alone=False)
+    if right(own):
+        return own
+    causes = [name for name in _LOGIT_FACTORS if setting(loaded, name) is not None]
+    raise refused(
+        loaded,
+        "the whole model's logits are not those of its final norm and head"
+        + (f" ({stated(loaded, causes[0])} in its config)" if causes else ""),
+    )
 
 
 def _packed_or_not(
@@ -257,64 +264,6 @@ def _check_packed(loaded: LoadedModel, rows: Sequence[Sequence[int]], states: li
         at, length = int(packed.pivots[i]), len(row) - pivots[i]
         expected = states[-1][i : i + 1, pivots[i] : len(row)]
         if not _same(loaded, [row[pivots[i] :]], out[None, at : at + length], expected):
-            raise _refused(
+            raise refused(
                 loaded, "tokens run with stored keys and values differ from the whole model"
             )
-
-
-def _check_arrival(
-    loaded: LoadedModel, rows: Sequence[Sequence[int]], states: list[Tensor], layer: int
-) -> None:
-    """A vector added at the weight's output leaves the layer as it is."""
-    import torch
-
-    start = states[layer - 1] if layer else padded(rows, loaded.device)
-    last = len(rows[0]) - 1
-    before = states[layer][0, last]
-    generator = torch.Generator().manual_seed(layer)
-    direction = torch.randn(before.shape[-1], generator=generator).to(before)
-    vector = direction * (before.float().norm() / direction.float().norm()).to(before)
-    place = torch.tensor([last], device=before.device)
-    part = loaded.mlp_out(layer)
-    with captured(part) as record, shifted_output(part, place, vector[None]):
-        after = run_layers(loaded, start, layer, layer + 1)[0, last].to(before.device)
-    if record.output.shape[:-1] != start.shape[:2]:
-        raise _refused(
-            loaded, f"{loaded.layout.mlp_out} reads rows and tokens as one dimension, not as two"
-        )
-    arrived = (after - before).double()
-    missing = float((arrived - vector.double()).norm() / vector.double().norm())
-    if missing > tolerance(loaded):
-        raise _refused(
-            loaded,
-            f"an edit of {loaded.layout.mlp_out} does not arrive unchanged: "
-            f"{missing:.0%} of it is lost in layer {layer}{_cause(loaded, start, layer)}",
-        )
-
-
-def _cause(loaded: LoadedModel, start: Tensor, layer: int) -> str:
-    """The module or setting between the edited weight and the residual, for the message."""
-    block = loaded.model.get_submodule(f"{loaded.layout.layers}.{layer}")
-    inside = [
-        (name, module)
-        for name, module in block.named_modules()
-        if "norm" in name.lower() and module is not block
-    ]
-    with ExitStack() as stack:
-        output = stack.enter_context(captured(loaded.mlp_out(layer)))
-        norms = [(name, stack.enter_context(captured(module))) for name, module in inside]
-        run_layers(loaded, start, layer, layer + 1)
-    for name, record in norms:
-        same = getattr(record, "input", None)
-        if same is not None and same.shape == output.output.shape and same.equal(output.output):
-            return f", because {name} normalizes it first"
-    stated = [name for name in _RESIDUAL_FACTORS if _setting(loaded, name) is not None]
-    return f", because of {_stated(loaded, stated[0])} in its config" if stated else ""
-
-
-def _setting(loaded: LoadedModel, name: str) -> Any:
-    return getattr(loaded.model.config, name, None)
-
-
-def _stated(loaded: LoadedModel, name: str) -> str:
-    return f"{name} {_setting(loaded, name)}"

@@ -192,8 +192,9 @@ class _StateReader:
         return handle
 
     def _put(self, tap: _Tap, states: Tensor) -> None:
-        """Keep the states of the current batch; ``states`` has shape (rows, tokens, width)."""
+        """Keep the states of the current batch, (rows, tokens, width) or (rows x tokens, width)."""
         rows = list(range(len(self._positions)))
+        states = states.reshape(len(rows), -1, states.shape[-1])
         values = at_least_float32(states[rows, list(self._positions)]).cpu().numpy()
         if tap not in self.arrays:
             self.arrays[tap] = np.empty((self._prompts, values.shape[-1]), dtype=np.float32)
