@@ -63,8 +63,8 @@ def eval_baselines(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated: memit, alphaedit, pmet, rome, ft, ft-m, locft-bf, lora, "
-            "ultraedit, grace. Default: memit.",
+            help="Comma-separated: memit, alphaedit, langedit, pmet, rome, ft, ft-m, locft-bf, "
+            "lora, ultraedit, grace. Default: memit.",
             rich_help_panel=_GRID,
         ),
     ] = None,

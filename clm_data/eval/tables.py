@@ -18,6 +18,7 @@ from clm_data.records import LANGUAGES
 METHOD_NAMES = {
     "memit": "MEMIT",
     "alphaedit": "AlphaEdit",
+    "langedit": "LangEdit",
     "pmet": "PMET",
     "rome": "ROME",
     "ft": "FT-L",

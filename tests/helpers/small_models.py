@@ -38,7 +38,7 @@ _VALUES = ValueParams(steps=25, lr=0.5, clamp=4.0, kl_factor=0.0625, weight_deca
 
 def small_params(method: str) -> Any:
     """Hyperparameters that edit a random model of five layers."""
-    if method in ("memit", "alphaedit"):
+    if method in ("memit", "alphaedit", "langedit"):
         params = replace(params_for(method, "qwen2-7b"), layers=LAYERS, values=_VALUES)
     elif method == "pmet":
         params = replace(params_for(method, "qwen2-7b"), layers=LAYERS)
@@ -48,7 +48,7 @@ def small_params(method: str) -> Any:
         return replace(params_for(method, "tiny"), gate=(1,), up=(1, 2), down=(), lr=1e-3)
     else:
         return params_for(method, "tiny")
-    return params if method == "alphaedit" else replace(params, moment_weight=100.0)
+    return params if method in ("alphaedit", "langedit") else replace(params, moment_weight=100.0)
 
 
 def byte_level_tokenizer(texts: list[str] = TEXTS, size: int = 400) -> PreTrainedTokenizerFast:

@@ -7,7 +7,7 @@ from typing import Any
 
 from clm_data.eval.easyedit import METHODS
 from clm_data.eval.editors.alphaedit import AlphaEditParams
-from clm_data.eval.editors.base import EditorParams
+from clm_data.eval.editors.base import EditorParams, switches
 from clm_data.eval.editors.ft import FineTuningParams
 from clm_data.eval.editors.memit import MemitParams
 from clm_data.eval.editors.multilayer import MultilayerParams
@@ -59,6 +59,11 @@ def easyedit_params(
     """
     if method not in METHODS:
         raise EditError(f"EasyEdit's {method} is not supported; choose from {', '.join(METHODS)}")
+    for name, on in switches(params).items():
+        if on:
+            raise EditError(
+                f"{method}: EasyEdit has no {name}; leave it out, or edit without EasyEdit"
+            )
     common = {**_modules(model, method), "layers": list(params.edited_layers)}
     optional = {"batch_size": facts, "max_length": 40, "model_parallel": False, "fp16": False}
     if isinstance(params, FineTuningParams):

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from clm_data.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from clm_data.eval.editors.base import Editor, EditorParams, Setup
+    from clm_data.eval.editors.base import DeltaParams, Editor, EditorParams, Setup
 
 METHODS: dict[str, str] = {
     "memit": "memit:Memit",
     "alphaedit": "alphaedit:AlphaEdit",
+    "langedit": "langedit:LangEdit",
     "pmet": "pmet:Pmet",
     "rome": "rome:Rome",
     "ft": "ft:FineTuning",
@@ -64,4 +65,8 @@ def make_editor(method: str, params: str | EditorParams, setup: Setup) -> Editor
     """
     chosen = params_for(method, params) if isinstance(params, str) else params
     editor: Editor[Any] = method_class(method)(chosen, setup)
+    if getattr(chosen, "stabilizes", False):
+        from clm_data.eval.editors.stabilizers import StabilizedEditor
+
+        return StabilizedEditor(editor, cast("DeltaParams", chosen))
     return editor

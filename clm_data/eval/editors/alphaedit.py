@@ -72,6 +72,15 @@ class AlphaEdit(MultilayerEditor):
 
     def solve(self, layer: int, keys: Tensor, past_keys: Tensor) -> Tensor:
         """See `MultilayerEditor.solve`."""
-        moments = self.setup.require_moments(self.name)
-        basis = moments.top_eigenvectors(layer, self.params.threshold, keys.device)
-        return solve_null_space(keys, past_keys.to(keys.device), basis, self.params.ridge)
+        past_keys = past_keys.to(keys.device)
+        basis = self.protected_basis(layer, past_keys)
+        return solve_null_space(keys, past_keys, basis, self.params.ridge)
+
+    def protected_basis(self, layer: int, past_keys: Tensor) -> Tensor:
+        """The directions that must not change, (m, r), orthonormal columns, float64.
+
+        Args:
+            layer: The edited layer.
+            past_keys: Keys of the edits in `past`, (m, Np).
+        """
+        return self.moments().top_eigenvectors(layer, self.params.threshold, past_keys.device)

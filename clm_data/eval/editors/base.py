@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from clm_data.eval.editors.contexts import Contexts
@@ -18,7 +19,7 @@ from clm_data.eval.placement import EditRequest
 from clm_data.eval.protocols import EditProtocol
 
 if TYPE_CHECKING:
-    from clm_data.eval.editors.moments import Moments
+    from clm_data.eval.editors.moments import LanguageMoments, Moments
     from clm_data.eval.editors.value_cache import TargetValueCache
 
 
@@ -35,9 +36,69 @@ class EditorParams(ABC):
     def moment_layers(self) -> tuple[int, ...]:
         """Layers whose second moment the method reads; empty if it reads none."""
 
+    @property
+    def moments_by_language(self) -> bool:
+        """Whether the method reads the second moments of each language, not of all text."""
+        return False
+
     @abstractmethod
     def with_layers(self, layers: tuple[int, ...]) -> Self:
         """The same hyperparameters for other layers; a single-layer method takes the last one."""
+
+
+SWITCH = {"switch": True}
+"""Metadata of a hyperparameter that is part of results and keys only if it is not the default."""
+
+
+def switches(params: EditorParams) -> dict[str, bool]:
+    """Names of the switches, and whether each has another value than its default."""
+    return {
+        one.name: getattr(params, one.name) != one.default
+        for one in fields(params)  # type: ignore[arg-type]
+        if one.metadata.get("switch")
+    }
+
+
+@dataclass(frozen=True)
+class DeltaParams(EditorParams):
+    """Hyperparameters of all methods that change weights; `make_editor` applies them.
+
+    Attributes:
+        rect: Keep only this share of each change, the entries with the largest |change / weight|
+            (RECT; Gu et al., Model Editing Harms General Abilities of Large Language Models, EMNLP
+            2024, who use 0.4). None keeps all.
+        prune: Base of the logarithm that damps the singular values of the change of a weight over
+            all edits, where they exceed the weight's largest (PRUNE; Ma et al.,
+            Perturbation-Restrained Sequential Model Editing, ICLR 2025, who use 1.2). None damps
+            none.
+    """
+
+    rect: float | None = field(default=None, kw_only=True, metadata=SWITCH)
+    prune: float | None = field(default=None, kw_only=True, metadata=SWITCH)
+
+    def __post_init__(self) -> None:
+        if self.rect is not None and not 0 < self.rect <= 1:
+            raise EditError(f"rect is a share above 0 and up to 1, not {self.rect}")
+        if self.prune is not None and not 1 < self.prune < math.inf:
+            raise EditError(f"prune is the base of a logarithm, above 1, not {self.prune}")
+
+    @property
+    def stabilizes(self) -> bool:
+        """Whether the weight changes are changed after the method."""
+        return self.rect is not None or self.prune is not None
+
+
+@dataclass(frozen=True)
+class ValueMethodParams(DeltaParams):
+    """Hyperparameters of all methods with target values.
+
+    Attributes:
+        nas: Norm anchoring (Liu et al., Toward Ultra-Long-Horizon Sequential Model Editing, 2026):
+            scale each target value to the mean norm of those of the unedited model; a fact whose
+            value has more than twice that norm is left as it is.
+    """
+
+    nas: bool = field(default=False, kw_only=True, metadata=SWITCH)
 
 
 @dataclass(frozen=True)
@@ -50,6 +111,7 @@ class Setup:
         moments: Second moments by layer; None for methods that read none.
         tokens_per_batch: Maximum tokens (rows times length) per forward pass; bounds memory.
         value_cache: Target values in the unedited model; None to optimize them in every edit.
+        language_moments: Second moments of each language; None for methods that read none.
     """
 
     protocol: EditProtocol
@@ -57,6 +119,7 @@ class Setup:
     moments: Moments | None = None
     tokens_per_batch: int = 4096
     value_cache: TargetValueCache | None = None
+    language_moments: LanguageMoments | None = None
 
     def check_model(self, model: LoadedModel) -> None:
         """Check that moments and cached values were computed from this unedited model.
@@ -64,8 +127,10 @@ class Setup:
         Raises:
             EditError: They belong to another model; the message names both.
         """
-        if self.moments is not None:
-            moments = self.moments
+        languages = self.language_moments.by_language if self.language_moments is not None else {}
+        for moments in (self.moments, *languages.values()):
+            if moments is None:
+                continue
             check_origin("second moments", moments.model, moments.origin, model)
         if self.value_cache is not None:
             self.value_cache.check_model(model)
@@ -79,6 +144,19 @@ class Setup:
         if self.moments is None:
             raise EditError(f"{method} needs second moments; compute them with second_moments")
         return self.moments
+
+    def require_language_moments(self, method: str) -> LanguageMoments:
+        """The second moments of each language.
+
+        Raises:
+            EditError: There are none; the message names the method.
+        """
+        if self.language_moments is None:
+            raise EditError(
+                f"{method} needs second moments of each language; compute them with "
+                "second_moments, one language at a time"
+            )
+        return self.language_moments
 
 
 EditT = TypeVar("EditT", bound=Edit)

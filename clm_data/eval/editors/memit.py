@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from clm_data.eval.editors.base import SWITCH
 from clm_data.eval.editors.multilayer import MultilayerEditor, MultilayerParams
-from clm_data.eval.editors.solve import solve_least_squares
+from clm_data.eval.editors.solve import solve_equality, solve_least_squares
 from clm_data.eval.editors.values import TINY_VALUES, ValueParams
 
 if TYPE_CHECKING:
@@ -20,9 +21,12 @@ class MemitParams(MultilayerParams):
 
     Attributes:
         moment_weight: Weight of the second moment against the new keys (lambda, equation 15).
+        emmet: Meet every target exactly instead, as EMMET does (Gupta et al., A Unified Framework
+            for Model Editing, 2024); `moment_weight` then has no effect.
     """
 
     moment_weight: float = 15000.0
+    emmet: bool = field(default=False, kw_only=True, metadata=SWITCH)
 
 
 _LAYERS = (4, 5, 6, 7, 8)
@@ -64,5 +68,7 @@ class Memit(MultilayerEditor):
 
     def solve(self, layer: int, keys: Tensor, past_keys: Tensor) -> Tensor:
         """See `MultilayerEditor.solve`; earlier edits are not protected."""
-        factor = self.setup.require_moments(self.name).factor(layer, keys.device)
+        factor = self.moments().factor(layer, keys.device)
+        if self.params.emmet:
+            return solve_equality(keys, factor)
         return solve_least_squares(keys, factor, self.params.moment_weight)

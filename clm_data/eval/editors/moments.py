@@ -24,7 +24,7 @@ from clm_data.eval.model.batching import batches_by_length, padded
 from clm_data.eval.model.hooks import captured
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.model.partial_forward import run_layers
-from clm_data.records import digest
+from clm_data.records import Language, digest
 
 if TYPE_CHECKING:
     import torch
@@ -97,6 +97,56 @@ class Moments:
             _, layer, _ = key
             self._factors[key] = compute(self.moment(layer).to(device)).cpu()
         return self._factors[key].to(device)
+
+
+@dataclass(frozen=True)
+class LanguageMoments:
+    """Second moments of each language.
+
+    Attributes:
+        by_language: Language to its second moments, of the same layers.
+    """
+
+    by_language: Mapping[Language, Moments]
+    _weighted: dict[tuple[tuple[Language, float], ...], Moments] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    @property
+    def key(self) -> str:
+        """Hash of what they were computed from; saved with results."""
+        return digest({lang: moments.key for lang, moments in self.by_language.items()})
+
+    def weighted(self, weights: Mapping[Language, float]) -> Moments:
+        """The weighted mean of the languages' moments; computed once.
+
+        Args:
+            weights: Language to its weight, 0 or more; languages without moments are ignored.
+
+        Raises:
+            EditError: No language with moments has a weight.
+        """
+        used = tuple((lang, weights.get(lang, 0.0)) for lang in sorted(self.by_language))
+        used = tuple((lang, weight) for lang, weight in used if weight > 0)
+        if not used:
+            known = ", ".join(sorted(self.by_language))
+            raise EditError(f"no language with second moments ({known}) has a weight above 0")
+        if used not in self._weighted:
+            self._weighted[used] = _weighted_mean(
+                [(self.by_language[lang], weight) for lang, weight in used]
+            )
+        return self._weighted[used]
+
+
+def _weighted_mean(parts: Sequence[tuple[Moments, float]]) -> Moments:
+    total = sum(weight for _, weight in parts)
+    first, _ = parts[0]
+    by_layer = {
+        layer: sum(weight / total * one.moment(layer).double() for one, weight in parts).float()
+        for layer in first.by_layer
+    }
+    tokens = sum(one.tokens for one, _ in parts)
+    return replace(first, by_layer=by_layer, key="", tokens=tokens, _factors={})
 
 
 def second_moments(

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from clm_data.eval.editors.base import EditorParams, Setup, Stopwatch
+from clm_data.eval.editors.base import Setup, Stopwatch, ValueMethodParams
 from clm_data.eval.editors.deltas import Deltas, WeightDelta
 from clm_data.eval.editors.edits import applied
 from clm_data.eval.editors.facts import PlacedFact, place_facts
 from clm_data.eval.editors.keys import LayerwiseForward, fact_prompts, mean_keys
+from clm_data.eval.editors.norm_anchor import anchor_norm, anchor_state, anchored, past_norm
 from clm_data.eval.editors.origin import model_id
 from clm_data.eval.editors.solve import check_finite
 from clm_data.eval.editors.value_optimizer import optimize_target_values
@@ -30,9 +31,11 @@ from clm_data.eval.placement import EditRequest, Placement
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from clm_data.eval.editors.moments import Moments
+
 
 @dataclass(frozen=True)
-class MultilayerParams(EditorParams):
+class MultilayerParams(ValueMethodParams):
     """Hyperparameters that the multi-layer methods have in common.
 
     Attributes:
@@ -44,6 +47,7 @@ class MultilayerParams(EditorParams):
     values: ValueParams
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.layers or list(self.layers) != sorted(set(self.layers)):
             raise EditError(f"layers {list(self.layers)} must be in ascending order, each once")
 
@@ -95,6 +99,14 @@ class MultilayerEditor(ABC):
             A, (m, N), float64.
         """
 
+    def moments(self) -> Moments:
+        """The second moments that `solve` reads.
+
+        Raises:
+            EditError: There are none.
+        """
+        return self.setup.require_moments(self.name)
+
     def share(self, layers_left: int) -> float:
         """The share of the residual that a layer takes.
 
@@ -141,7 +153,7 @@ class MultilayerEditor(ABC):
         past: Deltas | None,
         targets: Tensor | None,
     ) -> Deltas:
-        self.setup.require_moments(self.name)
+        self.moments()  # raises if there are none
         self.setup.check_model(model)
         facts, refused = place_facts(
             model, requests, self.setup.protocol, self.setup.contexts, joiner=self.joiner()
@@ -149,12 +161,15 @@ class MultilayerEditor(ABC):
         if targets is not None and len(targets) != len(facts):
             raise EditError(f"{self.name}: {len(targets)} target values for {len(facts)} facts")
         watch = Stopwatch()
+        state: dict[str, Tensor] = {}
         for layer in self.params.edited_layers:
             self._gain(model, layer)  # raises if the layer cannot be edited
         with edit_errors(f"{self.name} on {model.name}"), applied(model, past):
             if targets is None:
                 with watch.phase("values"):
                     values = self._target_values(model, facts, past)
+                    if self.params.nas:
+                        values, state = self._anchored(model, facts, values, past)
             else:
                 values = TargetValues(targets, ())
             check_finite(values.targets, "target values")
@@ -170,6 +185,7 @@ class MultilayerEditor(ABC):
             values.steps,
             origin=model_id(model),
             arrived=arrived,
+            state=state,
         )
 
     def _target_values(
@@ -192,6 +208,25 @@ class MultilayerEditor(ABC):
         if cache is None or past is not None:
             return optimize(facts)
         return cache.get_or_optimize(facts, layer, params, self.sites, optimize)
+
+    def _anchored(
+        self,
+        model: LoadedModel,
+        facts: Sequence[PlacedFact],
+        values: TargetValues,
+        past: Deltas | None,
+    ) -> tuple[TargetValues, dict[str, Tensor]]:
+        """Target values after norm anchoring, and the state to carry to later edits."""
+        top = self.params.layers[-1]
+        prompts = [fact.prompts[0] for fact in facts]
+        bare = LayerwiseForward(model, prompts, self.setup.tokens_per_batch)
+        bare.advance_to(top)
+        unchanged = bare.projection_outputs(top) * self._gain(model, top)  # what the MLP adds, v0
+        rest = self._current_values(bare, top) - unchanged
+        wanted = values.targets.to(rest) - rest
+        norm = anchor_norm(wanted) if past is None else past_norm(past.state)
+        targets = (rest + anchored(wanted, unchanged, norm)).cpu()
+        return TargetValues(targets, values.steps), anchor_state(norm)
 
     def _change_weights(
         self,

@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from clm_data.eval.editors.base import EditorParams, Setup, Stopwatch
+from clm_data.eval.editors.base import Setup, Stopwatch, ValueMethodParams
 from clm_data.eval.editors.deltas import Deltas, WeightDelta
 from clm_data.eval.editors.edits import applied
 from clm_data.eval.editors.facts import PlacedFact, place_facts
 from clm_data.eval.editors.keys import LayerwiseForward, mean_keys
+from clm_data.eval.editors.norm_anchor import anchor_norm, anchor_state, anchored, past_norm
 from clm_data.eval.editors.origin import model_id
 from clm_data.eval.editors.solve import check_finite
 from clm_data.eval.editors.value_optimizer import optimize_target_values
-from clm_data.eval.editors.values import TINY_VALUES, ValueParams
+from clm_data.eval.editors.values import TINY_VALUES, TargetValues, ValueParams
 from clm_data.eval.errors import edit_errors
 from clm_data.eval.model.hooks import restored
 from clm_data.eval.model.loaded import LoadedModel
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class RomeParams(EditorParams):
+class RomeParams(ValueMethodParams):
     """Hyperparameters of ROME.
 
     Attributes:
@@ -99,8 +100,9 @@ class Rome:
             applied(model, past),
             restored(model, [path]) as weights,
         ):
+            norm = self._anchor_norm(model, facts, past) if self.params.nas else None
             for fact in facts:
-                left, right, count = self._change(model, fact, watch)
+                left, right, count = self._change(model, fact, watch, norm)
                 delta = WeightDelta(left[:, None], right[None])
                 delta.add_to(weights[path], transposed=model.layout.transposed)
                 lefts.append(left.cpu())
@@ -115,17 +117,34 @@ class Rome:
             seconds=watch.seconds,
             steps=tuple(steps),
             origin=model_id(model),
+            state=anchor_state(norm) if norm is not None else {},
         )
 
+    def _target_values(self, model: LoadedModel, facts: Sequence[PlacedFact]) -> TargetValues:
+        return optimize_target_values(
+            model,
+            facts,
+            self.params.layer,
+            self.params.values,
+            sites=("mlp",),
+            tokens_per_batch=self.setup.tokens_per_batch,
+        )
+
+    def _anchor_norm(
+        self, model: LoadedModel, facts: Sequence[PlacedFact], past: Deltas | None
+    ) -> Tensor:
+        """The norm of norm anchoring; from target values of all facts before the first change."""
+        if past is not None:
+            return past_norm(past.state)
+        return anchor_norm(self._target_values(model, facts).targets)
+
     def _change(
-        self, model: LoadedModel, fact: PlacedFact, watch: Stopwatch
+        self, model: LoadedModel, fact: PlacedFact, watch: Stopwatch, norm: Tensor | None
     ) -> tuple[Tensor, Tensor, int]:
         """Left (d,) and right (m,) vector of a fact's change, and the optimization steps."""
         layer, budget = self.params.layer, self.setup.tokens_per_batch
         with watch.phase("values"):
-            values = optimize_target_values(
-                model, [fact], layer, self.params.values, sites=("mlp",), tokens_per_batch=budget
-            )
+            values = self._target_values(model, [fact])
         with watch.phase("keys"):
             forward = LayerwiseForward(model, fact.prompts, budget)
             forward.advance_to(layer)
@@ -135,7 +154,10 @@ class Rome:
             key = mean_keys(inputs, len(fact.prompts), half_bare=False)[:, 0]
             if self.params.use_moments:
                 key = self.setup.require_moments("rome").solve(layer, key)
-            left, right = rank_one_update(key, inputs[0], values.targets[0].to(output), output)
+            target = values.targets[0].to(output)
+            if norm is not None:
+                target = anchored(target[None], output[None], norm)[0]
+            left, right = rank_one_update(key, inputs[0], target, output)
             return left, right, values.steps[0]
 
 

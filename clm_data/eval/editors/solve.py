@@ -53,6 +53,37 @@ def solve_least_squares(keys: Tensor, factor: Tensor, weight: float) -> Tensor:
     return check_finite(torch.linalg.solve(system, inner.T).T, "the least-squares update")
 
 
+def solve_equality(keys: Tensor, factor: Tensor) -> Tensor:
+    """A = C^-1 K (K^T C^-1 K)^-1, with which the change R A^T adds exactly R at the keys.
+
+    The update of EMMET (Gupta et al., A Unified Framework for Model Editing, 2024): of all changes
+    that meet every target, the one that changes least what C is the second moment of. MEMIT's with
+    a weight that goes to 0.
+
+    Args:
+        keys: K, (m, N).
+        factor: Lower Cholesky factor of C, (m, m), float64.
+
+    Returns:
+        A, (m, N), float64.
+
+    Raises:
+        EditError: The keys depend on each other, or the result contains NaN or infinity.
+    """
+    import torch
+
+    keys = keys.to(factor)
+    inner = torch.cholesky_solve(keys, factor)
+    system, failed = torch.linalg.cholesky_ex(keys.T @ inner)
+    if int(failed):
+        raise EditError(
+            "the keys of the facts depend on each other (the same subject twice, or more facts "
+            "than dimensions), so not every target can be met; edit fewer facts at once, or "
+            "without emmet"
+        )
+    return check_finite(torch.cholesky_solve(inner.T, system).T, "the equality-constrained update")
+
+
 def solve_null_space(keys: Tensor, past_keys: Tensor, basis: Tensor, ridge: float) -> Tensor:
     """A = (P (K K^T + Kp Kp^T) + ridge I)^-1 P K, with the projection P = I - U U^T.
 

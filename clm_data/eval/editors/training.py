@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from clm_data.eval.editors.base import EditorParams
+from clm_data.eval.editors.base import DeltaParams
 from clm_data.eval.editors.facts import PlacedFact
 from clm_data.eval.errors import EditError, PlacementError
 from clm_data.eval.model.batching import batches_by_length
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingParams(EditorParams):
+class TrainingParams(DeltaParams):
     """How facts are trained: the hyperparameters that fine-tuning and LoRA share.
 
     Attributes:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from clm_data.eval.editors.base import EditorParams, Setup, Stopwatch
+from clm_data.eval.editors.base import DeltaParams, Setup, Stopwatch
 from clm_data.eval.editors.deltas import Deltas, WeightDelta
 from clm_data.eval.editors.edits import applied
 from clm_data.eval.editors.facts import PlacedFact, place_facts
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class UltraEditParams(EditorParams):
+class UltraEditParams(DeltaParams):
     """Hyperparameters of UltraEdit.
 
     Attributes:
@@ -45,6 +45,7 @@ class UltraEditParams(EditorParams):
     facts_per_step: int = 100
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.edited_layers:
             raise EditError("ultraedit has no layer to edit in gate, up or down")
         if self.facts_per_step < 1:

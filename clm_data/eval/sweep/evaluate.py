@@ -63,7 +63,7 @@ def evaluate(
             arguments below override it; those left out keep its values.
         model: One or more models: a Hub id, a folder, `gguf:FILE`, or `tiny`, a small model that
             is trained on the dataset. They replace the models of the recipe.
-        methods: Any of `memit`, `alphaedit`, `pmet`, `rome`, `ft`, `ft-m`, `locft-bf`,
+        methods: Any of `memit`, `alphaedit`, `langedit`, `pmet`, `rome`, `ft`, `ft-m`, `locft-bf`,
             `lora`, `ultraedit`, `grace`; default `memit`.
         languages: Languages of the edits: any of `zh`, `en`, `mix`; default all three.
         batch_sizes: Facts per edit: numbers, or `all` for the whole dataset; default `all`.

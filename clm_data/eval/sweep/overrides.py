@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from clm_data.errors import ConfigError
-from clm_data.eval.editors.base import EditorParams
+from clm_data.eval.editors.base import EditorParams, switches
 
 Params = TypeVar("Params")
 
@@ -61,6 +61,11 @@ def _validated(params: Any, name: str, value: Any) -> Any:
 
 
 def params_json(params: EditorParams) -> dict[str, Any]:
-    """Hyperparameters as JSON."""
+    """Hyperparameters as JSON; switches (`SWITCH`) only if they are not the default."""
     values = asdict(params)  # type: ignore[call-overload]
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+    off = {name for name, on in switches(params).items() if not on}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if name not in off
+    }

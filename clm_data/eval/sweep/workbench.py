@@ -9,9 +9,9 @@ from clm_data.eval import baselines
 from clm_data.eval.dataset import EvalSet
 from clm_data.eval.easyedit.editor import EasyEditEditor, EasyEditEngine
 from clm_data.eval.editors import make_editor
-from clm_data.eval.editors.base import Editor, Setup
+from clm_data.eval.editors.base import Editor, EditorParams, Setup
 from clm_data.eval.editors.contexts import Contexts, sample_contexts
-from clm_data.eval.editors.moments import Moments, second_moments
+from clm_data.eval.editors.moments import LanguageMoments, Moments, second_moments
 from clm_data.eval.editors.value_cache import TargetValueCache
 from clm_data.eval.intervals import Bootstrap
 from clm_data.eval.model.loaded import LoadedModel
@@ -24,7 +24,7 @@ from clm_data.eval.sweep.measure import Evaluator
 from clm_data.eval.sweep.overrides import params_json
 from clm_data.eval.sweep.plan import PlannedCell
 from clm_data.log import Log, silent
-from clm_data.records import LANGUAGES
+from clm_data.records import LANGUAGES, Language
 
 
 class ModelWorkbench:
@@ -59,7 +59,9 @@ class ModelWorkbench:
         self._values = TargetValueCache([cell.model_identity, self.spec.dtype], out / "values")
         self._evaluators: dict[str, Evaluator] = {}
         self._contexts: dict[str, Contexts] = {}
-        self._moments: dict[tuple[str, tuple[int, ...]], Moments] = {}
+        self._corpora: dict[str, dict[str, list[str]]] = {}
+        self._moments: dict[tuple[str, tuple[int, ...], Language | None], Moments] = {}
+        self._language_moments: dict[tuple[str, tuple[int, ...]], LanguageMoments] = {}
         self._engine: EasyEditEngine | None = None
 
     def compute(self, cell: PlannedCell, progress: Progress | None = None) -> CellResult:
@@ -74,9 +76,14 @@ class ModelWorkbench:
         """
         protocol = cell.setting.protocol
         contexts = self._contexts_of(protocol)
-        moments = self._moments_of(protocol, cell.params.moment_layers)
+        moments, language_moments = self._moments_for(protocol, cell.params)
         setup = Setup(
-            get_protocol(protocol), contexts, moments, self.spec.tokens_per_batch, self._values
+            get_protocol(protocol),
+            contexts,
+            moments,
+            self.spec.tokens_per_batch,
+            self._values,
+            language_moments,
         )
         result = run_cell(
             self._evaluator(cell),
@@ -92,7 +99,7 @@ class ModelWorkbench:
         provenance = {
             "params": params_json(cell.params),
             "contexts": contexts.as_json(),
-            "moments": moments.key if moments is not None else None,
+            "moments": next((one.key for one in (moments, language_moments) if one), None),
             "baseline": cell.baseline,
             "engine": cell.easyedit and cell.easyedit.as_json(),
         }
@@ -147,25 +154,52 @@ class ModelWorkbench:
             )
         return self._contexts[protocol]
 
-    def _moments_of(self, protocol: str, layers: tuple[int, ...]) -> Moments | None:
-        """Second moments of some layers; None if there are no layers."""
+    def _moments_for(
+        self, protocol: str, params: EditorParams
+    ) -> tuple[Moments | None, LanguageMoments | None]:
+        """The second moments that a method reads: of all text, of each language, or none."""
+        layers = params.moment_layers
         if not layers:
-            return None
-        if (protocol, layers) not in self._moments:
-            texts = corpus_texts(
+            return None, None
+        if not params.moments_by_language:
+            return self._moments_of(protocol, layers), None
+        if (protocol, layers) not in self._language_moments:
+            by_language = {
+                lang: self._moments_of(protocol, layers, lang)
+                for lang in LANGUAGES
+                if lang in self._texts(protocol)
+            }
+            self._language_moments[protocol, layers] = LanguageMoments(by_language)
+        return None, self._language_moments[protocol, layers]
+
+    def _texts(self, protocol: str) -> dict[str, list[str]]:
+        """Text for second moments, by language."""
+        if protocol not in self._corpora:
+            self._corpora[protocol] = corpus_texts(
                 self.recipe.corpus,
                 get_protocol(protocol),
                 self.records if self.spec.is_tiny else self.dataset.records,
                 tiny=self.spec.is_tiny,
                 max_texts=self.recipe.corpus_texts,
             )
+        return self._corpora[protocol]
+
+    def _moments_of(
+        self, protocol: str, layers: tuple[int, ...], language: Language | None = None
+    ) -> Moments:
+        """Second moments of some layers from the text of one language, or of all."""
+        if (protocol, layers, language) not in self._moments:
+            texts = self._texts(protocol)
+            if language is not None:
+                texts = {language: texts[language]}
             count = sum(map(len, texts.values()))
-            self.log(f"second moments of layers {list(layers)} from {count} texts")
-            self._moments[protocol, layers] = second_moments(
+            kind = f"{language} texts" if language is not None else "texts"
+            self.log(f"second moments of layers {list(layers)} from {count} {kind}")
+            self._moments[protocol, layers, language] = second_moments(
                 self.model,
                 texts,
                 layers,
                 cache=self.cache,
                 tokens_per_batch=self.spec.tokens_per_batch,
             )
-        return self._moments[protocol, layers]
+        return self._moments[protocol, layers, language]

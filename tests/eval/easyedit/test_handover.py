@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -78,6 +79,20 @@ def test_hyperparameters_and_modules_have_easyedits_names() -> None:
     assert found.optional["batch_size"] == 7
     assert not found.one_by_one
     assert easyedit_params("rome", params_for("rome", "tiny"), model, 7, checkout=True).one_by_one
+
+
+def test_switches_that_easyedit_lacks_are_refused() -> None:
+    model = small_model("llama")
+    switches: dict[str, dict[str, Any]] = {
+        "memit": {"rect": 0.4, "prune": 1.2, "nas": True, "emmet": True},
+        "rome": {"nas": True},
+        "ft": {"rect": 0.4},
+    }
+    for method, values in switches.items():
+        for name, value in values.items():
+            params = replace(params_for(method, "tiny"), **{name: value})
+            with pytest.raises(EditError, match=f"{method}: EasyEdit has no {name}"):
+                easyedit_params(method, params, model, 1, checkout=True)
 
 
 def test_tied_embeddings_are_the_head_that_easyedit_finds() -> None:

@@ -32,26 +32,33 @@ from clm_data.eval.editors.edits import Edit, EditedModel, applied, load_edit
 from clm_data.eval.editors.facts import place_facts
 from clm_data.eval.editors.keys import LayerwiseForward
 from clm_data.eval.editors.known_models import KNOWN_MODELS
-from clm_data.eval.editors.moments import Moments, second_moments
+from clm_data.eval.editors.moments import LanguageMoments, Moments, second_moments
 from clm_data.eval.errors import EditError, LayoutError
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.placement import EditRequest
 from clm_data.eval.protocols import EASYEDIT, NATIVE
 from clm_data.eval.sweep.answers import Question, predict_answers
 
-MULTILAYER = ("alphaedit", "memit", "pmet")
+MULTILAYER = ("alphaedit", "langedit", "memit", "pmet")
 ROUTED = ("grace",)
 WEIGHTS = sorted(METHODS.keys() - set(ROUTED))
 """Methods that change weights."""
 
 
 def _setup(model: LoadedModel) -> Setup:
-    return Setup(NATIVE, CONTEXTS, second_moments(model, {"all": TEXTS}, LAYERS))
+    moments = second_moments(model, {"all": TEXTS}, LAYERS)
+    languages = LanguageMoments(
+        {
+            "zh": second_moments(model, {"zh": TEXTS[:3]}, LAYERS),
+            "en": second_moments(model, {"en": TEXTS[3:]}, LAYERS),
+        }
+    )
+    return Setup(NATIVE, CONTEXTS, moments, language_moments=languages)
 
 
 def _editor(method: str, model: LoadedModel) -> Any:
     params = small_params(method)
-    if method == "alphaedit":
+    if method in ("alphaedit", "langedit"):
         params = replace(params, threshold=0.5)
     if method == "rome":
         params = replace(params, use_moments=True)
@@ -133,6 +140,7 @@ UNCONSTRAINED: dict[str, dict[str, float]] = {
     "memit": {"moment_weight": 1e-3},
     "pmet": {"moment_weight": 1e-3},
     "alphaedit": {"threshold": 1e9, "ridge": 1e-6},
+    "langedit": {"threshold": 1e9, "ridge": 1e-6},
 }
 """Hyperparameters that protect nothing, so that a fact's key yields its target value exactly."""
 
@@ -242,7 +250,7 @@ def test_an_edit_with_past_edits_is_computed_on_top_of_them(method: str) -> None
         total = first.weights[path].dense() + second.weights[path].dense()
         assert torch.allclose(delta.dense(), total, atol=1e-6)
     with applied(model, first):
-        if method not in ("alphaedit", "ultraedit"):  # these read more of `past` than its weights
+        if method not in ("alphaedit", "langedit", "ultraedit"):  # they read more than weights
             assert _equal(second, editor.edit(model, REQUESTS[2:]))
 
 
@@ -280,7 +288,8 @@ def test_facts_that_cannot_be_placed_are_listed_and_the_others_edited() -> None:
 def test_a_missing_layer_is_a_layout_error(method: str) -> None:
     model = small_model("llama")
     params = params_for(method, "smollm2-135m").with_layers((20,))
-    setup = Setup(NATIVE, CONTEXTS, Moments({}))
+    none = Moments({})
+    setup = Setup(NATIVE, CONTEXTS, none, language_moments=LanguageMoments({"en": none}))
     with pytest.raises(LayoutError, match="has layers 0 to 4, not"):
         make_editor(method, params, setup).edit(model, REQUESTS)
 

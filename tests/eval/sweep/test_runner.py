@@ -111,6 +111,32 @@ def test_a_sweep_measures_both_languages_before_and_after_the_edits(
     assert [row["id"] for row in baseline] == [record.id for record in RECORDS]
 
 
+def test_switches_change_the_key_of_a_cell_only_if_they_are_on(sweep: Sweep) -> None:
+    plain = sweep(**ONE_CELL, params={"memit": {"values": {"steps": 4}}}).cell
+    off = {"values": {"steps": 4}, "rect": None, "prune": None, "nas": False, "emmet": False}
+    assert sweep(**ONE_CELL, params={"memit": off}).cell == plain
+    for switch in ({"rect": 0.4}, {"prune": 1.2}, {"nas": True}, {"emmet": True}):
+        on = sweep(**ONE_CELL, params={"memit": {"values": {"steps": 4}, **switch}})
+        assert on.computed == 1
+        assert on.cell.key != plain.key
+        assert on.cell.params == plain.params | switch
+
+
+def test_langedit_reads_the_second_moments_of_each_language(sweep: Sweep) -> None:
+    values = {"values": {"steps": 4}}
+    run = sweep(
+        methods=["alphaedit", "langedit"],
+        languages=["zh"],
+        generate=False,
+        params={"alphaedit": values, "langedit": values},
+    )
+    alphaedit, langedit = run.results.cells
+    assert langedit.status == "done"
+    assert langedit.moments not in (None, alphaedit.moments)
+    assert [line for line in run.log if line.endswith(" zh texts")] != []
+    assert [line for line in run.log if line.endswith(" en texts")] != []
+
+
 def test_the_log_names_each_cell_its_result_and_the_time_left(sweep: Sweep) -> None:
     log = sweep(**ONE_CELL).log
     assert "[1/1] tiny memit zh batch 4" in log
