@@ -7,7 +7,7 @@ the row are consistent with the verdict. All other rows are reported, and nothin
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -63,7 +63,7 @@ class ImportReport:
     """Applied rows that contradict a decision that their reviewer did not know. The entries stay
     out of the dataset until someone settles them."""
     unread: tuple[str, ...] = ()
-    """Verdicts on other sheets of the workbook, with the remedy."""
+    """Verdicts on other sheets of the workbook, and columns of others, with the remedy."""
 
     def as_json(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -207,6 +207,7 @@ class _Row:
         if invalid:
             tally.conflicts.append(self.issue(invalid))
             return
+        tally.warnings += [self.issue(text) for text in self._not_read()]
         verdict = verdict_of(self.row)
         key = self._digest(verdict) if verdict else ""
         if key in tally.known:
@@ -228,6 +229,18 @@ class _Row:
             return f"verdict '{verdict}' is not one of accept, reject, fix (通过, 拒绝, 修改)"
         return _half_character({name: self.row.cell(name) for name in ("note", "reviewer")})
 
+    def _not_read(self) -> Iterator[str]:
+        """What a reviewer entered that no decision holds."""
+        if self.row.cell("note") and not self.row.cell("verdict"):
+            yield "the note is not stored, as there is no verdict; enter one"
+        if self.history is None or not self._is_current(self.history.content):
+            return
+        domain = (self.history.content.domain or "").strip()
+        if self.row.cells.get("domain", domain).strip() != domain:
+            yield f"domain: edited, not read; the entry stays in '{domain}'"
+        if self._known_decisions() > self.history.count:
+            yield f"decisions: edited, not read; there were at most {self.history.count}"
+
     def _undecided(self, content: Candidate, tally: _Tally) -> None:
         changes = self._changes(content) if self._is_current(content) else {}
         damaged = self._damaged(content, changes)
@@ -242,7 +255,9 @@ class _Row:
 
     def _decide(self, history: History, verdict: Verdict, key: str, tally: _Tally) -> None:
         content_hash = self.row.cell("content_hash").lower()
-        content = history.seen_by(content_hash, self._reviewer(), self._seen()) or history.content
+        seen = self._known_decisions()
+        seen = seen if seen <= history.count else 0
+        content = history.seen_by(content_hash, self._reviewer(), seen) or history.content
         reason, fixed = self._reason_against(content, verdict)
         if reason is not None:
             tally.conflicts.append(self.issue(reason))
@@ -254,7 +269,7 @@ class _Row:
             reviewer=self._reviewer(),
             note=self.row.cell("note"),
             fixed=fixed or None,
-            seen=self._seen(),
+            seen=seen,
         )
         history.add(decision)
         if history.in_dispute:
@@ -338,10 +353,10 @@ class _Row:
             )
         return name
 
-    def _seen(self) -> int:
+    def _known_decisions(self) -> int:
         """The number of decisions that the sheet knew; 0 if it does not say."""
         text = self.row.cell("decisions")
-        return int(text) if text.isdecimal() else 0
+        return int(text) if text.isdecimal() and len(text) < 10 else 0
 
     def _digest(self, verdict: Verdict) -> str:
         """Identify the decision on this export of the entry, independently of the file format."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,7 +56,7 @@ class ReturnedSheet:
 
     rows: list[SheetRow]
     unread: tuple[str, ...] = ()
-    """Verdicts elsewhere in the workbook, with the remedy."""
+    """Verdicts elsewhere in the workbook, and columns of others, with the remedy."""
 
 
 def read_sheet(
@@ -93,7 +94,7 @@ def read_returned(
         if number > header and any(map(_filled, row.values())):
             cells = {name: decode(row.get(index, "")) for name, index in columns.items()}
             rows.append(SheetRow(number, cells, frozenset(columns)))
-    return ReturnedSheet(rows, tuple(_renamed(numbered[header], columns)))
+    return ReturnedSheet(rows, tuple(_other_columns(numbered, header, columns)))
 
 
 def _check_kind(data: bytes, path: Path) -> None:
@@ -135,7 +136,7 @@ def returned_from_workbook(sheets: Sequence[Sheet], path: Path) -> ReturnedSheet
     ]
     for other, other_header, other_columns in found[1:]:
         unread += _unread(other, other_header, other_columns["verdict"])
-    unread += _renamed(_table(sheet)[header], columns)
+    unread += _other_columns(_table(sheet), header, columns)
     return ReturnedSheet(rows, tuple(unread))
 
 
@@ -165,18 +166,27 @@ def _unread(sheet: Sheet, header: int, column: int) -> list[str]:
     ]
 
 
-def _renamed(header: Mapping[int, str], columns: Mapping[str, int]) -> list[str]:
-    """Columns of texts that seem to have another name now."""
+def _other_columns(
+    table: Mapping[int, Mapping[int, str]], header: int, columns: Mapping[str, int]
+) -> list[str]:
+    """Columns with texts that are not among the exported ones, with the remedy."""
+    cells: Counter[int] = Counter()
+    for number, row in table.items():
+        if number > header:
+            cells.update(index for index, text in row.items() if _filled(text))
     missing = [column for column in TEXT_COLUMNS if column not in columns]
-    unknown = [
-        text for index, text in header.items() if _filled(text) and index not in columns.values()
-    ]
-    if not missing or not unknown:
-        return []
-    return [
-        f"column '{unknown[0].strip()[:40]}' is not one of the exported columns, and "
-        f"'{missing[0]}' is missing: edits in it are not read; restore its name if it was renamed"
-    ]
+    remedy = "move what reviewers wrote to the column 'note'"
+    if missing:
+        remedy = f"'{missing[0]}' is missing: restore its name if it was renamed, or {remedy}"
+    lines = []
+    for index in sorted(cells.keys() - set(columns.values())):
+        name = table[header].get(index, "").strip()[:40]
+        shown = f"'{name}'" if name else f"{column_letters(index)} (without a name)"
+        texts = "text is" if cells[index] == 1 else "texts are"
+        lines.append(
+            f"column {shown} was not exported: its {cells[index]} {texts} not read; {remedy}"
+        )
+    return lines
 
 
 def _workbook_row(sheet: Sheet, number: int, columns: Mapping[str, int]) -> SheetRow:

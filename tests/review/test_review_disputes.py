@@ -115,6 +115,15 @@ def test_a_sheet_without_the_column_decisions_knew_nothing(folder: ReviewFolder)
     assert len(folder.import_rows(data).contrary) == 1
 
 
+def test_more_decisions_than_there_are_do_not_settle(folder: ReviewFolder) -> None:
+    rows = folder.export_rows()
+    for reviewer, cells in (("甲", ACCEPT), ("乙", REJECT)):
+        folder.import_rows(_sheet(rows, reviewer, cells))
+    report = folder.import_rows(_sheet(rows, "丙", ACCEPT | {"decisions": "3"}))
+    assert len(report.contrary) == 1
+    assert "contrary-decisions" in _codes(folder).values()
+
+
 def test_a_third_verdict_that_knew_of_neither_does_not_settle(folder: ReviewFolder) -> None:
     rows = folder.export_rows()
     for reviewer, cells in (("Li Na", ACCEPT), ("Wang", REJECT), ("Chen", ACCEPT)):

@@ -352,12 +352,48 @@ def _renamed_column(book: Any) -> None:
     book["review"].cell(1, AT["zh_target_new"]).value = "新目标"
 
 
+def _remarks_beside_the_table(book: Any) -> None:
+    book["review"].cell(1, len(COLUMNS) + 1).value = "我的意见"
+    book["review"].cell(3, len(COLUMNS) + 1).value = "有误"
+    book["review"].cell(4, len(COLUMNS) + 3).value = "应删"
+
+
 @pytest.mark.parametrize(
     ("edit", "words"),
-    [(_one_column_sheet, "sheet 'verdicts' also has 1 verdict"), (_renamed_column, "'新目标'")],
+    [
+        (_one_column_sheet, ["sheet 'verdicts' also has 1 verdict"]),
+        (_renamed_column, ["'zh_target_new' is missing: restore its name"]),
+        (
+            _remarks_beside_the_table,
+            ["column '我的意见' was not exported: its 1 text is not read", "column V (without a"],
+        ),
+    ],
 )
-def test_what_is_not_read_is_said(folder: ReviewFolder, edit: Edit, words: str) -> None:
-    assert words in _import(folder, edit, "accept").unread[0]
+def test_what_is_not_read_is_said(folder: ReviewFolder, edit: Edit, words: list[str]) -> None:
+    unread = _import(folder, edit, "accept").unread
+    assert len(unread) == len(words)
+    assert all(part in line for part, line in zip(words, unread, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"verdict": "", "note": "存疑"}, "the note is not stored"),
+        ({"verdict": "accept", "domain": "chemistry"}, "domain: edited, not read"),
+        ({"verdict": "", "domain": "chemistry"}, "domain: edited, not read"),
+        ({"verdict": "accept", "decisions": "3"}, "there were at most 0"),
+        ({"verdict": "accept", "note": "可"}, None),
+        ({"verdict": "accept", "decisions": "9" * 5000}, None),
+    ],
+)
+def test_what_a_reviewer_entered_in_vain_is_a_warning(
+    folder: ReviewFolder, changes: dict[str, str], words: str | None
+) -> None:
+    rows = folder.export_rows()
+    report = folder.import_rows([rows[0] | changes, *rows[1:]])
+    assert sum(report.applied.values()) == (changes["verdict"] == "accept")
+    assert [words in warning.reason for warning in report.warnings if words] == [True] * bool(words)
+    assert len(report.warnings) == bool(words)
 
 
 @pytest.mark.parametrize("mimetype", ["application/vnd.oasis.opendocument.spreadsheet"])
