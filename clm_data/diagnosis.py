@@ -16,6 +16,7 @@ from clm_data.errors import UserError
 from clm_data.lease import holders
 from clm_data.llm import PROVIDERS, key_problem
 from clm_data.resources import resource
+from clm_data.sources import unknown_formats
 from clm_data.store_check import check_store
 
 
@@ -70,17 +71,19 @@ def _store(workspace: Workspace) -> Iterator[Finding]:
     try:
         with workspace.open_store() as store:
             checked = check_store(store)
+            store.read_around_damage()
+            damaged = (*checked.damaged, *unknown_formats(store))
             running = holders(store) if store.has_table("lease") else {}
     except UserError as error:
         yield Finding("store", "wrong", str(error))
         return
     counts = checked.counts
     intact = ", ".join(f"{number} {kind}" for kind, number in counts.items())
-    if not checked.damaged:
+    if not damaged:
         yield Finding("store", "ok", intact)
-    for row in checked.damaged:
+    for row in damaged:
         yield Finding("store", "wrong", f"damaged: {row}")
-    if checked.damaged:
+    if damaged:
         fix = (
             "clm-data show reads around damaged rows; put a backup in the place of the store "
             "with: clm-data store restore FILE --replace"

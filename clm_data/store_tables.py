@@ -204,7 +204,9 @@ def source_name(row: Mapping[Any, Any]) -> str:
 
 def row_name(row: Mapping[Any, Any]) -> str:
     """What a message calls a row of an imported file."""
-    return f"row {row['position'] + 1} of imported file {row['source_id']}"
+    position = row["position"]
+    number = position + 1 if isinstance(position, int) else position
+    return f"row {number} of imported file {row['source_id']}"
 
 
 def decision_name(row: Mapping[Any, Any]) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from helpers.example_candidates import VALID
 from helpers.postgres_server import NewDatabase
 
 import clm_data
@@ -134,6 +135,34 @@ def test_doctor_names_each_damaged_row_and_what_is_intact(
     db.close()
     assert f"{requests - 2} requests" in details
     assert "clm-data show reads around damaged rows" in details
+
+
+@pytest.mark.parametrize(
+    ("statement", "named"),
+    [
+        (
+            "UPDATE source SET format = 'clm-bench-9'",
+            "imported file 1 (rows) (format: this version has no",
+        ),
+        ("UPDATE source SET name = x'00ff'", "name: it is not a text"),
+        ("UPDATE source_row SET position = 'x'", "row x of imported file 1 (position: it is not"),
+        ("UPDATE request SET answered_at = x'00ff' WHERE id = 2", "physics/0 turn 1 (answered_at:"),
+        ("UPDATE decision SET decided_at = x'00ff'", "decision 1 (decided_at: it is not a text)"),
+    ],
+)
+def test_a_damaged_column_of_any_row_is_named_by_every_command(
+    folder: Path, statement: str, named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clm_data.import_files([{"case_id": 1, **VALID["zh"]}], workspace=folder)
+    decision = Decision(entry_id="a", content_hash="h", verdict="accept", reviewer="李华")
+    with Store(open_workspace(folder).store_url) as store:
+        store.add_decisions([decision], ["1"])
+    change(folder, statement)
+    assert named in error_of(command("stats", folder), capsys)
+    assert run(["--workspace", str(folder), "doctor", "--json"]) == 2
+    assert named in capsys.readouterr().out
+    assert run(command("show", folder)) == 0
+    assert "".join(named.split()) in "".join(capsys.readouterr().out.split())
 
 
 def test_doctor_accepts_an_intact_store(folder: Path) -> None:

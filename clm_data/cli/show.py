@@ -55,7 +55,7 @@ def show(
 
 def _show_trace(trace: Trace, *, reasoning: bool) -> None:
     if trace.damaged:
-        say_block("The store is damaged. Left out of what follows, and of its outcome:")
+        say_block("The store is damaged. What follows does not take these rows into account:")
         for row in trace.damaged:
             say_block(row, 1)
         say()
@@ -72,6 +72,8 @@ def _show_trace(trace: Trace, *, reasoning: bool) -> None:
         _show_answer(answer, reasoning=reasoning)
         _show_objects(answer, in_full)
         shown = answer.messages
+        if answer.completion is not None:
+            shown = (*shown, {"role": "assistant", "content": answer.completion.text})
     if trace.answers and trace.answers[-1].ended:
         say()
         say_block(f"Dialogue {trace.answers[-1].dialogue} has ended: {trace.answers[-1].ended}")
@@ -185,23 +187,25 @@ def _show_request(answer: TracedAnswer, shown: Sequence[Message]) -> None:
     while same < min(total, len(shown)) and answer.messages[same] == shown[same]:
         same += 1
     if same:
-        say_block(f"messages 1 to {same} of {total}: as above", 1)
+        earlier = f"messages 1 to {same}" if same > 1 else "message 1"
+        say_block(f"{earlier} of {total}: as above", 1)
     answers = 0
     for number, message in enumerate(answer.messages, 1):
         role, text = message["role"], message["content"]
         answers += role == "assistant"
         if number <= same:
             continue
-        title = f"message {number} of {total}, {role}, {_characters(text)}"
+        title = f"message {number} of {total}, {role}"
         if role == "assistant":
             say_block(f"{title}: {show_command(f'{answer.dialogue}/{answers - 1}')}", 1)
         else:
-            say_block(f"{title}:", 1)
+            say_block(f"{title}, {_characters(text)}:", 1)
             say_block(text.rstrip("\n"), 2)
 
 
 def _show_answer(answer: TracedAnswer, *, reasoning: bool) -> None:
     """What was answered, or why there is no answer."""
+    say()
     if answer.damage:
         say_block(f"damaged in the store, and not shown: {answer.damage}", 1)
     if answer.error is not None:
@@ -249,7 +253,8 @@ def _show_objects(answer: TracedAnswer, in_full: Sequence[TracedEntry]) -> None:
         return
     rejected = sum(entry.candidate is None for entry in answer.entries)
     kept = counted(len(answer.entries) - rejected, "entry", "entries")
-    say_block(f"found in the answer: {kept}, {rejected} rejected", 1)
+    say()
+    say_block(f"found in the answer: {kept}, {counted(rejected, 'object')} rejected", 1)
     for entry in answer.entries:
         number = f"#{entry.place.rpartition('#')[2]}"
         id_ = "" if entry.candidate is None else f" {entry.id}"

@@ -13,6 +13,7 @@ from clm_data.sources.candidates import candidates_of
 from clm_data.sources.files import RawFile, SourceFile, read_rows
 from clm_data.sources.formats import FORMATS, check_format, detect_format
 from clm_data.store import Store
+from clm_data.store_tables import source_name
 
 __all__ = [
     "FORMATS",
@@ -22,6 +23,7 @@ __all__ = [
     "read_file",
     "stored_candidates",
     "stored_files",
+    "unknown_formats",
 ]
 
 
@@ -61,7 +63,14 @@ def is_published(file: SourceFile) -> bool:
 
 
 def stored_files(store: Store) -> list[SourceFile]:
-    """All imported files of a store, in order of import."""
+    """All imported files of a store, in order of import.
+
+    Raises:
+        DamagedStoreError: A row is damaged, or a format unknown, and the store does not read around
+            that.
+    """
+    if unknown := unknown_formats(store):
+        store.report_damage(unknown)
     return [
         SourceFile(
             source.name,
@@ -71,6 +80,16 @@ def stored_files(store: Store) -> list[SourceFile]:
             source.licence,
         )
         for source in store.sources()
+        if source.format in FORMATS
+    ]
+
+
+def unknown_formats(store: Store) -> list[str]:
+    """The imported files of a store whose format this version does not know, as messages."""
+    return [
+        f"{source_name(vars(source))} (format: this version has no '{source.format}')"
+        for source in store.sources()
+        if source.format not in FORMATS
     ]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers.example_candidates import VALID
+from helpers.postgres_server import NewDatabase
 from helpers.scripted_generation import entry
 
 import clm_data
@@ -112,7 +113,7 @@ def test_a_turn_shows_what_was_asked_and_answered(folder: Path, capsys: Printed)
     )
     assert "tokens: 1,234 sent, 567 received, reasoning among them: unknown" in out
     assert in_one_line(TURN_0) in in_one_line(out)
-    assert "found in the answer: 2 entries, 1 rejected" in out
+    assert "found in the answer: 2 entries, 1 object rejected" in out
 
 
 def test_a_truncated_answer_shows_the_object_that_was_cut_off(
@@ -149,8 +150,7 @@ def test_a_later_turn_shows_corrections_and_refers_to_earlier_answers(
 ) -> None:
     out = shown(folder, "physics/0/1", capsys)
     assert CORRECTION in out
-    assert "message 2 of 3, assistant, " in out
-    assert "clm-data show physics/0/0\n" in out
+    assert "message 2 of 3, assistant: clm-data show physics/0/0\n" in out
     assert "黄河流" not in out
     assert "tokens: unknown" in out
 
@@ -159,7 +159,7 @@ def test_a_dialogue_shows_all_turns_and_each_message_once(folder: Path, capsys: 
     out = shown(folder, "physics/0", capsys)
     assert out.count(PROMPT) == 1
     assert out.count(CORRECTION) == 1
-    assert "messages 1 to 1 of 3: as above" in out
+    assert "messages 1 to 2 of 3: as above" in out
     assert out.index("physics/0/0: asked") < out.index("physics/0/1: asked")
 
 
@@ -505,3 +505,20 @@ def test_chinese_is_wrapped_by_columns_and_punctuation_stays_with_its_character(
     assert wrapped("一二三四《五》", 10) == ["一二三四", "《五》"]
     assert wrapped("  a bcd 中文 e\n\nf", 8) == ["  a bcd", "中文 e", "", "f"]
     assert wrapped("x" * 25, 10) == ["x" * 10, "x" * 10, "x" * 5]
+
+
+def test_an_answer_in_a_postgresql_store_is_shown(
+    tmp_path: Path, new_postgres: NewDatabase, monkeypatch: pytest.MonkeyPatch, capsys: Printed
+) -> None:
+    monkeypatch.setenv("CLM_DATA_STORE", new_postgres())
+    workspace = clm_data.init(tmp_path)
+    clm_data.generate("physics", count=3, provider="offline", workspace=workspace)
+    (entry_, *_) = clm_data.show("physics/0/0", workspace=tmp_path).asked
+    assert entry_.candidate is not None
+    digest = entry_.candidate.content_hash
+    decision = Decision(entry_id=entry_.id, content_hash=digest, verdict="accept", reviewer="李娜")
+    with workspace.open_store() as store:
+        store.add_decisions([decision], ["1"])
+    out = shown(tmp_path, entry_.id, capsys)
+    assert "in the dataset, accepted" in out
+    assert re.search(r"20\S+ \S+ UTC 李娜: accept \(in effect\)", out)
