@@ -97,8 +97,8 @@ class BuildReport(Tabular):
         )
         reviewed = self.stats.accepted + self.stats.fixed
         reasons = [
-            f"  why each was rejected: {self.folder / REJECTED_NAME}; "
-            "what was asked and answered, and who decided: clm-data show ID"
+            f"  reasons: {self.folder / REJECTED_NAME}; clm-data show ID shows one with what was "
+            "asked, answered and decided"
         ]
         return [
             *flow,

@@ -184,6 +184,7 @@ class Store:
 
     def report_damage(self, rows: Sequence[str]) -> None:
         """Name damaged rows in the list of :meth:`read_around_damage`, or raise without one."""
+        rows = [row.encode("utf-8", "backslashreplace").decode() for row in rows]
         if self._damaged is None:
             raise DamagedStoreError(shown(self.url), rows)
         self._damaged += [row for row in rows if row not in self._damaged]

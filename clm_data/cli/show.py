@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from clm_data.records import Candidate, Problem
     from clm_data.tracing import Trace, TracedAnswer, TracedDecision, TracedEntry, TracedRow
 
+_NOT_APPLIED = "not applied: made on another text, or changes nothing"
+
 app = typer.Typer()
 
 
@@ -74,6 +76,8 @@ def _show_trace(trace: Trace, *, reasoning: bool) -> None:
         shown = answer.messages
         if answer.completion is not None:
             shown = (*shown, {"role": "assistant", "content": answer.completion.text})
+    if not (trace.answers or trace.entries):
+        say_block(f"{trace.what}: no request is stored")
     if trace.answers and trace.answers[-1].ended:
         say()
         say_block(f"Dialogue {trace.answers[-1].dialogue} has ended: {trace.answers[-1].ended}")
@@ -154,7 +158,8 @@ def _show_decisions(decisions: Sequence[TracedDecision], indent: int = 0) -> Non
     for each in decisions:
         decision = each.decision
         who = f"{decision.reviewer}: {decision.verdict}"
-        say_block(f"{_time(each.decided_at)} {who} ({each.effect})", indent + 1)
+        effect = _NOT_APPLIED if each.effect == "not applied" else each.effect
+        say_block(f"{_time(each.decided_at)} {who} ({effect})", indent + 1)
         for name, text in (decision.fixed or {}).items():
             say_block(f"{name} = {text}", indent + 2)
         if decision.note:

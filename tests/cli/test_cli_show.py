@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from clm_data.layouts import EN_FILE, MIX_FILE, ZH_FILE, with_english_names
 from clm_data.llm.base import Completion, Message, Usage
 from clm_data.records import Decision
 from clm_data.store import DialogueEnd, NewDialogue, NewRequest, RequestOutcome, Store
+from clm_data.store_tables import META
 from clm_data.text import show_command
 from clm_data.tracing import Trace
 
@@ -210,6 +212,23 @@ def test_a_request_in_flight_has_no_answer(folder: Path, capsys: Printed) -> Non
     assert (answer.completion, answer.error, answer.answered_at) == (None, None, None)
 
 
+def test_a_dialogue_that_was_planned_and_not_sent_says_so(folder: Path, capsys: Printed) -> None:
+    store_dialogue(folder, 3)
+    assert shown(folder, "physics/3", capsys) == "physics/3: no request is stored\n"
+    assert "nothing was sent in dialogue physics/3 yet" in failed(folder, "physics/3/0", capsys)
+
+
+def test_a_repeated_request_shows_both_outcomes(folder: Path, capsys: Printed) -> None:
+    store_dialogue(folder, 3, "HTTP 500: 上游超时")
+    with Store(f"sqlite:///{folder}/clm.db") as store:
+        dialogue = store.dialogues("physics")[-1].id
+        (request,) = store.write([NewRequest(dialogue, 0, [{"role": "user", "content": PROMPT}])])
+        answer = Completion(text="[]", model="qwen")
+        store.write([RequestOutcome(request, completion=answer.model_dump())])
+    out = shown(folder, "physics/3/0", capsys)
+    assert out.index("HTTP 500") < out.index("message 1 of 1: as above") < out.index("answered")
+
+
 def test_terminal_escapes_in_an_answer_are_written_out(folder: Path, capsys: Printed) -> None:
     escape = entry("清风明", prompt="\x1b[31m清风明河\u202e的发源地位于\x07")
     text = json.dumps([escape], ensure_ascii=False)  # JSON escapes all but the direction
@@ -275,7 +294,7 @@ def test_decisions_on_an_entry_that_is_not_there_any_more_are_found(
     )
     out = shown(folder, "clm-000", capsys)
     assert in_one_line("no answer or imported row gives this entry any more") in in_one_line(out)
-    assert "李娜: accept (not applied)" in out
+    assert "李娜: accept (not applied: made on another text" in out
 
 
 def import_rows(folder: Path, rows: dict[str, list[object]]) -> None:
@@ -522,3 +541,44 @@ def test_an_answer_in_a_postgresql_store_is_shown(
     out = shown(tmp_path, entry_.id, capsys)
     assert "in the dataset, accepted" in out
     assert re.search(r"20\S+ \S+ UTC 李娜: accept \(in effect\)", out)
+
+
+DAMAGE = (
+    "'x'",
+    "''",
+    "x'00ff'",
+    "CAST(x'7b22ff' AS TEXT)",
+    "-5",
+    "'[[1]]'",
+    "'{}'",
+    """'[{"role": "user", "content": 1}]'""",
+    """'{"text": "\\ud800", "model": "b"}'""",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", ["dialogue", "request", "source", "source_row", "decision"])
+def test_no_value_in_any_column_ends_in_a_traceback(
+    folder: Path, table: str, capsys: Printed
+) -> None:
+    import_rows(folder, {MIX_FILE: [{"case_id": 1, **VALID["zh"]}, {"case_id": 1, **VALID["en"]}]})
+    kept = clm_data.show("physics/0/0", workspace=folder).entries[0]
+    decide(folder, Decision(entry_id=kept.id, content_hash="0", verdict="accept", reviewer="李娜"))
+    saved = (folder / "clm.db").read_bytes()
+    for column in META.tables[table].columns:
+        for value in DAMAGE:
+            db = sqlite3.connect(folder / "clm.db")
+            with suppress(sqlite3.Error), db:  # some values are against the type of the column
+                db.execute(f"UPDATE {table} SET {column.name} = {value} WHERE rowid = 1")
+            db.close()
+            for what in (kept.id, "physics/0", f"{MIX_FILE}#1"):
+                code = run(["--workspace", str(folder), "show", what, "--json"])
+                printed = capsys.readouterr()
+                assert (code, printed.err.count("\n")) in ((0, 0), (2, 1)), (
+                    column.name,
+                    value,
+                    what,
+                )
+            for file in folder.glob("clm.db-*"):
+                file.unlink()
+            (folder / "clm.db").write_bytes(saved)
