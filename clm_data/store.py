@@ -178,7 +178,7 @@ class Store:
             raise StoreError(f"store {shown(self.url)} cannot be used: {reason}; {fix}") from error
 
     def read_around_damage(self) -> list[str]:
-        """Leave damaged rows out from now on, and name them in the list that is returned."""
+        """Name damaged rows in the list that is returned, and read only what is intact of them."""
         self._damaged = []
         return self._damaged
 

@@ -57,7 +57,7 @@ def show(
 
 def _show_trace(trace: Trace, *, reasoning: bool) -> None:
     if trace.damaged:
-        say_block("The store is damaged. What follows does not take these rows into account:")
+        say_block("The store is damaged. What is damaged in these rows is not taken into account:")
         for row in trace.damaged:
             say_block(row, 1)
         say()

@@ -180,7 +180,7 @@ class Trace(Tabular):
         entries: The entries asked for, and the others of the same answers.
         answers: The requests, by turn and time.
         rows: The imported rows.
-        damaged: Damaged rows of the store, which are left out of everything above.
+        damaged: Damaged rows of the store; what is damaged in them is left out of the rest.
     """
 
     what: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shlex
@@ -284,6 +285,25 @@ def test_contrary_decisions_leave_the_entry_out_and_are_both_shown(
     assert "李娜: accept (contrary)" in out
     assert "Ann: reject (contrary)" in out
     assert "Ann: reject (contrary)" in shown(folder, "physics/0/1", capsys)
+
+
+def test_contrary_verdicts_of_sheets_lead_to_the_command(folder: Path, capsys: Printed) -> None:
+    sheet = folder / "sheet.csv"
+    clm_data.export_review(sheet, workspace=folder)
+    with sheet.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for reviewer, verdict in (("李娜", "accept"), ("Ann", "reject")):
+        capsys.readouterr()
+        with sheet.open("w", encoding="utf-8-sig", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerow(rows[0] | {"verdict": verdict})
+        command = ["review", "import", str(sheet), "--reviewer", reviewer]
+        assert run(["--workspace", str(folder), *command]) == 0
+    assert "clm-data show ID shows who decided what" in capsys.readouterr().out
+    out = shown(folder, rows[0]["id"], capsys)
+    assert "李娜: accept (contrary)" in out
+    assert "Ann: reject (contrary)" in out
 
 
 def test_decisions_on_an_entry_that_is_not_there_any_more_are_found(
