@@ -145,6 +145,7 @@ def architectures() -> list[str]:
 def survey(names: Iterable[str]) -> Iterator[Row]:
     """Try architectures; those that cannot be built small are left out."""
     from clm_data.errors import ClmDataError
+    from clm_data.eval.model.layout import NAME_THEM
     from clm_data.eval.model.loading import prepare
 
     tokenizer = bytes_tokenizer()
@@ -155,7 +156,8 @@ def survey(names: Iterable[str]) -> Iterator[Row]:
         try:
             loaded = prepare(name, model, tokenizer)
         except ClmDataError as error:
-            yield Row(name, False, str(error).partition(" is not supported: ")[2] or str(error))
+            reason = str(error).removesuffix(NAME_THEM)
+            yield Row(name, False, reason.partition(" is not supported: ")[2] or reason)
             continue
         yield Row(name, True, _how(loaded))
 
@@ -199,7 +201,8 @@ def page(rows: Iterable[Row]) -> str:
             "give what the whole model gives. They also measure how a vector added at the edited "
             "weight's output arrives in the hidden states: as it is, multiplied by a constant, by "
             "which MEMIT's and AlphaEdit's changes are divided, or normalized, which these two "
-            "methods refuse. A model that fails is refused in one line. "
+            "methods refuse. A model that fails is refused in one line. If only the names of its "
+            "parts are unknown, `--layout` names them ([models](../../eval/README.md#models)). "
             f"Below is the outcome for each decoder of transformers {transformers.__version__} "
             "that can be built small with random weights. A checkpoint's config can change it.",
             "",

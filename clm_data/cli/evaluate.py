@@ -166,6 +166,20 @@ def eval_baselines(
             rich_help_panel=_MODEL,
         ),
     ] = False,
+    revision: Annotated[
+        str | None,
+        typer.Option(
+            help="Branch, tag or commit of a model on the Hub. Default: its main branch.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
+    layout: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML file with the names of the model's parts, if they are not known.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
     easyedit_python: Annotated[
         str | None,
         typer.Option(
@@ -236,6 +250,8 @@ def eval_baselines(
         device=device,
         device_map=device_map,
         trust_remote_code=trust_remote_code or None,
+        revision=revision,
+        layout=layout,
         tokens_per_batch=tokens_per_batch,
         out=out,
         cache=cache,

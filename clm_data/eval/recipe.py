@@ -10,19 +10,25 @@ from pydantic import Field, ValidationError, model_validator
 
 from clm_data.errors import ConfigError, UnknownNameError
 from clm_data.eval.editors import METHODS
+from clm_data.eval.model.layout import ModelLayout
 from clm_data.eval.results import Backend, EditLanguage, Mode, OmitsDefaults, Setting
 from clm_data.files import read_yaml
-from clm_data.records import Frozen
 from clm_data.resources import resource
 
 
-class ModelSpec(Frozen):
+class ModelSpec(OmitsDefaults):
     """A model of a recipe."""
+
+    OMITTED: ClassVar[tuple[str, ...]] = ("revision", "layout")
 
     name: str
     """Hub id, folder, `gguf:FILE`, or `tiny`, a small model that is trained on the dataset."""
     label: str | None = None
-    """Name in tables; default: the last part of `name`."""
+    """Name in tables; default: the last part of `name`, and `@revision` if there is one."""
+    revision: str | None = None
+    """Branch, tag or commit of a model on the Hub; default: its main branch."""
+    layout: ModelLayout | None = None
+    """Names of the model's parts, as in :class:`ModelLayout`, if `clm-data` does not know them."""
     params: str | None = None
     """Name of the hyperparameters (`llama-3-8b`); default: by the model's config."""
     tokenizer: str | None = None
@@ -40,7 +46,8 @@ class ModelSpec(Frozen):
     @property
     def shown(self) -> str:
         """The label, or the last part of the name."""
-        return self.label or self.name.rstrip("/").rpartition("/")[2] or self.name
+        last = self.name.rstrip("/").rpartition("/")[2] or self.name
+        return self.label or (f"{last}@{self.revision}" if self.revision else last)
 
     @property
     def is_tiny(self) -> bool:

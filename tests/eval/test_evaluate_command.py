@@ -224,7 +224,7 @@ def test_if_all_cells_fail_the_results_say_so_and_the_exit_code_is_2(
     assert code == 2
     assert err.splitlines()[-1] == (
         "error: all cells failed: small fit zh batch 4: unknown method 'fit'; "
-        "did you mean ft, memit?"
+        "did you mean ft, ft-m, memit?"
     )
     assert json.loads(out)["cells"][0]["status"] == "failed"
     assert errors_by_cell(tmp_path / "out")["small fit native"] is not None

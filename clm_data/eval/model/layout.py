@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from clm_data.eval.errors import LayoutError
 
@@ -92,20 +92,22 @@ class ModelLayout:
     Attributes:
         layers: The list of decoder layers.
         mlp_out: The MLP's output projection, relative to a layer; editors change its weight.
-        attn_out: The attention's output projection, relative to a layer, which only PMET reads;
-            empty if no layer has one, as with linear attention.
         norm: The final norm.
         head: The projection to the vocabulary.
+        attn_out: The attention's output projection, relative to a layer, which only PMET reads;
+            empty if no layer has one, as with linear attention.
         transposed: Whether the MLP's weights are stored as (in, out), as in GPT-2's Conv1D.
         mlp_gate: The MLP's gate projection, relative to a layer; empty if there is none.
         mlp_up: The MLP's other input projection, relative to a layer; empty if its name is unknown.
     """
 
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
     layers: str
     mlp_out: str
-    attn_out: str
     norm: str
     head: str
+    attn_out: str = ""
     transposed: bool = False
     mlp_gate: str = ""
     mlp_up: str = ""
@@ -145,6 +147,10 @@ def experts_note(model: PreTrainedModel, layers: str, layer: int) -> str:
     return ""
 
 
+NAME_THEM = "; name the model's parts in a file, and specify it with --layout"
+"""End of a message about a part with an unknown name."""
+
+
 def find_layout(model: PreTrainedModel) -> ModelLayout:
     """Find the parts of a decoder by their usual names.
 
@@ -159,7 +165,7 @@ def find_layout(model: PreTrainedModel) -> ModelLayout:
     mlp = next((p for p in _MLP_OUT if any(at + p in names for at in where)), None)
     if mlp is None:
         note = next((note for i in range(depth) if (note := experts_note(model, layers, i))), "")
-        known = "" if note else f" with a known name ({', '.join(_MLP_OUT)})"
+        known = "" if note else f" with a known name{NAME_THEM}"
         raise LayoutError(
             f"{what} is not supported: no layer has a single MLP output projection{known}{note}"
         )
@@ -181,4 +187,44 @@ def _find(model: str, names: set[str], what: str, paths: Sequence[str]) -> str:
     for path in paths:
         if path in names:
             return path
-    raise LayoutError(f"{model} is not supported: no {what} with a known name ({', '.join(paths)})")
+    raise LayoutError(f"{model} is not supported: no {what} with a known name{NAME_THEM}")
+
+
+def check_layout(model: PreTrainedModel, layout: ModelLayout) -> None:
+    """Check that a given layout names parts of a model.
+
+    Raises:
+        LayoutError: A part does not exist, or the weight is stored in the other orientation.
+    """
+    names = {name for name, _ in model.named_modules(remove_duplicate=False)}
+    what = type(model).__name__
+    for part in ("layers", "norm", "head"):
+        path = getattr(layout, part)
+        if path not in names or (part == "layers" and f"{path}.0" not in names):
+            raise LayoutError(
+                f"the layout's {part} '{path}' is not {'a list ' if part == 'layers' else ''}in "
+                f"{what}; it has {_outer(names)}"
+            )
+    inside = f"{layout.layers}.0."
+    own = ", ".join(sorted(n.removeprefix(inside) for n in names if n.startswith(inside)))
+    for part in ("mlp_out", "attn_out", "mlp_gate", "mlp_up"):
+        path = getattr(layout, part)
+        if (path or part == "mlp_out") and not layers_with(model, layout.layers, path):
+            raise LayoutError(
+                f"the layout's {part} '{path}' is in no layer of {what}; layer 0 has {own}"
+            )
+    first = layers_with(model, layout.layers, layout.mlp_out)[0]
+    module = model.get_submodule(f"{layout.layers}.{first}.{layout.mlp_out}")
+    transposed = type(module).__name__ == "Conv1D"
+    if transposed != layout.transposed:
+        raise LayoutError(
+            f"the layout's transposed must be {str(transposed).lower()} for {what}, whose "
+            f"{layout.mlp_out} is a {type(module).__name__}"
+        )
+
+
+def _outer(names: set[str]) -> str:
+    """Names of modules outside the layers."""
+    return ", ".join(
+        sorted(n for n in names if n and not any(part.isdigit() for part in n.split(".")))
+    )

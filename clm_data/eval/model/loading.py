@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from clm_data.errors import InputFileError
 from clm_data.eval.errors import LayoutError, out_of_memory, require_torch
-from clm_data.eval.model.layout import ModelLayout, find_layout
+from clm_data.eval.model.layout import ModelLayout, check_layout, find_layout
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.model.proof import prove_editable
 from clm_data.eval.model.tokenizers import prepare_tokenizer
@@ -28,6 +28,7 @@ def load_model(
     device_map: str | None = None,
     layout: ModelLayout | None = None,
     trust_remote_code: bool = False,
+    revision: str | None = None,
 ) -> LoadedModel:
     """Load a model for editing.
 
@@ -41,6 +42,7 @@ def load_model(
         device_map: As in accelerate, such as `auto` to spread the layers over several GPUs.
         layout: Paths of the model's parts, for an architecture that `find_layout` does not know.
         trust_remote_code: Run Python code that comes with the model or its tokenizer.
+        revision: Branch, tag or commit of a model on the Hub, and of its own tokenizer.
 
     Raises:
         MissingExtraError: torch or transformers is not installed.
@@ -55,9 +57,13 @@ def load_model(
         raise InputFileError(
             f"{name}: choose a tokenizer folder (transformers converts GGUF tokenizers incorrectly)"
         )
-    model = _load_weights(name, source, dtype, device_map, gguf, trust_remote_code)
+    at = {} if revision is None else {"revision": revision}
+    model = _load_weights(name, source, dtype, device_map, gguf | at, trust_remote_code)
     loaded_tokenizer = _load_tokenizer(
-        str(tokenizer or name), str(tokenizer or source), trust_remote_code
+        str(tokenizer or name),
+        str(tokenizer or source),
+        trust_remote_code,
+        at if tokenizer is None else {},
     )
     if device_map is None:
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -71,7 +77,7 @@ def _load_weights(
     source: str,
     dtype: str,
     device_map: str | None,
-    gguf: Mapping[str, str],
+    arguments: Mapping[str, str],
     trust_remote_code: bool,
 ) -> PreTrainedModel:
     import torch
@@ -90,7 +96,7 @@ def _load_weights(
             device_map=device_map,
             output_loading_info=True,
             trust_remote_code=trust_remote_code,
-            **gguf,
+            **arguments,
         )
     missing = sorted(found["missing_keys"])
     if missing:
@@ -98,7 +104,9 @@ def _load_weights(
     return model
 
 
-def _load_tokenizer(name: str, source: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+def _load_tokenizer(
+    name: str, source: str, trust_remote_code: bool, arguments: Mapping[str, str]
+) -> PreTrainedTokenizerBase:
     import transformers
 
     folder = Path(source)
@@ -106,7 +114,7 @@ def _load_tokenizer(name: str, source: str, trust_remote_code: bool) -> PreTrain
         raise InputFileError(f"{folder} contains no tokenizer; specify one with --tokenizer")
     with _load_errors(f"the tokenizer of {name}", "; choose another with --tokenizer"):
         return transformers.AutoTokenizer.from_pretrained(
-            source, trust_remote_code=trust_remote_code
+            source, trust_remote_code=trust_remote_code, **arguments
         )
 
 
@@ -145,6 +153,8 @@ def prepare(
     model.requires_grad_(False)
     prepare_tokenizer(name, tokenizer, model.get_input_embeddings().weight.shape[0])
     longest, why = _longest(model)
+    if layout is not None:
+        check_layout(model, layout)
     loaded = LoadedModel(name, model, tokenizer, layout or find_layout(model), longest, why)
     try:
         return prove_editable(loaded)

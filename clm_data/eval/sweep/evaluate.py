@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from clm_data.errors import ConfigError
 from clm_data.eval.dataset import DatasetSource, load_dataset
 from clm_data.eval.easyedit.found import find_easyedit
 from clm_data.eval.environment import require_eval_extra
+from clm_data.eval.model.layout import ModelLayout
 from clm_data.eval.recipe import Recipe, parse_recipe, read_recipe
 from clm_data.eval.results import Backend, EditLanguage, Mode, Results
 from clm_data.eval.sweep.runner import run_sweep
+from clm_data.files import read_yaml
 from clm_data.log import Log, silent
 
 
@@ -37,6 +41,8 @@ def evaluate(
     device: str | None = None,
     device_map: str | None = None,
     trust_remote_code: bool | None = None,
+    revision: str | None = None,
+    layout: str | Path | Mapping[str, Any] | ModelLayout | None = None,
     tokens_per_batch: int | None = None,
     corpus: str | None = None,
     seed: int | None = None,
@@ -82,6 +88,9 @@ def evaluate(
         device: Device, such as `cuda:0`; default the first GPU, otherwise the CPU.
         device_map: `auto` spreads the layers over several GPUs.
         trust_remote_code: Run Python code that comes with the model or its tokenizer; default no.
+        revision: Branch, tag or commit of a model on the Hub; default its main branch.
+        layout: Names of the model's parts, or a YAML file with them, for a model whose parts are
+            not known; see `eval/README.md`.
         tokens_per_batch: Maximum tokens per forward pass, which bounds memory; default 4096.
         corpus: Text for second moments: `auto`, `bank`, `dataset`, a file, or `hub:ID`; default
             `auto`.
@@ -123,6 +132,8 @@ def evaluate(
         "device": device,
         "device_map": device_map,
         "trust_remote_code": trust_remote_code,
+        "revision": revision,
+        "layout": _layout(layout),
         "tokens_per_batch": tokens_per_batch,
     }
     chosen = _choose_recipe(recipe, _listed(model), grid, machine)
@@ -139,6 +150,22 @@ def evaluate(
         log=log,
     )
     return found.model_copy(update={"skipped_rows": loaded.left_out})
+
+
+def _layout(layout: str | Path | Mapping[str, Any] | ModelLayout | None) -> Any:
+    """A given layout, or the content of its file.
+
+    Raises:
+        ConfigError: The file cannot be read, or has a wrong field.
+    """
+    if not isinstance(layout, str | Path):
+        return layout
+    try:
+        return TypeAdapter(ModelLayout).validate_python(read_yaml(Path(layout), ConfigError))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the layout"
+        raise ConfigError(f"{layout}: {field}: {first['msg']}") from error
 
 
 def _choose_recipe(

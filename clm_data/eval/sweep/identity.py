@@ -11,15 +11,18 @@ from clm_data.errors import InputFileError
 from clm_data.files import sha256_file
 
 
-def model_identity(name: str) -> Any:
+def model_identity(name: str, revision: str | None = None) -> Any:
     """JSON that identifies the files of a model or tokenizer: their sha256, or a commit on the Hub.
 
     Args:
         name: A folder, `gguf:FILE`, `gguf:smollm2`, or a Hub id.
+        revision: Branch, tag or commit on the Hub; None for the main branch.
 
     Raises:
-        InputFileError: The model is neither local nor on the Hub, or cannot be read.
+        InputFileError: The model is neither local nor on the Hub, cannot be read, or is local with
+            a revision.
     """
+    _check_revision(name, revision)
     path = Path(name.removeprefix("gguf:"))
     try:
         if path.is_file():
@@ -34,18 +37,20 @@ def model_identity(name: str) -> Any:
 
         folder, arguments = model_source(name)
         return sha256_file(Path(folder) / arguments["gguf_file"])
-    return [name, _commit(name)]
+    return [name, Path(_config_folder(name, revision)).name]
 
 
-def model_config(name: str) -> Mapping[str, Any]:
+def model_config(name: str, revision: str | None = None) -> Mapping[str, Any]:
     """The content of a model's `config.json`, without loading the model.
 
     Args:
         name: A folder, `gguf:FILE`, `gguf:smollm2`, or a Hub id.
+        revision: Branch, tag or commit on the Hub; None for the main branch.
 
     Raises:
         InputFileError: There is no such model, or its config cannot be read.
     """
+    _check_revision(name, revision)
     try:
         if name.startswith("gguf:"):
             from transformers import AutoConfig
@@ -54,7 +59,7 @@ def model_config(name: str) -> Mapping[str, Any]:
 
             folder, arguments = model_source(name)
             return dict(AutoConfig.from_pretrained(folder, **arguments).to_dict())
-        folder = name if Path(name).is_dir() else _config_folder(name)
+        folder = name if Path(name).is_dir() else _config_folder(name, revision)
         found = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [""])[0]
@@ -77,19 +82,24 @@ def corpus_identity(spec: str) -> str:
         raise InputFileError(f"corpus {spec}: cannot be read: {error.strerror}") from error
 
 
-def _commit(name: str) -> str:
-    return Path(_config_folder(name)).name
+def _check_revision(name: str, revision: str | None) -> None:
+    if revision is not None and (name.startswith("gguf:") or Path(name).exists()):
+        raise InputFileError(
+            f"model {name}: a local model has no revision '{revision}'; leave it out, or specify "
+            "the model's id on the Hub"
+        )
 
 
-def _config_folder(name: str) -> str:
+def _config_folder(name: str, revision: str | None) -> str:
     """Folder in the cache with the config of a model on the Hub; its name is the commit."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return str(snapshot_download(name, allow_patterns=["config.json"]))
+        return str(snapshot_download(name, revision=revision, allow_patterns=["config.json"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputFileError(
-            f"model {name}: neither a local folder nor a model on the Hub: {reason}"
+            f"model {name}{f' at {revision}' if revision else ''}: neither a local folder nor a "
+            f"model on the Hub: {reason}"
         ) from error

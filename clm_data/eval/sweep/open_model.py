@@ -56,6 +56,8 @@ def open_model(
             dtype="float32" if spec.is_tiny else spec.dtype,
             device=spec.device,
             device_map=spec.device_map,
+            layout=spec.layout,
             trust_remote_code=spec.trust_remote_code,
+            revision=spec.revision,
         )
     return replace(loaded, name=spec.shown)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -75,28 +75,32 @@ def plan_cells(
     find = cache(easyedit)
 
     @cache
-    def config(name: str) -> tuple[str, Mapping[str, Any]]:
-        return name, model_config(name)
+    def config(name: str, revision: str | None) -> tuple[str, Mapping[str, Any]]:
+        return name, model_config(name, revision)
 
     @cache
-    def depth(name: str) -> int | None:
+    def depth(name: str, revision: str | None) -> int | None:
         try:
-            layers = model_config(name).get("num_hidden_layers")
+            layers = model_config(name, revision).get("num_hidden_layers")
         except ClmDataError:
             return None  # the model may still load; its layers are checked then
         return layers if isinstance(layers, int) else None
 
     def plan(spec: ModelSpec, setting: Setting) -> PlannedCell:
         changes = recipe.params.get(setting.method, {})
-        name = spec.params or ("tiny" if spec.is_tiny else params_for_config(*config(spec.name)))
+        _check_tiny(spec)
+        at = (spec.name, spec.revision)
+        name = spec.params or ("tiny" if spec.is_tiny else params_for_config(*config(*at)))
         params = with_overrides(params_for(setting.method, name), setting.layers, changes)
-        _check_layers(spec, params, tiny_config.layers if spec.is_tiny else depth(spec.name))
+        _check_layers(spec, params, tiny_config.layers if spec.is_tiny else depth(*at))
         get_protocol(setting.protocol)
         engine = None
         if setting.backend == "easyeditor":
-            _check_easyedit(setting)
+            _check_easyedit(spec, setting)
             engine = find()
-        identity = tiny_key(used.records, tiny_config) if spec.is_tiny else identify(spec.name)
+        identity = tiny_key(used.records, tiny_config) if spec.is_tiny else identify(*at)
+        if spec.layout is not None:
+            identity = [identity, asdict(spec.layout)]
         about = {
             "version": results.VERSION,
             "setting": setting.model_dump(mode="json", exclude={"model"}),
@@ -125,7 +129,17 @@ def plan_cells(
     return planned
 
 
-def _check_easyedit(setting: Setting) -> None:
+def _check_tiny(spec: ModelSpec) -> None:
+    """Check that the tiny model, which is trained here, has neither a revision nor a layout.
+
+    Raises:
+        ConfigError: It has one.
+    """
+    if spec.is_tiny and (spec.revision or spec.layout):
+        raise ConfigError("the tiny model is trained here; leave out --revision and --layout")
+
+
+def _check_easyedit(spec: ModelSpec, setting: Setting) -> None:
     """Check that EasyEdit has the method and edits with the protocol.
 
     Raises:
@@ -134,6 +148,11 @@ def _check_easyedit(setting: Setting) -> None:
     if setting.method not in EASYEDIT_METHODS:
         raise ConfigError(
             f"the back end easyeditor computes {', '.join(EASYEDIT_METHODS)}, not {setting.method}"
+        )
+    if spec.revision or spec.layout:
+        raise ConfigError(
+            "EasyEdit loads models from the main branch, and knows the names of their parts "
+            "itself; leave out --revision and --layout"
         )
     if setting.protocol != "easyedit":
         raise ConfigError(

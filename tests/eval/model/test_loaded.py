@@ -45,9 +45,7 @@ def test_the_error_for_an_unknown_architecture_names_the_part() -> None:
 
 def test_a_given_layout_is_used() -> None:
     model = small_model("llama")
-    layout = ModelLayout(
-        "model.layers", "mlp.down_proj", "self_attn.o_proj", "model.norm", "lm_head"
-    )
+    layout = ModelLayout("model.layers", "mlp.down_proj", "model.norm", "lm_head")
     assert prepare("again", model.model, model.tokenizer, layout).layout == layout
 
 
