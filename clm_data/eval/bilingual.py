@@ -46,7 +46,7 @@ GEOMETRY_MEASURES = {
         "右主夹角最大值（度）", "right principal angle, max. (degrees)"
     ),
     "jaccard_rows": BilingualText("杰卡德系数（输出维度）", "Jaccard index, output dimensions"),
-    "jaccard_columns": BilingualText("杰卡德系数（MLP 神经元）", "Jaccard index, MLP neurons"),
+    "jaccard_columns": BilingualText("杰卡德系数（输入维度）", "Jaccard index, input dimensions"),
 }
 """Measures of ``geometry.csv`` that are shown, in order."""
 FACTOR_PARTS = {

@@ -130,3 +130,25 @@ def test_without_weight_changes_only_states_are_analyzed(
     done = analyze_folder(tmp_path, dataset=DATASET, cache=tiny_folder.parent, tiny_config=CONFIG)
     assert any(reason.startswith("geometry:") for reason in done.left_out)
     assert (tmp_path / "analysis" / "language_layers.csv").is_file()
+
+
+def test_edits_of_input_projections_have_geometry_but_no_tables_of_neurons(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    changes = {
+        "methods": ("memit", "ultraedit"),
+        "languages": ("zh", "en"),
+        "max_batches": 1,
+        "generate": False,
+        "params": {**RECIPE.params, "ultraedit": {"gate": [1], "up": [1], "down": []}},
+    }
+    recipe, cache, out = RECIPE.model_copy(update=changes), tiny_folder.parent, tmp_path / "out"
+    run_sweep(recipe, DATASET, out=out, cache=cache, save_deltas=True, tiny_config=CONFIG)
+    done = analyze_folder(out, dataset=DATASET, cache=cache, tiny_config=CONFIG)
+    assert done.left_out == [
+        "edited states of tiny ultraedit native batch 4: other weights than the MLP's output "
+        "projections are edited"
+    ]
+    methods = {row["method"] for row in read_rows(out / "analysis" / "geometry.csv")}
+    assert methods == {"memit", "ultraedit"}
+    assert {row["method"] for row in read_rows(out / "analysis" / "activation.csv")} == {"memit"}

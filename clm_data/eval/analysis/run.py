@@ -188,7 +188,7 @@ class _Run:
             self.log(f"edited states of {loaded.name}")
             groups = find_edits(self.folder).groups
             self.summary.left_out += [
-                f"edited states of {' '.join(map(str, group.columns.values()))}: other weights "
+                f"edited states of {group.name}: other weights "
                 "than the MLP's output projections are edited"
                 for group in groups
                 if group.setting.model == loaded.name and not edits_mlp_outputs(group, loaded)

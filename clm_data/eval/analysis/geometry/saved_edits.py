@@ -164,6 +164,11 @@ class EditGroup:
         return group_columns(self.setting)
 
     @property
+    def name(self) -> str:
+        """The group in messages."""
+        return " ".join(str(value) for value in self.columns.values() if value != "")
+
+    @property
     def count(self) -> int:
         """Number of batches."""
         return len(next(iter(self.batches.values())))

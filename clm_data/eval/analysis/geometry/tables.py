@@ -46,8 +46,7 @@ def geometry_tables(
     tables: ResultTables = {name: [] for name in COLUMNS}
     skipped = list(found.skipped)
     for group in found.groups:
-        name = " ".join(str(value) for value in group.columns.values() if value != "")
-        log(f"geometry of {name}")
+        log(f"geometry of {group.name}")
         try:
             tables["geometry"] += comparisons.group_rows(group, options)
             for layer in group.layers():
@@ -57,7 +56,7 @@ def geometry_tables(
             except InputFileError as error:
                 skipped.append((group.setting, f"transfer: {error}"))
         except AnalysisError as error:
-            raise AnalysisError(f"{name}: {error}") from error
+            raise AnalysisError(f"{group.name}: {error}") from error
     for setting, reason in skipped:
         cell = {**group_columns(setting), "language": setting.language}
         tables["geometry_skipped"].append({**cell, "reason": reason})
