@@ -45,6 +45,7 @@ _PUBLIC = {
     "clm_data.eval.analyze": ("analyze",),
     "clm_data.eval.easyedit.install": ("setup_easyeditor",),
     "clm_data.eval.report": ("report",),
+    "clm_data.eval.saved_model": ("apply_edit", "save_model"),
     "clm_data.eval.sweep.evaluate": ("evaluate",),
     "clm_data.records": (
         "Candidate",
@@ -78,6 +79,7 @@ __all__ = [
     "Workspace",
     "__version__",
     "analyze",
+    "apply_edit",
     "attach_probes",
     "audit",
     "backup_store",
@@ -99,6 +101,7 @@ __all__ = [
     "report",
     "restore_store",
     "review_status",
+    "save_model",
     "schema",
     "setup_easyeditor",
     "show",
@@ -133,6 +136,7 @@ if TYPE_CHECKING:
     from clm_data.eval.analyze import analyze
     from clm_data.eval.easyedit.install import setup_easyeditor
     from clm_data.eval.report import report
+    from clm_data.eval.saved_model import apply_edit, save_model
     from clm_data.eval.sweep.evaluate import evaluate
     from clm_data.records import (
         Candidate,

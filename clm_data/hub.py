@@ -1,4 +1,4 @@
-"""Client for one dataset repository on the Hub. Every failure is a one-line error."""
+"""Client for one repository on the Hub. Every failure is a one-line error."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from clm_data.errors import CredentialsError, InputFileError, PublishError
 from clm_data.manifest import MANIFEST_NAME, read_manifest
@@ -35,19 +35,26 @@ class Snapshot:
 
 
 class Repository:
-    """A dataset repository, which may not exist yet.
+    """A repository of a dataset or a model, which may not exist yet.
 
     Args:
         repo_id: ``NAMESPACE/NAME``.
         token: Hub token. None for anonymous access.
         endpoint: URL of the Hub. Defaults to ``HF_ENDPOINT``, then to the public Hub.
+        kind: What it holds.
 
     Raises:
         PublishError: ``repo_id`` is not valid. All methods raise it if the Hub rejects a request
             or cannot be reached, and :class:`CredentialsError` if the Hub rejects the token.
     """
 
-    def __init__(self, repo_id: str, token: str | None, endpoint: str | None = None) -> None:
+    def __init__(
+        self,
+        repo_id: str,
+        token: str | None,
+        endpoint: str | None = None,
+        kind: Literal["dataset", "model"] = "dataset",
+    ) -> None:
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HFValidationError
         from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
@@ -62,6 +69,7 @@ class Repository:
         except HFValidationError as error:
             raise PublishError(f"'{repo_id}' is not a repository id: {error}") from error
         self.id = repo_id
+        self.kind = kind
         self.has_token = token is not None
         self._secrets = (token,) if token else ()
         self._api = HfApi(endpoint=endpoint, token=token or False, library_name="clm-data")
@@ -69,7 +77,8 @@ class Repository:
     @property
     def url(self) -> str:
         """Web page of the repository."""
-        return f"{self._api.endpoint}/datasets/{self.id}"
+        folder = "datasets/" if self.kind == "dataset" else ""
+        return f"{self._api.endpoint}/{folder}{self.id}"
 
     def snapshot(self) -> Snapshot | None:
         """The current state; None if the repository does not exist or the token cannot see it."""
@@ -78,23 +87,28 @@ class Repository:
 
         with self._errors():
             try:
-                info = self._api.dataset_info(self.id, timeout=_TIMEOUT)
+                info = self._info()
             except RepositoryNotFoundError as error:
                 if self.has_token and error.response.status_code != 404:
                     raise
                 return None
             commit = str(info.sha)
             tree = self._api.list_repo_tree(
-                self.id, recursive=True, revision=commit, repo_type="dataset"
+                self.id, recursive=True, revision=commit, repo_type=self.kind
             )
             files = {file.path: _digest(file) for file in tree if isinstance(file, RepoFile)}
             previous = self._previous(commit) if MANIFEST_NAME in files else ()
         return Snapshot(bool(info.private), commit, files, previous)
 
+    def _info(self, revision: str | None = None) -> Any:
+        return self._api.repo_info(
+            self.id, revision=revision, repo_type=self.kind, timeout=_TIMEOUT
+        )
+
     def _previous(self, commit: str) -> tuple[str, ...]:
         with tempfile.TemporaryDirectory() as scratch:
             self._api.hf_hub_download(
-                self.id, MANIFEST_NAME, repo_type="dataset", revision=commit, local_dir=scratch
+                self.id, MANIFEST_NAME, repo_type=self.kind, revision=commit, local_dir=scratch
             )
             try:
                 return (MANIFEST_NAME, *read_manifest(Path(scratch)).files)
@@ -104,15 +118,15 @@ class Repository:
     def tagged_commit(self, tag: str) -> str | None:
         """The commit that a tag marks; None if there is no such tag."""
         with self._errors():
-            refs = self._api.list_repo_refs(self.id, repo_type="dataset")
+            refs = self._api.list_repo_refs(self.id, repo_type=self.kind)
             if tag not in {ref.name for ref in refs.tags}:
                 return None
-            return self._api.dataset_info(self.id, revision=tag, timeout=_TIMEOUT).sha
+            return str(self._info(tag).sha)
 
     def create(self, *, private: bool) -> None:
         """Create the repository. If not private, the default of the namespace applies."""
         with self._errors():
-            self._api.create_repo(self.id, private=private or None, repo_type="dataset")
+            self._api.create_repo(self.id, private=private or None, repo_type=self.kind)
 
     def commit(
         self, folder: Path, add: Iterable[str], remove: Iterable[str], *, message: str, parent: str
@@ -136,7 +150,7 @@ class Repository:
                 self.id,
                 operations,
                 commit_message=message,
-                repo_type="dataset",
+                repo_type=self.kind,
                 parent_commit=parent,
             )
             return str(info.oid)
@@ -153,7 +167,7 @@ class Repository:
     def tag(self, tag: str, commit: str) -> None:
         """Create a tag for a commit."""
         with self._errors():
-            self._api.create_tag(self.id, tag=tag, revision=commit, repo_type="dataset")
+            self._api.create_tag(self.id, tag=tag, revision=commit, repo_type=self.kind)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -111,6 +111,50 @@ def push_to_hub(
     return report if dry_run else _push(report, repository, folder, current, tagged)
 
 
+def push_model(
+    folder: Path, repo_id: str, *, private: bool = False, token: str | None = None
+) -> str:
+    """Push a model folder to a model repository in one commit; returns its web page.
+
+    Files that the repository has besides those of the folder stay.
+
+    Args:
+        folder: The folder.
+        repo_id: ``NAMESPACE/NAME``. The repository is created if it does not exist.
+        private: Create the repository as private.
+        token: Hub token. Defaults to ``HF_TOKEN``, then to the token of ``hf auth login``.
+
+    Raises:
+        CredentialsError: There is no token, or the Hub rejected it.
+        PublishError: See :func:`push_to_hub`.
+    """
+    repository = Repository(repo_id, token or _find_token(required=True), kind="model")
+    current = repository.snapshot()
+    if current is not None and private and not current.private:
+        raise _public(repository)
+    current = current or _created(repository, private=private)
+    paths = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    message = f"Edited with clm-data {__version__}"
+    repository.commit(folder, add=paths, remove=(), message=message, parent=current.commit)
+    return repository.url
+
+
+def _public(repository: Repository) -> PublishError:
+    return PublishError(
+        f"{repository.id} exists and is public; make it private in its settings on the Hub, "
+        "or push without --private"
+    )
+
+
+def _created(repository: Repository, *, private: bool) -> Snapshot:
+    """The state of a repository that is created now."""
+    repository.create(private=private)
+    current = repository.snapshot()
+    if current is None:
+        raise PublishError(f"{repository.id} was created but is not visible yet; push again")
+    return current
+
+
 def _plan(
     repository: Repository,
     folder: Path,
@@ -123,10 +167,7 @@ def _plan(
     """Compare the folder with the repository, without changing anything."""
     remote, current = _read_remote(repository, must_reach=not dry_run)
     if current is not None and private and not current.private:
-        raise PublishError(
-            f"{repository.id} exists and is public; make it private in its settings on the Hub, "
-            "or push without --private"
-        )
+        raise _public(repository)
     removed = _obsolete(paths, current)
     files = tuple(_compare(folder, path, remote, current) for path in paths)
     changed = bool(removed) or any(file.change != "same" for file in files)
@@ -169,11 +210,7 @@ def _push(
     tagged: str | None,
 ) -> PushReport:
     """Create the repository, the commit and the tag unless they exist already."""
-    if current is None:
-        repository.create(private=report.visibility == "private")
-        current = repository.snapshot()
-        if current is None:
-            raise PublishError(f"{report.repo} was created but is not visible yet; push again")
+    current = current or _created(repository, private=report.visibility == "private")
     commit = report.commit or repository.commit(
         folder,
         add=[file.path for file in report.files if file.change != "same"],

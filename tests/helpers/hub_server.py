@@ -1,4 +1,4 @@
-"""A simulated Hub on loopback with the HTTP endpoints that the real client uses for datasets.
+"""A simulated Hub on loopback with the endpoints that the real client uses for datasets and models.
 
 Repositories are in memory, with commits, tags and LFS storage. Files with the endings in a new
 repository's ``.gitattributes`` are LFS files.
@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
-LARGE = (".parquet", ".png")
+LARGE = (".parquet", ".png", ".safetensors")
 WRITES = ("/api/repos/create", "/commit/", "/lfs/", "/info/lfs/", "/tag/")
 
 
@@ -216,12 +216,14 @@ class Handler(BaseHTTPRequestHandler):
         self._send(200, {"url": f"{self.server.hub.url}/datasets/{repo_id}"})
 
     def validate_yaml(self, body: bytes, query: Any) -> None:
-        content = json.loads(body)["content"]
+        given = json.loads(body)
+        content = given["content"]
         metadata = (
             yaml.safe_load(content.split("---\n")[1]) if content.startswith("---\n") else None
         )
-        if not isinstance(metadata, dict) or "configs" not in metadata:
-            problem = {"message": "no configurations in the metadata"}
+        needed = "library_name" if given["repoType"] == "model" else "configs"
+        if not isinstance(metadata, dict) or needed not in metadata:
+            problem = {"message": f"no {needed} in the metadata"}
             self._send(400, {"errors": [problem], "warnings": []})
         else:
             self._send(200, {"errors": [], "warnings": []})
@@ -353,17 +355,17 @@ _ID = r"([\w.-]+/[\w.-]+)"
 ROUTES: list[tuple[tuple[str, ...], str, Callable[..., None]]] = [
     (("POST",), "/api/repos/create", Handler.create),
     (("POST",), "/api/validate-yaml", Handler.validate_yaml),
-    (("GET",), rf"/api/datasets/{_ID}(?:/revision/([^/]+))?", Handler.info),
-    (("GET",), rf"/api/datasets/{_ID}/tree/([^/]+)(?:/(.+))?", Handler.tree),
-    (("POST",), rf"/api/datasets/{_ID}/paths-info/([^/]+)", Handler.paths_info),
-    (("GET",), rf"/api/datasets/{_ID}/refs", Handler.refs),
-    (("POST",), rf"/api/datasets/{_ID}/tag/([^/]+)", Handler.tag),
-    (("POST",), rf"/api/datasets/{_ID}/preupload/([^/]+)", Handler.preupload),
-    (("POST",), rf"/api/datasets/{_ID}/commit/([^/]+)", Handler.commit),
-    (("POST",), rf"/datasets/{_ID}\.git/info/lfs/objects/batch", Handler.lfs_batch),
+    (("GET",), rf"/api/(?:datasets|models)/{_ID}(?:/revision/([^/]+))?", Handler.info),
+    (("GET",), rf"/api/(?:datasets|models)/{_ID}/tree/([^/]+)(?:/(.+))?", Handler.tree),
+    (("POST",), rf"/api/(?:datasets|models)/{_ID}/paths-info/([^/]+)", Handler.paths_info),
+    (("GET",), rf"/api/(?:datasets|models)/{_ID}/refs", Handler.refs),
+    (("POST",), rf"/api/(?:datasets|models)/{_ID}/tag/([^/]+)", Handler.tag),
+    (("POST",), rf"/api/(?:datasets|models)/{_ID}/preupload/([^/]+)", Handler.preupload),
+    (("POST",), rf"/api/(?:datasets|models)/{_ID}/commit/([^/]+)", Handler.commit),
+    (("POST",), rf"/(?:datasets/)?{_ID}\.git/info/lfs/objects/batch", Handler.lfs_batch),
     (("PUT",), r"/lfs/([0-9a-f]+)", Handler.lfs_put),
     (("POST",), r"/lfs/([0-9a-f]+)/verify", Handler.lfs_verify),
-    (("GET", "HEAD"), rf"/datasets/{_ID}/resolve/([^/]+)/(.+)", Handler.resolve),
+    (("GET", "HEAD"), rf"/(?:datasets/)?{_ID}/resolve/([^/]+)/(.+)", Handler.resolve),
 ]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from clm_data.eval.editors.edits import applied as applied  # noqa: PLC0414 (imported from here)
 from clm_data.eval.editors.edits import check_same_model, facts_of, metadata_of, read_saved
 from clm_data.eval.editors.tensor_files import save_safetensors
-from clm_data.eval.errors import EditError
+from clm_data.eval.errors import EditError, LayoutError
 from clm_data.eval.model.hooks import restored
 from clm_data.eval.model.loaded import LoadedModel, at_least_float32
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
     from torch.nn import Parameter
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,10 +142,27 @@ class Deltas:
     @contextmanager
     def apply_to(self, model: LoadedModel) -> Iterator[LoadedModel]:
         """Add the changes to the weights; on exit copies of the old weights are put back."""
-        with restored(model, list(self.weights)) as weights:
-            for path, weight in weights.items():
-                self.weights[path].add_to(weight, transposed=model.layout.transposed)
+        with restored(model, list(self.weights)):
+            self.merge_into(model.model, transposed=model.layout.transposed)
             yield model
+
+    def merge_into(self, model: PreTrainedModel, *, transposed: bool) -> None:
+        """Add the changes to the weights of a model, for good.
+
+        Args:
+            model: The model.
+            transposed: Whether it stores these weights as (in, out); see `ModelLayout`.
+
+        Raises:
+            LayoutError: The model lacks a weight that the edit changes.
+            EditError: A change does not fit its weight.
+        """
+        for path, delta in self.weights.items():
+            try:
+                weight = model.get_parameter(path)
+            except AttributeError as error:
+                raise LayoutError(f"{self.method} changes {path}: {error}") from error
+            delta.add_to(weight, transposed=transposed)
 
     def save(self, path: Path) -> None:
         """Write a safetensors file."""

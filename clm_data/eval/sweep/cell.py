@@ -217,10 +217,19 @@ def _stops(batches: int, checkpoints: int) -> set[int]:
 
 def has_deltas(folder: Path, cell: CellResult) -> bool:
     """Whether all edits of a finished cell are in a folder."""
+    return bool(edit_files(folder, cell))
+
+
+def edit_files(folder: Path, cell: CellResult) -> list[Path]:
+    """The saved edits of a finished cell: one per batch, or the one of a sequential run.
+
+    Empty if one of them is not in the folder.
+    """
     names = [_delta_name(cell.key, None)]
     if cell.setting.mode != "sequential":
         names = [_delta_name(cell.key, number) for number in range(cell.batches)]
-    return all((folder / f"{name}.safetensors").is_file() for name in names)
+    files = [folder / f"{name}.safetensors" for name in names]
+    return files if all(file.is_file() for file in files) else []
 
 
 def _delta_name(key: str, batch: int | None) -> str:

@@ -1,0 +1,167 @@
+"""Model folders with an edit merged in, and saved edits applied to a transformers model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+torch = pytest.importorskip("torch", reason="the extra eval is not installed")
+
+from helpers.hub_server import running_hub  # noqa: E402
+from helpers.saved_folders import model_folder  # noqa: E402
+from helpers.tiny_dataset import RECORDS  # noqa: E402
+
+import clm_data  # noqa: E402
+from clm_data.errors import InputFileError, PublishError, UnknownNameError  # noqa: E402
+from clm_data.eval.editors.deltas import Deltas  # noqa: E402
+from clm_data.eval.errors import EditError  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A finished sweep of FT-L on a random model.
+
+    Attributes:
+        model: The model folder.
+        out: The results: a cell with one batch, and one with two.
+        cells: Keys of the two.
+    """
+
+    model: Path
+    out: Path
+    cells: tuple[str, str]
+
+    def edit(self, name: str) -> Path:
+        return self.out / "deltas" / f"{name}.safetensors"
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    folder = tmp_path_factory.mktemp("sweep")
+    model = model_folder(folder / "model")
+    found = clm_data.evaluate(
+        RECORDS,
+        model=str(model),
+        methods="ft",
+        languages="zh",
+        batch_sizes=[8, 4],
+        params="tiny",
+        dtype="float32",
+        out=folder / "out",
+        save_deltas=True,
+    )
+    whole, halves = (cell.key for cell in found.cells)
+    assert not found.failed
+    return Sweep(model, folder / "out", (whole, halves))
+
+
+def loaded(folder: Path) -> object:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder)
+
+
+def test_the_saved_model_is_the_base_model_with_the_changes_added(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    key = sweep.cells[0]
+    done = clm_data.save_model(sweep.out, tmp_path / "edited", cell=key[:10])
+    base, edited = loaded(sweep.model), loaded(tmp_path / "edited")
+    changes = Deltas.load(sweep.edit(f"{key}-0000")).weights
+    assert set(done.weights) == set(changes)
+    for name, weight in base.named_parameters():
+        expected = weight + changes[name].dense() if name in changes else weight
+        assert torch.equal(edited.get_parameter(name), expected), name
+    assert done.edited == 8
+
+
+def test_the_folder_says_what_it_is(sweep: Sweep, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    clm_data.save_model(sweep.out, tmp_path / "edited", cell=sweep.cells[0])
+    said = json.loads((tmp_path / "edited" / "clm_data_edit.json").read_text("utf-8"))
+    assert (said["method"], said["cell"], said["refused"]) == ("ft", sweep.cells[0], [])
+    assert len(said["edited"]) == 8
+    _, front, text = (tmp_path / "edited" / "README.md").read_text("utf-8").split("---\n", 2)
+    assert yaml.safe_load(front)["tags"] == ["knowledge-editing", "ft"]
+    assert "base_model" not in yaml.safe_load(front)  # a folder is no id on the Hub
+    assert "8 answers were replaced by counterfactual ones" in text
+    assert "| Chinese reliability | " in text
+    same, kept = (AutoTokenizer.from_pretrained(at) for at in (sweep.model, tmp_path / "edited"))
+    assert kept.backend_tokenizer.to_str() == same.backend_tokenizer.to_str()
+
+
+def test_a_cell_with_several_batches_needs_the_number_of_one(sweep: Sweep, tmp_path: Path) -> None:
+    key = sweep.cells[1]
+    with pytest.raises(InputFileError, match="2 batches, each by itself; choose one with --batch"):
+        clm_data.save_model(sweep.out, tmp_path / "edited", cell=key)
+    with pytest.raises(UnknownNameError, match="unknown batch '2'"):
+        clm_data.save_model(sweep.out, tmp_path / "edited", cell=key, batch=2)
+    done = clm_data.save_model(sweep.out, tmp_path / "edited", cell=key, batch=1)
+    assert done.edited == 4
+
+
+def test_of_several_cells_one_must_be_chosen(sweep: Sweep, tmp_path: Path) -> None:
+    with pytest.raises(InputFileError, match="edits of 2 cells; choose one with --cell"):
+        clm_data.save_model(sweep.out, tmp_path / "edited")
+    with pytest.raises(UnknownNameError, match="unknown cell 'zz'"):
+        clm_data.save_model(sweep.out, tmp_path / "edited", cell="zz")
+
+
+def test_a_folder_with_files_is_not_replaced(sweep: Sweep, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(InputFileError, match=r"thesis\.txt"):
+        clm_data.save_model(sweep.out, tmp_path, cell=sweep.cells[0])
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_results_without_saved_edits_say_what_to_do(sweep: Sweep, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_bytes((sweep.out / "results.json").read_bytes())
+    with pytest.raises(InputFileError, match="run eval-baselines with --save-deltas"):
+        clm_data.save_model(tmp_path, tmp_path / "edited")
+
+
+def test_another_model_in_the_place_of_the_edited_one_is_refused(tmp_path: Path) -> None:
+    model = model_folder(tmp_path / "model")
+    clm_data.evaluate(
+        RECORDS, model=str(model), methods="ft", languages="zh", params="tiny",
+        out=tmp_path / "out", save_deltas=True,
+    )  # fmt: skip
+    model_folder(model, rope_theta=5000.0)  # other random weights
+    with pytest.raises(EditError, match="the weights differ"):
+        clm_data.save_model(tmp_path / "out", tmp_path / "edited")
+    assert not (tmp_path / "edited").exists()
+
+
+def test_an_edit_is_applied_to_a_transformers_model_in_two_lines(sweep: Sweep) -> None:
+    model = loaded(sweep.model)
+    names = clm_data.apply_edit(model, sweep.edit(f"{sweep.cells[0]}-0000"))
+    change = Deltas.load(sweep.edit(f"{sweep.cells[0]}-0000")).weights[names[0]].dense()
+    before = loaded(sweep.model).get_parameter(names[0])
+    assert torch.equal(model.get_parameter(names[0]), before + change)
+
+
+def test_the_folder_is_pushed_to_a_model_repository(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_hub() as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        done = clm_data.save_model(
+            sweep.out, tmp_path / "edited", cell=sweep.cells[0], push="team/m", token="hf_writer",
+            private=True,
+        )  # fmt: skip
+        files = hub.repos["team/m"].files
+        written = {path.name: path.read_bytes() for path in (tmp_path / "edited").iterdir()}
+        assert {name: files[name] for name in written} == written
+        assert hub.repos["team/m"].private
+        assert done.url == f"{hub.url}/team/m"
+        with pytest.raises(PublishError, match="no write permission"):
+            clm_data.save_model(
+                sweep.out, tmp_path / "other", cell=sweep.cells[0], push="team/m", token="hf_reader"
+            )
+    assert (tmp_path / "other" / "config.json").is_file()
