@@ -39,11 +39,13 @@ FUNCTION_OF = {
     "dedup": "deduplicate",
     "schema": "schema",
     "doctor": "doctor",
+    "eval save-model": "save_model",
     "store backup": "backup_store",
     "store restore": "restore_store",
 }
-WITHOUT_A_COMMAND = {"load", "estimate_cost"}
-"""`load` reads a dataset back; `generate --dry-run` calls `estimate_cost`."""
+WITHOUT_A_COMMAND = {"apply_edit", "load", "estimate_cost"}
+"""`apply_edit` changes a model in memory, and `load` reads a dataset back; `generate --dry-run` calls
+`estimate_cost`."""
 HEAVY = (
     "torch transformers datasets huggingface_hub openai pandas pyarrow numpy pydantic sqlalchemy"
 )

@@ -396,3 +396,65 @@ def setup_easyeditor(
     say(f"{made}")
     for name, value in made.variables.items():
         say(f"export {name}={value}")
+
+
+@eval_app.command("save-model")
+def save_model(
+    ctx: typer.Context,
+    out: Annotated[Path, typer.Argument(help="New or empty folder for the model.")],
+    *,
+    results: Annotated[
+        Path, typer.Option(help="Folder that `eval-baselines --save-deltas` wrote.")
+    ] = RESULTS,
+    cell: Annotated[
+        str | None,
+        typer.Option(help="Key of the cell, or its beginning. Default: the only one."),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Number of the batch, if the cell edits several. Default: the only one."
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="The edited dataset; only for the model tiny. Default: the workspace's."),
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of tiny models. Default: as for eval-baselines.")
+    ] = None,
+    push: Annotated[
+        str | None,
+        typer.Option(help="Model repository NAMESPACE/NAME to push the folder to."),
+    ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="Create the repository as private.")
+    ] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Merge the edit of a finished cell into the model and save a model folder.
+
+    The folder loads with transformers: weights, tokenizer, a card, and `clm_data_edit.json`, which
+    says what was edited.
+
+    Example: `clm-data eval save-model edited --cell 3f2a`
+    """
+    state: State = ctx.obj
+    done = clm_data.save_model(
+        results,
+        out,
+        cell=cell,
+        batch=batch,
+        dataset=dataset or _existing_dataset(state.workspace),
+        cache=cache,
+        push=push,
+        private=private,
+        log=log,
+    )
+    if json:
+        print_json(done.as_json())
+        return
+    edits, weights = counted(done.edited, "edit"), counted(len(done.weights), "weight")
+    say(f"{done.folder}: {done.label}: {edits} in {weights}")
+    if done.url is not None:
+        say(f"pushed to {done.url}")
