@@ -40,6 +40,7 @@ _LIKE_OBJECT = re.compile(r"[{｛]\s*[\"'“\w]")
 _ODD_KEY = re.compile(r"[\"“”：{}\n]")
 _CHARACTER = re.compile(r"[^\s{}\[\]｛｝［］,，:：\"'“”\\]")
 """A character that is no syntax; one that a repair drops may change a text, as in 5% or 0571."""
+_LINE_COMMENT = re.compile(r"(?<!:)//[^\n]*")
 _NOT_TEXT = re.compile(
     r"\\u[0-9a-fA-F]{4}|\\.|(?<!:)//[^\n]*|/\*.{0,300}?\*/|\.\.\.|…|```\w*"
     r"|\b(?:null|true|false|None|True|False)\b",
@@ -326,6 +327,8 @@ def _is_faithful(value: JSONObject, text: str) -> bool:
     if any(map(_ODD_KEY.search, keys)) or any(map(_STRAY_QUOTE.match, texts)):
         return False
     if is_entry(value) and has_unread_entry(value):
+        return False
+    if any(is_entry(_KEY.findall(comment)) for comment in _LINE_COMMENT.findall(text)):
         return False
     written = _NUMBER.sub(lambda found: _as_text(float(found[0])), _NOT_TEXT.sub(" ", text))
     lost = Counter(_CHARACTER.findall(written))

@@ -348,3 +348,10 @@ def test_an_entry_between_others_in_an_unclosed_object_is_not_lost() -> None:
     text = f'{{"item 0": {{"zh": {{"item 0": {whole}, "item 1": {flat}, "item 2": {whole}}}}}'
     result = parse_entries(text, domain="d", label="a", origin=ORIGIN)
     assert "t3" in str([*result.kept, *(rejection.content for rejection in result.rejected)])
+
+
+def test_a_comment_that_swallows_fields_makes_an_entry_unreadable() -> None:
+    text = '{"zh": {"prompt": //"p", "subject": "s", "target_new": "t"}, "en": null}'
+    result = parse_entries(text, domain="d", label="a", origin=ORIGIN)
+    assert result.kept == ()
+    assert '"t"' in str(result.rejected[0].content)

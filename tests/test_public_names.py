@@ -44,8 +44,8 @@ FUNCTION_OF = {
     "store restore": "restore_store",
 }
 WITHOUT_A_COMMAND = {"apply_edit", "load", "estimate_cost"}
-"""`apply_edit` changes a model in memory, and `load` reads a dataset back; `generate --dry-run` calls
-`estimate_cost`."""
+"""`apply_edit` changes a model in memory, `load` reads a dataset back, and `generate --dry-run`
+calls `estimate_cost`."""
 HEAVY = (
     "torch transformers datasets huggingface_hub openai pandas pyarrow numpy pydantic sqlalchemy"
 )

@@ -39,6 +39,9 @@ from fuzz.harness import Read, Reader
 
 _ORIGIN = Origin(kind="model", name="m")
 _MARK = re.compile(r"标记\d+。")
+_MARK_OF_FIELD = re.compile(
+    rf"[\"'](?:{'|'.join(inputs.FIELDS)})[\"']\s*[:：]\s*[\"'][^\"']*?(标记\d+。)"
+)
 
 
 def _answers(_: Path) -> Read:
@@ -54,7 +57,7 @@ def _answers(_: Path) -> Read:
         out = "".join(candidate.model_dump_json() for candidate in result.kept)
         out += "".join(str(rejection.content) for rejection in result.rejected)
         seen = set(_MARK.findall(out))
-        for marks in map(_MARK.findall, _objects_of(answer)):
+        for marks in map(_MARK_OF_FIELD.findall, _objects_of(answer)):
             if marks and not seen.intersection(marks):
                 return f"the entry with {marks[0]} is neither kept nor rejected"
         return None
