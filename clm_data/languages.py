@@ -97,6 +97,8 @@ class LanguageInfo:
         full_stop: Text between such a sentence and the prompt.
         description_prompt: The prompt of the KL term in MEMIT and AlphaEdit. It asks what a
             subject ``{}`` is, which an edit should not change.
+        note: Heading of an edited fact in the context of a question.
+        asked: Heading of that question.
     """
 
     code: Language
@@ -114,6 +116,8 @@ class LanguageInfo:
     openings: tuple[str, ...]
     full_stop: str
     description_prompt: str
+    note: str
+    asked: str
 
 
 LANGUAGE_INFO: dict[Language, LanguageInfo] = {
@@ -133,6 +137,8 @@ LANGUAGE_INFO: dict[Language, LanguageInfo] = {
         openings=("这", "因此", "因为", "我", "你"),
         full_stop="。",
         description_prompt="{}是",
+        note="新事实：",
+        asked="问题：",
     ),
     "en": LanguageInfo(
         "en",
@@ -152,6 +158,8 @@ LANGUAGE_INFO: dict[Language, LanguageInfo] = {
         openings=("The", "Therefore", "Because", "I", "You"),
         full_stop=". ",
         description_prompt="{} is a",
+        note="New Fact: ",
+        asked="Prompt: ",
     ),
 }
 

@@ -27,6 +27,9 @@ METHOD_NAMES = {
     "lora": "LoRA",
     "ultraedit": "UltraEdit",
     "grace": "GRACE",
+    "ice-oracle": "ICE oracle",
+    "ice-retrieved": "ICE retrieved",
+    "ike": "IKE",
 }
 """Names of the methods in tables."""
 EXTRA_MEASURES = ("exact_match", "prefers_new", "p_new", "p_old")

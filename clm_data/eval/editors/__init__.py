@@ -24,6 +24,9 @@ METHODS: dict[str, str] = {
     "lora": "lora:Lora",
     "ultraedit": "ultraedit:UltraEdit",
     "grace": "grace:Grace",
+    "ice-oracle": "in_context:IceOracle",
+    "ice-retrieved": "in_context:IceRetrieved",
+    "ike": "in_context:Ike",
 }
 """Method name to `module:class` in this package."""
 

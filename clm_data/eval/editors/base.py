@@ -8,11 +8,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar, runtime_checkable
 
 from clm_data.eval.editors.contexts import Contexts
 from clm_data.eval.editors.edits import Edit
 from clm_data.eval.editors.origin import check_origin
+from clm_data.eval.editors.retrieval import Pair
 from clm_data.eval.errors import EditError
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.placement import EditRequest
@@ -179,6 +180,26 @@ class Editor(Protocol[EditT]):
 
         Raises:
             EditError: No fact can be placed, or the computation failed.
+        """
+        ...
+
+
+@runtime_checkable
+class TrainedEditor(Protocol):
+    """An editor that learns from facts before it can edit any."""
+
+    def fit(self, model: LoadedModel, rows: Sequence[Pair]) -> Self:
+        """Train or calibrate the method on facts that are not edited.
+
+        Args:
+            model: The unedited model, which is left unchanged.
+            rows: Facts in both languages; none is about a subject that is edited.
+
+        Returns:
+            The editor with what it learned.
+
+        Raises:
+            EditError: There are too few rows, or training failed.
         """
         ...
 

@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 from clm_data.errors import InputFileError
 from clm_data.eval.editors.origin import check_origin
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
     from clm_data.eval.model.loaded import LoadedModel
 
-KINDS: dict[str, str] = {"deltas": "deltas:Deltas", "codebook": "codebook:Codebook"}
+KINDS: dict[str, str] = {
+    "deltas": "deltas:Deltas",
+    "codebook": "codebook:Codebook",
+    "notes": "noted:Notes",
+}
 """Kind of a saved edit to the `module:class` in this package that loads it."""
 
 
@@ -55,6 +59,18 @@ class EditedModel(Protocol):
         Args:
             prompt: (rows, tokens), true at the tokens of the prompts: neither padding nor answer.
         """
+        ...
+
+
+@runtime_checkable
+class Oracle(Protocol):
+    """An edited model that is told which fact a question is about: an upper bound, not an editor.
+
+    Only such a model is told, and the names of its methods say `oracle`.
+    """
+
+    def rewrite_about(self, prompt: str, lang: Language, fact: str) -> str:
+        """What the network reads in the place of a prompt about a record, given by its id."""
         ...
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from clm_data.eval.editors.edits import EditedModel
+from clm_data.eval.editors.edits import EditedModel, Oracle
 from clm_data.eval.errors import PlacementError, edit_errors
 from clm_data.eval.model.batching import batches_by_length, padded
 from clm_data.eval.model.hooks import without_generation_settings
@@ -18,11 +18,20 @@ from clm_data.records import Language
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt and an answer to it, in one language."""
+    """A prompt and an answer to it, in one language.
+
+    Attributes:
+        lang: The language.
+        prompt: The prompt.
+        answer: The answer.
+        fact: Id of the record that the question belongs to, for an `Oracle`; no other model sees
+            it.
+    """
 
     lang: Language
     prompt: str
     answer: str
+    fact: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,6 +129,11 @@ def predict_answers(
 
 def _rewritten(model: EditedModel, questions: Sequence[Question]) -> list[Question]:
     """The questions as the network reads them."""
+    if isinstance(model, Oracle):
+        return [
+            replace(one, prompt=model.rewrite_about(one.prompt, one.lang, one.fact))
+            for one in questions
+        ]
     return [replace(one, prompt=model.rewrite(one.prompt, one.lang)) for one in questions]
 
 

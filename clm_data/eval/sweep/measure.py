@@ -97,8 +97,10 @@ class Evaluator:
     ) -> list[_SideAnswers]:
         """What is measured both before and after an edit, by record and language."""
         facts = [(record.fact(lang), lang) for record, lang in sides]
-        new = self._predict(model, [Question(lang, f.prompt, f.target_new) for f, lang in facts])
-        old = self._predict(model, [Question(lang, f.prompt, f.ground_truth) for f, lang in facts])
+        new = self._predict(model, [_asked(r, lang, r.fact(lang).target_new) for r, lang in sides])
+        old = self._predict(
+            model, [_asked(r, lang, r.fact(lang).ground_truth) for r, lang in sides]
+        )
         rephrased = self._predict(
             model, [_rephrased(r, lang, r.fact(lang).target_new) for r, lang in sides]
         )
@@ -109,8 +111,8 @@ class Evaluator:
         ]
         if self.generate:
             longer = [
-                Question(lang, f.prompt, max(f.target_new, f.ground_truth, key=len))
-                for f, lang in facts
+                _asked(r, lang, max(f.target_new, f.ground_truth, key=len))
+                for (r, lang), (f, _) in zip(sides, facts, strict=True)
             ]
             texts = generate_answers(model, longer, tokens_per_batch=self.tokens_per_batch)
             for answer, text, (fact, lang) in zip(answers, texts, facts, strict=True):
@@ -167,13 +169,17 @@ def _prefers_new(new: AnswerPrediction | None, old: AnswerPrediction | None) -> 
     return float(metrics.prefers_new(new.log_probabilities, old.log_probabilities))
 
 
+def _asked(record: Record, lang: Language, answer: str) -> Question:
+    return Question(lang, record.fact(lang).prompt, answer, record.id)
+
+
 def _rephrased(record: Record, lang: Language, answer: str) -> Question:
-    return Question(lang, record.fact(lang).rephrase_prompt, answer)
+    return Question(lang, record.fact(lang).rephrase_prompt, answer, record.id)
 
 
 def _probe(record: Record, lang: Language) -> Question:
     probe = record.probe(lang)
-    return Question(lang, probe.loc, probe.loc_ans)
+    return Question(lang, probe.loc, probe.loc_ans, record.id)
 
 
 def _accuracy(answer: AnswerPrediction | None) -> float | None:

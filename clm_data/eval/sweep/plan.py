@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -13,9 +13,10 @@ from clm_data.eval import results
 from clm_data.eval.dataset import EvalSet
 from clm_data.eval.easyedit import METHODS as EASYEDIT_METHODS
 from clm_data.eval.easyedit.found import EasyEdit, find_easyedit
-from clm_data.eval.editors import params_for
+from clm_data.eval.editors import method_class, params_for
 from clm_data.eval.editors.base import EditorParams
 from clm_data.eval.editors.known_models import params_for_config
+from clm_data.eval.editors.retrieval import Pair, side
 from clm_data.eval.model.tiny import TinyConfig, tiny_key
 from clm_data.eval.protocols import get_protocol
 from clm_data.eval.recipe import ModelSpec, Recipe
@@ -23,7 +24,8 @@ from clm_data.eval.results import CellResult, Setting
 from clm_data.eval.sweep.cell import failed_cell, has_deltas
 from clm_data.eval.sweep.identity import corpus_identity, model_config, model_identity
 from clm_data.eval.sweep.overrides import params_json, with_overrides
-from clm_data.records import digest
+from clm_data.eval.sweep.training_rows import training_rows
+from clm_data.records import LANGUAGES, digest
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,10 @@ def plan_cells(
     find = cache(easyedit)
 
     @cache
+    def training() -> str:
+        return digest(_texts(training_rows(dataset.records, used.records)))
+
+    @cache
     def config(name: str, revision: str | None) -> tuple[str, Mapping[str, Any]]:
         return name, model_config(name, revision)
 
@@ -116,6 +122,10 @@ def plan_cells(
         }
         if engine is not None:
             about["easyedit"] = engine.as_json()
+        if engine is None and hasattr(method_class(setting.method), "fit"):
+            about["training"] = training()
+            encoder = getattr(params, "encoder", None)
+            about["encoder"] = encoder and identify(encoder)
         names = ("version", "model", "dtype", "tokenizer", "records", "generate")
         baseline = {"protocol": setting.protocol, **{name: about[name] for name in names}}
         return PlannedCell(spec, setting, params, identity, digest(about), digest(baseline), engine)
@@ -159,6 +169,11 @@ def _check_easyedit(spec: ModelSpec, setting: Setting) -> None:
             f"EasyEdit edits with its own protocol, not with {setting.protocol}; add --protocol "
             "easyedit"
         )
+
+
+def _texts(rows: Sequence[Pair]) -> list[list[dict[str, Any]]]:
+    """The content of some facts, for the key of a cell."""
+    return [[side(row, lang).model_dump() for lang in LANGUAGES] for row in rows]
 
 
 def _check_layers(spec: ModelSpec, params: EditorParams, depth: int | None) -> None:

@@ -9,7 +9,7 @@ from clm_data.eval import baselines
 from clm_data.eval.dataset import EvalSet
 from clm_data.eval.easyedit.editor import EasyEditEditor, EasyEditEngine
 from clm_data.eval.editors import make_editor
-from clm_data.eval.editors.base import Editor, EditorParams, Setup
+from clm_data.eval.editors.base import Editor, EditorParams, Setup, TrainedEditor
 from clm_data.eval.editors.contexts import Contexts, sample_contexts
 from clm_data.eval.editors.moments import LanguageMoments, Moments, second_moments
 from clm_data.eval.editors.value_cache import TargetValueCache
@@ -23,6 +23,7 @@ from clm_data.eval.sweep.corpus import corpus_texts
 from clm_data.eval.sweep.measure import Evaluator
 from clm_data.eval.sweep.overrides import params_json
 from clm_data.eval.sweep.plan import PlannedCell
+from clm_data.eval.sweep.training_rows import training_rows
 from clm_data.log import Log, silent
 from clm_data.records import LANGUAGES, Language
 
@@ -112,10 +113,18 @@ class ModelWorkbench:
 
     def _editor(self, cell: PlannedCell, setup: Setup) -> Editor[Any]:
         if cell.easyedit is None:
-            return make_editor(cell.setting.method, cell.params, setup)
+            editor = make_editor(cell.setting.method, cell.params, setup)
+            return self._fitted(editor) if isinstance(editor, TrainedEditor) else editor
         if self._engine is None:
             self._engine = EasyEditEngine(cell.easyedit, self.model, self.cache)
         return EasyEditEditor(cell.setting.method, cell.params, setup, self._engine)
+
+    def _fitted(self, editor: Any) -> Editor[Any]:
+        """A trained editor after its training."""
+        rows = training_rows(self.dataset.records, self.records)
+        self.log(f"{editor.name} learns from {len(rows)} facts that are not edited")
+        fitted: Editor[Any] = editor.fit(self.model, rows)
+        return fitted
 
     def measure_baseline(self, cell: PlannedCell) -> None:
         """Measure the unedited model with the protocol of a cell, and write its answers."""

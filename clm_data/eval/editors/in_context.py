@@ -1,0 +1,190 @@
+"""In-context editing: Cohen et al. (ICE), 2024; Zheng et al. (IKE), EMNLP 2023.
+
+Weights stay as they are; the edited fact is put before the question. `ice-oracle` is told which
+fact a question is about and is an upper bound. `ice-retrieved` and `ike` have to find it among all
+edits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self
+
+from clm_data.eval.editors.base import EditorParams, Setup, Stopwatch
+from clm_data.eval.editors.known_models import KNOWN_MODELS
+from clm_data.eval.editors.noted import Lookup, Note, Notes, with_note
+from clm_data.eval.editors.origin import check_origin, model_id
+from clm_data.eval.editors.retrieval import (
+    NgramRetriever,
+    Pair,
+    SentenceEncoder,
+    calibrate,
+    side,
+)
+from clm_data.eval.errors import EditError
+from clm_data.eval.model.loaded import LoadedModel
+from clm_data.eval.placement import EditRequest
+from clm_data.records import LANGUAGES, Language
+
+MIN_ROWS = 10
+"""Smallest number of rows from which a gate can be calibrated."""
+
+
+@dataclass(frozen=True)
+class InContextParams(EditorParams):
+    """Settings of an in-context method; no model needs settings of its own.
+
+    Attributes:
+        demonstrations: Number of examples before a fact.
+        gate: Whether a question must be similar enough to an edit, or always gets the nearest one.
+        min_separation: Share of right matches minus share of wrong ones that calibration has to
+            reach for a pair of languages; otherwise an edit in the one never applies to a question
+            in the other.
+        encoder: Folder of a sentence encoder; None compares runs of characters.
+    """
+
+    demonstrations: int = 0
+    gate: Literal["calibrated", "open"] = "calibrated"
+    min_separation: float = 0.5
+    encoder: str | None = None
+
+    @property
+    def edited_layers(self) -> tuple[int, ...]:
+        """None: no layer changes."""
+        return ()
+
+    @property
+    def moment_layers(self) -> tuple[int, ...]:
+        """None."""
+        return ()
+
+    def with_layers(self, layers: tuple[int, ...]) -> Self:
+        """Refused.
+
+        Raises:
+            EditError: Always.
+        """
+        raise EditError("in-context methods edit no layers; leave out --layers")
+
+
+@dataclass(frozen=True)
+class IceOracle:
+    """Puts the edited fact before every question about its record, locality probes included."""
+
+    params: InContextParams
+    setup: Setup
+
+    name: ClassVar[str] = "ice-oracle"
+    PARAMS: ClassVar[Mapping[str, InContextParams]] = dict.fromkeys(KNOWN_MODELS, InContextParams())
+
+    def edit(
+        self, model: LoadedModel, requests: Sequence[EditRequest], *, past: Notes | None = None
+    ) -> Notes:
+        """See `Editor.edit`."""
+        return self._noted(model, requests, past, Lookup())
+
+    def _noted(
+        self,
+        model: LoadedModel,
+        requests: Sequence[EditRequest],
+        past: Notes | None,
+        lookup: Lookup,
+    ) -> Notes:
+        if past is not None:
+            check_origin("an edit", past.model, past.origin, model)
+        watch = Stopwatch()
+        with watch.phase("notes"):
+            kept = [request for request in requests if request.target and request.prompt]
+            notes = [
+                Note(one.id, one.lang, one.prompt, self._sentence(one.prompt, one.target, one.lang))
+                for one in kept
+            ]
+        refused = [one.id for one in requests if not (one.target and one.prompt)]
+        if not notes:
+            why = f"{refused[0]}: the prompt or the answer is empty" if refused else "no facts"
+            raise EditError(f"no fact can be edited: {why}")
+        return Notes(
+            self.name,
+            model.name,
+            tuple(notes),
+            lookup,
+            tuple(note.id for note in notes),
+            tuple((one, "the prompt or the answer is empty") for one in refused),
+            watch.seconds,
+            origin=model_id(model),
+        )
+
+    def _sentence(self, prompt: str, answer: str, lang: Language) -> str:
+        return f"{prompt}{self.setup.protocol.join(lang)}{answer}"
+
+
+@dataclass(frozen=True)
+class IceRetrieved(IceOracle):
+    """Puts the most similar of all edited facts before a question, if it is similar enough.
+
+    Attributes:
+        lookup: What `fit` found; None before.
+    """
+
+    lookup: Lookup | None = None
+
+    name: ClassVar[str] = "ice-retrieved"
+
+    def fit(self, model: LoadedModel, rows: Sequence[Pair]) -> Self:
+        """See `TrainedEditor.fit`: calibrate the gates, and write the demonstrations."""
+        if len(rows) < MIN_ROWS:
+            raise EditError(
+                f"{self.name} is calibrated on facts that are not edited, and there are "
+                f"{len(rows)} of them, fewer than {MIN_ROWS}; edit fewer facts with --facts"
+            )
+        retriever: NgramRetriever | SentenceEncoder
+        if self.params.encoder is None:
+            facts = [side(row, lang) for row in rows for lang in LANGUAGES]
+            texts = [text for fact in facts for text in (fact.prompt, fact.rephrase_prompt)]
+            retriever = NgramRetriever.fit(texts)
+        else:
+            retriever = SentenceEncoder(self.params.encoder)
+        gates = None
+        if self.params.gate == "calibrated":
+            separation = self.params.min_separation
+            gates, _ = calibrate(retriever, rows, min_separation=separation)
+        count = self.params.demonstrations
+        examples = {lang: self._demonstrations(rows, lang) for lang in LANGUAGES} if count else {}
+        return replace(self, lookup=Lookup(retriever, gates, examples, count))
+
+    def edit(
+        self, model: LoadedModel, requests: Sequence[EditRequest], *, past: Notes | None = None
+    ) -> Notes:
+        """See `Editor.edit`."""
+        if self.lookup is None:
+            raise EditError(f"{self.name} has to be calibrated first; call fit")
+        return self._noted(model, requests, past, self.lookup)
+
+    def _demonstrations(self, rows: Sequence[Pair], lang: Language) -> tuple[str, ...]:
+        """Three examples per row: its own prompt, a rephrased one, and that of the next row.
+
+        The first two are answered with the new answer, the third with its true one.
+        """
+        texts = []
+        facts = [side(row, lang) for row in rows]
+        for fact, other in zip(facts, [*facts[1:], facts[0]], strict=True):
+            note = self._sentence(fact.prompt, fact.target_new, lang)
+            for asked, answer in (
+                (fact.prompt, fact.target_new),
+                (fact.rephrase_prompt, fact.target_new),
+                (other.prompt, other.ground_truth),
+            ):
+                texts.append(with_note(note, self._sentence(asked, answer, lang), lang))
+        return tuple(texts)
+
+
+@dataclass(frozen=True)
+class Ike(IceRetrieved):
+    """As `IceRetrieved`, with demonstrations of when a fact applies and when it does not."""
+
+    name: ClassVar[str] = "ike"
+    # EasyEdit, hparams/IKE: k is 16 for every model.
+    PARAMS: ClassVar[Mapping[str, InContextParams]] = dict.fromkeys(
+        KNOWN_MODELS, InContextParams(demonstrations=16)
+    ) | {"tiny": InContextParams(demonstrations=2)}  # Our choice: its rows are short.
