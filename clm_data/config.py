@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from clm_data.domain import Domain, load_domains
+from clm_data.domain import Domain, FromYaml, load_domains
 from clm_data.drafts import draft_folder
 from clm_data.errors import ConfigError, UnknownNameError
 from clm_data.files import atomic_file, read_yaml
@@ -36,7 +36,7 @@ STORE_NAME = "clm.db"
 _TOP_LEVEL_ENV = ("store", "provider", "model", "base_url")
 
 
-class PriceSettings(Frozen):
+class PriceSettings(FromYaml):
     """Price of a model per million tokens, for models whose price is not known."""
 
     prompt: float = Field(ge=0, allow_inf_nan=False)
@@ -46,7 +46,7 @@ class PriceSettings(Frozen):
     currency: str = Field("USD", min_length=1)
 
 
-class GenerationSettings(Frozen):
+class GenerationSettings(FromYaml):
     """How chat models are queried."""
 
     entries_per_turn: int = Field(5, ge=1, le=50)
@@ -72,7 +72,7 @@ class GenerationSettings(Frozen):
     """Stop a domain after this many consecutive batches of dialogues with no new entries."""
 
 
-class DedupSettings(Frozen):
+class DedupSettings(FromYaml):
     """What counts as a near-duplicate."""
 
     threshold: float = Field(0.9, ge=0.5, le=1.0)
@@ -82,7 +82,7 @@ class DedupSettings(Frozen):
     """``by-subject`` keeps near-duplicates with different subjects and warns reviewers of them."""
 
 
-class LocalitySettings(Frozen):
+class LocalitySettings(FromYaml):
     """Source of the locality probes."""
 
     source: str = "bank"
@@ -94,7 +94,7 @@ class LocalitySettings(Frozen):
     """Encoding of the source's files. None: found if it is certain."""
 
 
-class DatasetSettings(Frozen):
+class DatasetSettings(FromYaml):
     """Facts for the dataset card that cannot be computed."""
 
     name: str = Field("clm-counterfactuals", min_length=1)
@@ -104,7 +104,7 @@ class DatasetSettings(Frozen):
     seed: int = 42
 
 
-class Settings(Frozen):
+class Settings(FromYaml):
     """All settings of ``clm.yaml``."""
 
     store: str = f"sqlite:///{STORE_NAME}"
@@ -214,15 +214,15 @@ class Workspace:
         """Open the store; close it or use it in a ``with`` block.
 
         Args:
-            create: Create it if it does not exist.
+            create: Create it if it does not exist. A file of 0 bytes is a store that was lost.
 
         Raises:
             ConfigError: The store is an in-memory database.
             StoreError: It cannot be opened, has another schema version, or does not exist.
         """
-        from clm_data.store import Store
+        from clm_data.store import Store, is_emptied
 
-        return Store(self.store_url, create=create)
+        return Store(self.store_url, create=create and not is_emptied(self.store_url))
 
 
 def open_workspace(

@@ -154,6 +154,12 @@ def shown(url: str) -> str:
     return parsed.render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
 
 
+def is_emptied(url: str) -> bool:
+    """Whether a store is a file of 0 bytes: it was lost, and a new one would hide that."""
+    file = sqlite_file(url)
+    return file is not None and file.is_file() and not file.stat().st_size
+
+
 def sqlite_file(url: str) -> Path | None:
     """The file of a SQLite URL; None for other databases and for ``file:`` names."""
     try:

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from clm_data.errors import ConfigError, UnknownNameError
 from clm_data.files import read_yaml
 from clm_data.records import Fact, Frozen, Language
+
+
+class FromYaml(Frozen):
+    """A part of a YAML file, where ``true`` is not the number 1."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_boolean(cls, value: Any, info: ValidationInfo) -> Any:
+        expected = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and expected in (int, float, int | None, float | None):
+            raise PydanticCustomError("no_number", f"expected a number, found {str(value).lower()}")
+        return value
 
 
 class Bilingual(Frozen):
@@ -30,7 +44,7 @@ class Example(Frozen):
     en: Fact
 
 
-class Domain(Frozen):
+class Domain(FromYaml):
     """One domain of ``domains.yaml``."""
 
     id: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)

@@ -261,6 +261,19 @@ def _check_target(target: Path, out: Path, overwrite: bool) -> None:
         raise InputFileError(f"{out} already exists; choose another file, or add --force")
 
 
+def check_page(out: Path) -> None:
+    """Check that writing a web page replaces no file but another web page.
+
+    Raises:
+        InputFileError: It would replace another file.
+    """
+    if out.is_file():
+        with out.open("rb") as file:
+            start = file.read(4096).lstrip().lower()
+        if start and not start.startswith(b"<!doctype html"):
+            raise InputFileError(f"{out} exists and is not a web page; choose another file")
+
+
 def sha256_file(path: Path) -> str:
     """sha256 (hex) of a file's bytes."""
     with path.open("rb") as file:

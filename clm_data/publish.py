@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,6 +25,11 @@ from clm_data.tabular import Tabular
 from clm_data.version import __version__
 
 Change = Literal["new", "changed", "same", "unknown"]
+
+_TAG = re.compile(
+    r"(?![-./])(?!.*(?:\.\.|//|/\.|@\{|\.lock(?:/|$)))[^\x00-\x20\x7f~^:?*\[\\]+(?<![./])"
+)
+"""Names that ``git check-ref-format`` accepts."""
 
 
 class PushFile(Frozen):
@@ -99,8 +105,11 @@ def push_to_hub(
         InputFileError: The folder is incomplete, was changed after the build, or does not load.
         CredentialsError: There is no token, or the Hub rejected it.
         PublishError: The namespace does not exist, permission is missing, the Hub cannot be
-            reached, the repository is public although ``private`` is set, or the tag is taken.
+            reached, the repository is public although ``private`` is set, or the tag is taken or
+            has a name that Git refuses.
     """
+    if tag is not None and not _TAG.fullmatch(tag):
+        raise PublishError(f"{tag!r} cannot be the name of a tag in Git; choose one such as v1.0")
     folder = Path(dataset_dir)
     paths = _checked_paths(folder, rejected=rejected)
     token = token or _find_token(required=not dry_run)
@@ -229,6 +238,8 @@ def _checked_paths(folder: Path, *, rejected: bool) -> list[str]:
     manifest = read_manifest(folder)
     for path, sha256 in manifest.files.items():
         file = folder / path
+        if not file.resolve().is_relative_to(folder.resolve()):
+            raise InputFileError(f"{file} is outside the dataset; run clm-data build again")
         if not file.is_file():
             raise InputFileError(f"{file} is missing; run clm-data build again")
         if sha256_file(file) != sha256:

@@ -22,6 +22,7 @@ from sqlalchemy.exc import DatabaseError, IntegrityError
 from clm_data.database import (
     advice,
     damage_of,
+    is_emptied,
     open_engine,
     read_only_engine,
     shown,
@@ -64,6 +65,7 @@ __all__ = [
     "RequestOutcome",
     "Source",
     "Store",
+    "is_emptied",
 ]
 
 Guard = Callable[[sa.Connection], None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -211,6 +212,27 @@ def test_a_tag_of_other_content_is_an_error_before_anything_is_sent(
     with pytest.raises(PublishError) as error:
         push(folder, tag="v1", dry_run=dry_run)
     assert_one_line(error, "v1", hub.repos[REPO].head[:8])
+    assert hub.writes == []
+
+
+@pytest.mark.parametrize("tag", ["", "v 1", "v1.", "-v1", "a..b", "v1.lock", "a:b", "v1\n"])
+def test_a_tag_that_git_refuses_is_an_error_before_anything_is_sent(
+    folder: Path, hub: Hub, tag: str
+) -> None:
+    with pytest.raises(PublishError, match="cannot be the name of a tag") as error:
+        push(folder, tag=tag)
+    assert_one_line(error)
+    assert hub.requests == []
+
+
+def test_a_manifest_that_names_a_file_elsewhere_is_refused(folder: Path, hub: Hub) -> None:
+    secret = folder.parent / "secret.txt"
+    secret.write_text("x", encoding="utf-8")
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest["files"]["../secret.txt"] = hashlib.sha256(b"x").hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(InputFileError, match="is outside the dataset"):
+        push(folder)
     assert hub.writes == []
 
 

@@ -220,6 +220,21 @@ def test_a_store_that_is_not_there_is_not_an_empty_dataset(
         assert run(command("stats", folder)) == 0
 
 
+def test_an_emptied_store_is_not_replaced_by_a_new_one(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in folder.glob("clm.db*"):
+        file.unlink()
+    (folder / "clm.db").touch()
+    rows = folder / "rows.json"
+    rows.write_text('[{"zh": {"prompt": "x"}}]', encoding="utf-8")
+    offline = ["--domain", "physics", "--count", "1", "--provider", "offline"]
+    for words in (["generate", *offline], ["import", str(rows)]):
+        assert run(["--workspace", str(folder), *words]) == 2
+        assert "clm.db is empty" in capsys.readouterr().err
+    assert (folder / "clm.db").stat().st_size == 0
+
+
 def test_a_locked_store_names_the_process(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

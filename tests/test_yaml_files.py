@@ -109,6 +109,7 @@ def test_the_error_has_one_line_with_the_place(
         ),
         ("en: rivers", "en: 1984", "en: expected text, found 1984; put it in quotation marks"),
         ("en: rivers", "en: true", "en: expected text, found True; put it in quotation marks"),
+        ("quota: 3", "quota: true", "quota: expected a number, found true"),
         ("quota: 3", "quota: many", "quota: .*valid integer"),
         ("id: rivers", "id: rivers\n  id: lakes", "'id' appears twice"),
     ],

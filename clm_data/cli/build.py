@@ -226,8 +226,9 @@ def _shortened(message: str) -> str:
 
 def _write(file: Path, text: str) -> None:
     from clm_data.errors import InputFileError
-    from clm_data.files import atomic_file
+    from clm_data.files import atomic_file, check_page
 
+    check_page(file)
     try:
         with atomic_file(file, overwrite=True) as draft:
             draft.write_text(text, encoding="utf-8")

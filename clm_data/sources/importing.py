@@ -113,7 +113,7 @@ def import_files(
     Raises:
         UnknownNameError: There is no such format.
     """
-    with Store(workspace.store_url) as store:
+    with workspace.open_store(create=True) as store:
         results = tuple(_import_file(store, file, format, licence, encoding) for file in files)
         return ImportResult(results, len(stored_candidates(store).kept))
 

@@ -57,6 +57,16 @@ def test_a_page_that_cannot_be_written_is_one_line(
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_a_page_replaces_only_a_page(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = file.read_bytes()
+    assert run(["audit", str(file), "--html", str(file)]) == 2
+    assert "is not a web page; choose another file" in capsys.readouterr().err
+    assert file.read_bytes() == before
+    page = file.with_name("audit.html")
+    for _ in range(2):
+        assert run(["audit", str(file), "--html", str(page)]) == 0
+
+
 def test_the_page_lists_the_fields_that_are_not_read(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,7 +26,7 @@ from clm_data.eval.report.dataset import DatasetContents, read_contents
 from clm_data.eval.report.evaluation import Evaluation
 from clm_data.eval.report.parts import Figure, MissingPart, Section
 from clm_data.eval.results import Results, read_results
-from clm_data.files import atomic_file, atomic_folder, files_in
+from clm_data.files import atomic_file, atomic_folder, check_page, files_in
 from clm_data.log import Log, silent
 from clm_data.records import LANGUAGES, Language
 
@@ -80,6 +80,7 @@ def write_report(
         InputFileError: Results, dataset or a table cannot be read, or the page cannot be written.
     """
     shown_first = _language(lang)
+    check_page(html)
     results, domains = read_results(folder), bundled_domains()
     evaluation = Evaluation(folder, results, domains)
     home = folder if _same(html.parent, folder) else html.with_name(f"{html.stem}_files")
