@@ -98,7 +98,7 @@ def eval_baselines(
     protocol: Annotated[
         list[str] | None,
         typer.Option(
-            help="native or easyedit; repeatable. Default: native.", rich_help_panel=_GRID
+            help="native, easyedit or chat; repeatable. Default: native.", rich_help_panel=_GRID
         ),
     ] = None,
     backend: Annotated[

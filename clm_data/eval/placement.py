@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from clm_data import languages
+from clm_data.eval.chat import chat_turn
 from clm_data.eval.errors import PlacementError
 from clm_data.eval.protocols import EditProtocol
 from clm_data.records import Language
@@ -97,15 +98,20 @@ class Encoded:
         return next((i for i, (start, _) in enumerate(self.spans) if start >= end), len(self.ids))
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> Encoded:
+def encode(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool = True) -> Encoded:
     """Tokenize a text with character offsets.
+
+    Args:
+        tokenizer: A fast transformers tokenizer.
+        text: The text.
+        special: Whether the tokenizer adds its opening tokens.
 
     Raises:
         PlacementError: The tokenizer has no character offsets.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise PlacementError("the tokenizer has no character offsets; load its fast version")
-    found = tokenizer(text, return_offsets_mapping=True)
+    found = tokenizer(text, return_offsets_mapping=True, add_special_tokens=special)
     return Encoded(tuple(found["input_ids"]), tuple((a, b) for a, b in found["offset_mapping"]))
 
 
@@ -115,6 +121,8 @@ def answer_positions(
     joiner: str,
     answer: str,
     labels: Literal["offsets", "reencode"],
+    *,
+    special: bool = True,
 ) -> tuple[Encoded, list[int]]:
     """Tokenize a prompt with its answer once, and find the answer's tokens.
 
@@ -125,6 +133,7 @@ def answer_positions(
         answer: The answer.
         labels: `offsets`: the tokens that cover an answer character. `reencode`: all after the
             first N, where N is the number of tokens of the prompt alone, as in EasyEdit.
+        special: Whether the tokenizer adds its opening tokens.
 
     Returns:
         The whole text, and the indices of the answer's tokens in it.
@@ -133,7 +142,7 @@ def answer_positions(
         PlacementError: The answer has no token after the first token of the text.
     """
     stem = prompt + joiner
-    encoded = encode(tokenizer, stem + answer)
+    encoded = encode(tokenizer, stem + answer, special=special)
     if labels == "offsets":
         at = encoded.covering(len(stem), len(stem) + len(answer))
     else:
@@ -164,6 +173,8 @@ def place(
         PlacementError: The fact cannot be placed; the message gives the reason.
     """
     context, subject_start = _context_and_subject(request, template)
+    if protocol.turn == "chat":
+        request, context, subject_start = _in_turn(tokenizer, request, context, subject_start)
     joiner = protocol.join(request.lang) if joiner is None else joiner
     find = _place_by_offsets if protocol.labels == "offsets" else _place_reencoded
     placement = find(tokenizer, request, protocol, context, subject_start, joiner)
@@ -187,8 +198,10 @@ def place_prompt(
         PlacementError: The subject cannot be placed.
     """
     context, subject_start = _context_and_subject(request, template)
+    if protocol.turn == "chat":
+        request, context, subject_start = _in_turn(tokenizer, request, context, subject_start)
     text = context + request.prompt
-    encoded = encode(tokenizer, text)
+    encoded = encode(tokenizer, text, special=protocol.special_tokens)
     subject = _subject_token(tokenizer, request, protocol, encoded, text, subject_start)
     return Placement(encoded.ids, subject, prompt=len(encoded.ids))
 
@@ -208,6 +221,23 @@ def _context_and_subject(request: EditRequest, template: str) -> tuple[str, int]
     if not request.target:
         raise PlacementError(f"{request.id}: the answer is empty")
     return context, len(context) + start
+
+
+def asked(tokenizer: PreTrainedTokenizerBase, prompt: str, protocol: EditProtocol) -> str:
+    """All that a model reads before the joiner: the prompt, or a conversation that ends in it."""
+    if protocol.turn == "text":
+        return prompt
+    turn = chat_turn(tokenizer)
+    return turn.before + prompt + turn.after
+
+
+def _in_turn(
+    tokenizer: PreTrainedTokenizerBase, request: EditRequest, context: str, subject_start: int
+) -> tuple[EditRequest, str, int]:
+    """The request, context and place of the subject with context and prompt as the user's turn."""
+    turn = chat_turn(tokenizer)
+    wrapped = replace(request, prompt=request.prompt + turn.after)
+    return wrapped, turn.before + context, len(turn.before) + subject_start
 
 
 def _subject_token(
@@ -239,7 +269,7 @@ def _place_by_offsets(
     """Labels are the tokens that cover an answer character."""
     before = context + request.prompt + joiner
     text = before + request.target
-    encoded = encode(tokenizer, text)
+    encoded = encode(tokenizer, text, special=protocol.special_tokens)
     answer = encoded.covering(len(before), len(text))
     if not answer or answer != list(range(answer[0], answer[-1] + 1)) or answer[0] == 0:
         raise PlacementError(
@@ -274,7 +304,7 @@ def _place_reencoded(
     if not labels:
         raise PlacementError(f'{request.id}: the answer "{request.target}" has no tokens')
     text = context + request.prompt + tokenizer.decode(labels[:-1])
-    encoded = encode(tokenizer, text)
+    encoded = encode(tokenizer, text, special=protocol.special_tokens)
     if len(encoded.ids) < len(labels):
         raise PlacementError(
             f'{request.id}: the answer "{request.target}" changes when decoded and encoded again'

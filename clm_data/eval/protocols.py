@@ -1,11 +1,11 @@
-"""Editing protocols: each difference between `native` and `easyedit` is one setting."""
+"""Editing protocols: each difference between them is one setting."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from clm_data.errors import UnknownNameError
+from clm_data.errors import ConfigError, UnknownNameError
 from clm_data.languages import LANGUAGE_INFO
 from clm_data.records import Language
 
@@ -47,8 +47,26 @@ class EditProtocol:
     """UltraEdit's deviations: the sample standard deviation of all tokens, or one that counts the
     squared deviations within a fact of k tokens k / (k - 1) times."""
 
+    turn: Literal["text", "chat"] = "text"
+    """How a model reads a prompt. `text`: as it is, for base models. `chat`: as the user's turn in
+    the tokenizer's chat template, without a system message; the answer is the assistant's turn.
+    Contexts and KL prompts are in the user's turn; the text of second moments is not changed."""
+
+    def __post_init__(self) -> None:
+        if self.turn == "chat" and (self.labels, self.subject) != ("offsets", "offsets"):
+            raise ConfigError(
+                f"protocol {self.name}: the turn chat needs labels and subject by offsets"
+            )
+
+    @property
+    def special_tokens(self) -> bool:
+        """Whether the tokenizer adds opening tokens; a chat template writes them itself."""
+        return self.turn == "text"
+
     def join(self, lang: Language) -> str:
-        """The text between a prompt and its answer."""
+        """The text between a prompt and its answer; in a chat, the template's text is there."""
+        if self.turn == "chat":
+            return ""
         return LANGUAGE_INFO[lang].joiner if self.joiner == "language" else " "
 
     def context_lang(self, lang: Language) -> Language:
@@ -88,7 +106,8 @@ EASYEDIT = EditProtocol(
     ultraedit_normalizer="edit",
     ultraedit_deviation="by_fact",
 )
-PROTOCOLS = {protocol.name: protocol for protocol in (NATIVE, EASYEDIT)}
+CHAT = replace(NATIVE, name="chat", turn="chat")
+PROTOCOLS = {protocol.name: protocol for protocol in (NATIVE, EASYEDIT, CHAT)}
 
 
 def get_protocol(name: str) -> EditProtocol:

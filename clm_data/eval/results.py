@@ -85,7 +85,7 @@ class Setting(OmitsDefaults):
     """`batch`: each batch edits the original model; `sequential`: each batch is edited on top of
     the earlier ones; `single`: each fact edits the original model."""
     protocol: str = "native"
-    """`native` or `easyedit`."""
+    """`native`, `easyedit` or `chat`."""
     backend: Backend = "clm-data"
     """What computes the edits; not written if it is `clm-data`."""
 

@@ -12,7 +12,7 @@ from helpers.paths import ROOT
 
 from clm_data.errors import UnknownNameError
 from clm_data.eval.placement import EditRequest, place
-from clm_data.eval.protocols import EASYEDIT, NATIVE, PROTOCOLS, EditProtocol, get_protocol
+from clm_data.eval.protocols import CHAT, EASYEDIT, NATIVE, PROTOCOLS, EditProtocol, get_protocol
 from clm_data.eval.sweep.corpus import corpus_texts
 from clm_data.languages import LANGUAGE_INFO
 
@@ -114,6 +114,13 @@ def second_edit(protocol: EditProtocol) -> Any:
     return [delta.dense().tolist() for delta in second.weights.values()]
 
 
+def in_a_turn(protocol: EditProtocol) -> Any:
+    tokenizer = merging(" ")
+    tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    placed = place(tokenizer, ZH, protocol)
+    return tokenizer.decode((*placed.ids, placed.labels[-1]))
+
+
 COMPUTATIONS: list[tuple[str, Callable[[EditProtocol], Any]]] = [
     ("joiner", joined_sentence),
     ("labels", labels),
@@ -127,6 +134,7 @@ COMPUTATIONS: list[tuple[str, Callable[[EditProtocol], Any]]] = [
     ("ultraedit_tokens", edited("ultraedit", EN)),
     ("ultraedit_normalizer", second_edit),
     ("ultraedit_deviation", edited("ultraedit", EN)),
+    ("turn", in_a_turn),
 ]
 
 
@@ -136,7 +144,8 @@ COMPUTATIONS: list[tuple[str, Callable[[EditProtocol], Any]]] = [
 def test_changing_one_setting_changes_what_is_computed(
     setting: str, compute: Callable[[EditProtocol], Any]
 ) -> None:
-    other = replace(NATIVE, **{setting: getattr(EASYEDIT, setting)})
+    source = CHAT if setting == "turn" else EASYEDIT
+    other = replace(NATIVE, **{setting: getattr(source, setting)})
     assert compute(other) != compute(NATIVE)
 
 
@@ -144,7 +153,8 @@ def test_every_setting_differs_between_the_protocols_and_is_tested_and_documente
     assert {setting for setting, _ in COMPUTATIONS} == set(SETTINGS)
     table = (ROOT / "docs" / "explanation" / "editing.md").read_text(encoding="utf-8")
     for setting in SETTINGS:
-        assert getattr(NATIVE, setting) != getattr(EASYEDIT, setting)
+        other = CHAT if setting == "turn" else EASYEDIT
+        assert getattr(NATIVE, setting) != getattr(other, setting)
         assert f"\n| `{setting}` |" in table
 
 
@@ -191,6 +201,6 @@ def test_prompt_last_fine_tuning_predicts_all_answer_tokens_at_the_last_prompt_t
 
 def test_an_unknown_protocol_name_suggests_a_known_one() -> None:
     assert get_protocol("native") is NATIVE
-    assert set(PROTOCOLS) == {"native", "easyedit"}
+    assert set(PROTOCOLS) == {"native", "easyedit", "chat"}
     with pytest.raises(UnknownNameError, match="did you mean easyedit"):
         get_protocol("easy-edit")

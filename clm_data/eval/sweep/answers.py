@@ -11,8 +11,8 @@ from clm_data.eval.errors import PlacementError, edit_errors
 from clm_data.eval.model.batching import batches_by_length, padded
 from clm_data.eval.model.hooks import without_generation_settings
 from clm_data.eval.model.partial_forward import run_layers
-from clm_data.eval.placement import answer_positions
-from clm_data.eval.protocols import EditProtocol
+from clm_data.eval.placement import answer_positions, asked
+from clm_data.eval.protocols import NATIVE, EditProtocol
 from clm_data.records import Language
 
 
@@ -80,11 +80,17 @@ def tokenize_question(
         PlacementError: The answer has no token of its own after the first token.
     """
     joiner = protocol.join(question.lang)
+    asking = asked(tokenizer, question.prompt, protocol)
     encoded, at = answer_positions(
-        tokenizer, question.prompt, joiner, question.answer, protocol.labels
+        tokenizer,
+        asking,
+        joiner,
+        question.answer,
+        protocol.labels,
+        special=protocol.special_tokens,
     )
     labels = tuple(encoded.ids[i] for i in at)
-    prompt = min(encoded.before(len(question.prompt)), at[0])
+    prompt = min(encoded.before(len(asking)), at[0])
     return TokenizedQuestion(encoded.ids[: at[-1]], tuple(i - 1 for i in at), labels, prompt)
 
 
@@ -168,6 +174,7 @@ def generate_answers(
     model: EditedModel,
     questions: Sequence[Question],
     *,
+    protocol: EditProtocol = NATIVE,
     extra_tokens: int = 4,
     tokens_per_batch: int = 4096,
 ) -> list[str]:
@@ -176,12 +183,15 @@ def generate_answers(
     Args:
         model: The model, edited or not.
         questions: The answers only set the length of the continuations.
+        protocol: Whether prompts are turns of a chat.
         extra_tokens: Tokens beyond the answer's length, which show whether its last word ends
             there.
         tokens_per_batch: Maximum tokens per batch, generated ones included.
     """
     tokenizer = model.base.tokenizer
-    prompts = [list(tokenizer(one.prompt)["input_ids"]) for one in _rewritten(model, questions)]
+    special = protocol.special_tokens
+    asking = [asked(tokenizer, one.prompt, protocol) for one in _rewritten(model, questions)]
+    prompts = [list(tokenizer(text, add_special_tokens=special)["input_ids"]) for text in asking]
     lengths = [
         len(tokenizer(" " + question.answer, add_special_tokens=False)["input_ids"]) + extra_tokens
         for question in questions

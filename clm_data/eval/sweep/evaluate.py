@@ -76,7 +76,8 @@ def evaluate(
         layers: Layers to edit, or several such lists to compare; default those of the
             hyperparameters.
         mode: `batch`, `sequential` or `single`; default `batch`.
-        protocol: `native` or `easyedit`; default `native`, or `easyedit` with `easyeditor`.
+        protocol: `native`, `easyedit` or `chat`, which is `native` in the chat template of an
+            instruct model; default `native`, or `easyedit` with `easyeditor`.
         backend: What computes the edits: `clm-data`, `easyeditor` (EasyEdit in an environment of
             its own), or both; default `clm-data`.
         easyedit_python: Interpreter of EasyEdit's environment; default `EASYEDIT_PYTHON`.

@@ -114,7 +114,9 @@ class Evaluator:
                 _asked(r, lang, max(f.target_new, f.ground_truth, key=len))
                 for (r, lang), (f, _) in zip(sides, facts, strict=True)
             ]
-            texts = generate_answers(model, longer, tokens_per_batch=self.tokens_per_batch)
+            texts = generate_answers(
+                model, longer, protocol=self.protocol, tokens_per_batch=self.tokens_per_batch
+            )
             for answer, text, (fact, lang) in zip(answers, texts, facts, strict=True):
                 answer.continuation = text.strip()
                 exact = metrics.exact_match(text, fact.target_new, lang)
