@@ -161,3 +161,7 @@ def test_the_config_of_the_tiny_model_is_known() -> None:
 @pytest.mark.parametrize("name", bundled_recipes())
 def test_the_readme_names_each_bundled_recipe(name: str) -> None:
     assert f"--recipe {name} " in (ROOT / "eval" / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_recipe_of_all_methods_has_all_methods() -> None:
+    assert set(read_recipe("all-methods").methods) == set(METHODS)
