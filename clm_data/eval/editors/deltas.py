@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clm_data.eval.editors.edits import applied as applied  # noqa: PLC0414 (imported from here)
 from clm_data.eval.editors.edits import check_same_model, facts_of, metadata_of, read_saved
 from clm_data.eval.editors.tensor_files import save_safetensors
 from clm_data.eval.errors import EditError, LayoutError

@@ -88,7 +88,7 @@ class Notes:
         return nullcontext(Watched(model, "".join(self.texts)))
 
     def save(self, path: Path) -> None:
-        save_safetensors({}, path, {"kind": "notes", "texts": "".join(self.texts)})
+        save_safetensors({}, path, {"kind": "scraps", "texts": "".join(self.texts)})
 
 
 class NotesEditor:
@@ -184,7 +184,7 @@ def test_what_is_no_edit_is_not_loaded(tmp_path: Path) -> None:
     with pytest.raises(InputFileError, match="contains no saved edit"):
         load_edit(file)
     Notes("m", (), ()).save(file)
-    with pytest.raises(InputFileError, match="unknown kind 'notes', not deltas"):
+    with pytest.raises(InputFileError, match="unknown kind 'scraps', not deltas"):
         load_edit(file)
 
 

@@ -16,7 +16,7 @@ from helpers.small_models import BARE_CONTEXTS, REQUESTS, TEXTS, small_params
 
 from clm_data.eval.editors import make_editor, method_class
 from clm_data.eval.editors.base import Setup
-from clm_data.eval.editors.deltas import applied
+from clm_data.eval.editors.edits import applied
 from clm_data.eval.editors.facts import place_facts
 from clm_data.eval.editors.moments import second_moments
 from clm_data.eval.errors import LayoutError

@@ -20,7 +20,7 @@ from clm_data.errors import ConfigError
 from clm_data.eval.editors import make_editor, params_for
 from clm_data.eval.editors.base import Setup
 from clm_data.eval.editors.contexts import contexts_from
-from clm_data.eval.editors.deltas import applied
+from clm_data.eval.editors.edits import applied
 from clm_data.eval.errors import LayoutError
 from clm_data.eval.model.layout import ModelLayout, check_layout, find_layout
 from clm_data.eval.model.loading import prepare
