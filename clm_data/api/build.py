@@ -175,7 +175,8 @@ class Audit(Tabular):
 
     def as_json(self) -> dict[str, Any]:
         """The JSON value that ``clm-data audit --json`` prints."""
-        return {**self.report.as_json(), "unread": self.reading.unread}
+        read = {"unread": self.reading.unread, "pairing": list(self.reading.pairing)}
+        return {**self.report.as_json(), **read}
 
     def as_html(self, title: str = "Audit") -> str:
         """The page that ``clm-data audit --html`` writes."""

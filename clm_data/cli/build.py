@@ -125,6 +125,8 @@ def import_files(
         for line in file.reading.notices():
             log(f"{kind}{file.file.name}: {line}")
             kind = ""
+    for line in result.pairing:
+        log(line)
     say(f"{counted(result.candidates, 'candidate')} in imported files; next: clm-data audit")
     return code
 

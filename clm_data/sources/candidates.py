@@ -97,7 +97,7 @@ def items_of(files: Sequence[SourceFile]) -> list[Item]:
 def units_of(files: Sequence[SourceFile]) -> list[Unit]:
     """Pair Chinese and English files with equal ``case_id`` sequences; others stay single."""
     halves = {"clm-bench-zh", "clm-bench-en"}
-    ids = {file.sha256: _case_ids(file.rows) for file in files if file.format in halves}
+    ids = {file.sha256: case_ids(file.rows) for file in files if file.format in halves}
     units: list[Unit] = []
     taken: set[str] = set()
     for file in files:
@@ -143,7 +143,7 @@ def pair_alternating(rows: Sequence[Any]) -> list[tuple[Any, Any]]:
     return pairs
 
 
-def _case_ids(rows: Sequence[Any]) -> list[str]:
+def case_ids(rows: Sequence[Any]) -> list[str]:
     """Ids as JSON, so that 1 and "1" are different; 1.0 is 1."""
     ids = (row.get("case_id") if isinstance(row, dict) else "not an object" for row in rows)
     return [
@@ -157,7 +157,7 @@ def _are_pair(left: Any, right: Any) -> bool:
         return False
     shares = han_share(left.get("prompt")), han_share(right.get("prompt"))
     in_order = shares[0] > shares[1] or shares == (0.0, 0.0)
-    return in_order and _case_ids([left]) == _case_ids([right])
+    return in_order and case_ids([left]) == case_ids([right])
 
 
 def _read_unit(unit: Unit) -> Iterator[tuple[Rows, Candidate | Rejection]]:

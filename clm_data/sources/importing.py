@@ -9,9 +9,9 @@ from typing import Any
 
 from clm_data.config import Workspace
 from clm_data.errors import InputFileError
-from clm_data.sources import is_published, read_file, stored_candidates
+from clm_data.sources import is_published, read_file, stored_candidates, stored_files
 from clm_data.sources.files import RawFile
-from clm_data.sources.notices import Reading, reading_of
+from clm_data.sources.notices import Reading, pairing_notes, reading_of
 from clm_data.store import Store
 from clm_data.tabular import Tabular
 
@@ -57,6 +57,8 @@ class ImportResult(Tabular):
     """In the order given."""
     candidates: int
     """Candidates in all imported files of the store, earlier imports included."""
+    pairing: tuple[str, ...] = ()
+    """Chinese and English files in the store that were paired without ids, or not paired."""
 
     @property
     def failed(self) -> tuple[FileImport, ...]:
@@ -88,7 +90,11 @@ class ImportResult(Tabular):
 
     def as_json(self) -> dict[str, Any]:
         """The result as JSON values."""
-        return {"files": [file.as_json() for file in self.files], "candidates": self.candidates}
+        return {
+            "files": [file.as_json() for file in self.files],
+            "candidates": self.candidates,
+            "pairing": list(self.pairing),
+        }
 
 
 def import_files(
@@ -115,7 +121,8 @@ def import_files(
     """
     with workspace.open_store(create=True) as store:
         results = tuple(_import_file(store, file, format, licence, encoding) for file in files)
-        return ImportResult(results, len(stored_candidates(store).kept))
+        pairing = tuple(pairing_notes(stored_files(store)))
+        return ImportResult(results, len(stored_candidates(store).kept), pairing)
 
 
 def _import_file(

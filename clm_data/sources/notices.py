@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from clm_data.sources.candidates import candidates_of
+from clm_data.sources.candidates import candidates_of, case_ids, units_of
 from clm_data.sources.files import SourceFile
 from clm_data.sources.formats import unread_fields
 
@@ -27,6 +27,8 @@ class Reading:
     ``rephrase after the first`` stands for the other items of a list."""
     with_accepted: int = 0
     """Rows with accepted answers besides the first."""
+    pairing: tuple[str, ...] = ()
+    """From :func:`pairing_notes`."""
 
     def as_json(self) -> dict[str, Any]:
         """The reading as JSON values."""
@@ -46,7 +48,7 @@ class Reading:
 
     def notes(self) -> list[str]:
         """The lines of :meth:`notices` on rows that can be used."""
-        lines = []
+        lines = list(self.pairing)
         if self.unread:
             names = ", ".join(f"{name} ({_rows(n)})" for name, n in self.unread.items())
             count = len(self.unread)
@@ -67,8 +69,36 @@ class Reading:
         return f"{candidates}: {_rows(count)} cannot be used: {shown}{more}"
 
 
-def reading_of(files: Iterable[SourceFile]) -> Reading:
-    """How much of some files was understood, each read by itself."""
+def pairing_notes(files: Sequence[SourceFile]) -> Iterator[str]:
+    """Chinese and English files that were paired without ids, or not paired."""
+    units = units_of(files)
+    for unit in units:
+        if unit.english is not None and set(case_ids(unit.first.rows)) == {"null"}:
+            yield (
+                f"{unit.first.name} and {unit.english.name} have no case_id: their rows were "
+                "paired in order; check that both files have the same order"
+            )
+    single = [unit.first for unit in units if unit.english is None]
+    chinese = [file for file in single if file.format == "clm-bench-zh"]
+    english = [file for file in single if file.format == "clm-bench-en"]
+    for zh, en in zip(chinese, english, strict=False):
+        yield (
+            f"{zh.name} and {en.name} were not paired: {_difference(zh, en)}; both need the same "
+            "case_id in the same order"
+        )
+
+
+def _difference(zh: SourceFile, en: SourceFile) -> str:
+    """The first difference of the ids of two files."""
+    ids = zip(case_ids(zh.rows), case_ids(en.rows), strict=False)
+    for number, (left, right) in enumerate(ids, 1):
+        if left != right:
+            return f"row {number} has case_id {left} in one and {right} in the other"
+    return f"one has {_rows(len(zh.rows))}, the other {_rows(len(en.rows))}"
+
+
+def reading_of(files: Sequence[SourceFile]) -> Reading:
+    """How much of some files was understood, each read by itself, and how they were paired."""
     candidates, with_accepted = 0, 0
     unusable: list[str] = []
     unread: Counter[str] = Counter()
@@ -78,7 +108,8 @@ def reading_of(files: Iterable[SourceFile]) -> Reading:
         with_accepted += sum(bool(candidate.accepted) for candidate in found.kept)
         unusable += [rejection.problems[0].message for rejection in found.rejected]
         unread.update(unread_fields(file.rows, file.format))
-    return Reading(candidates, tuple(unusable), dict(unread), with_accepted)
+    pairing = tuple(pairing_notes(files))
+    return Reading(candidates, tuple(unusable), dict(unread), with_accepted, pairing)
 
 
 def _rows(count: int) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from clm_data import audit
 from clm_data.config import Workspace, open_workspace
 from clm_data.errors import UnknownNameError
 from clm_data.resources import bank_path
@@ -47,6 +48,47 @@ def test_rows_that_are_null_are_stored_and_rejected(workspace: Workspace, tmp_pa
     with Store(workspace.store_url) as store:
         (stored,) = stored_files(store)
     assert stored.rows == [ROWS[0], None, ROWS[1], None]
+
+
+ZH = {
+    "subject": "边城",
+    "prompt": "《边城》的作者是",
+    "target_new": "茅盾",
+    "ground_truth": "沈从文",
+}
+EN = {
+    "english_subject": "Border Town",
+    "english_prompt": "The author of Border Town is",
+    "english_target_new": "Mao Dun",
+    "english_ground_truth": "Shen Congwen",
+}
+
+
+@pytest.mark.parametrize(
+    ("chinese", "english", "words"),
+    [
+        ([None, None], [None, None], "have no case_id: their rows were paired in order"),
+        ([1, 2], [2, 1], "were not paired: row 1 has case_id 1 in one and 2 in the other"),
+        ([1, 2], ["1", "2"], 'row 1 has case_id 1 in one and "1" in the other'),
+        ([1, 2], [1], "one has 2 rows, the other 1 row"),
+        ([1, 2], [1, 2], None),
+    ],
+)
+def test_it_is_said_how_files_were_paired(
+    workspace: Workspace,
+    tmp_path: Path,
+    chinese: list[int | str | None],
+    english: list[int | str | None],
+    words: str | None,
+) -> None:
+    files = []
+    for name, ids, fact in (("zh.json", chinese, ZH), ("en.json", english, EN)):
+        rows = [fact if id_ is None else {"case_id": id_, **fact} for id_ in ids]
+        files.append(tmp_path / name)
+        files[-1].write_text(json.dumps(rows), encoding="utf-8")
+    for found in (import_files(workspace, files).pairing, audit(files).reading.notes()):
+        assert [words in line for line in found if words] == [True] * bool(words)
+        assert len(found) == bool(words)
 
 
 def test_the_json_of_a_result_names_state_or_error(workspace: Workspace, tmp_path: Path) -> None:
