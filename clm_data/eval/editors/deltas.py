@@ -96,7 +96,7 @@ class Deltas:
         seconds: Seconds by phase; not saved.
         steps: Optimization steps by fact, if target values were optimized; not saved.
         arrived: Mean share of the wanted change at the last edited layer that the weight changes
-            bring there; None for methods without a solve; not saved.
+            bring there, over the facts that want one; None for methods without a solve; not saved.
         origin: `model_id` of the unedited model; empty in files of earlier versions.
     """
 

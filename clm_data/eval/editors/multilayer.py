@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from clm_data.eval.editors.moments import Moments
 
 
+_UNCHANGED = 1e-5
+"""A change below this share of the target value is rounding: the fact has the value it wants."""
+
+
 @dataclass(frozen=True)
 class MultilayerParams(ValueMethodParams):
     """Hyperparameters that the multi-layer methods have in common.
@@ -235,7 +239,7 @@ class MultilayerEditor(ABC):
         targets: Tensor,
         past: Deltas | None,
         watch: Stopwatch,
-    ) -> tuple[dict[str, WeightDelta], dict[str, Tensor], float]:
+    ) -> tuple[dict[str, WeightDelta], dict[str, Tensor], float | None]:
         """The changes, and the keys of the facts in the changed model, by parameter path.
 
         The last value is `Deltas.arrived`.
@@ -269,7 +273,9 @@ class MultilayerEditor(ABC):
             with watch.phase("keys"):
                 inputs = bare.projection_inputs(layer).to(right)
                 left = left - inputs @ right.T @ residual.to(right)  # what is missing in the end
-                arrived = float((1 - left.norm(dim=1) / wanted.to(left).clamp(min=1e-30)).mean())
+                changed = wanted.to(left) > _UNCHANGED * targets.to(left).norm(dim=1)
+                shares = 1 - left[changed].norm(dim=1) / wanted.to(left)[changed]
+                arrived = float(shares.mean()) if len(shares) else None
                 return weights, self._edited_keys(model, prompts, contexts), arrived
 
     def _current_values(self, bare: LayerwiseForward, top: int) -> Tensor:

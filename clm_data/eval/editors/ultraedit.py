@@ -115,7 +115,7 @@ class UltraEdit:
         # There is no yaml; those of Llama-3, whose layers have the same number.
         "llama2-chinese-7b": _LLAMA3,
         # Our choice: late output projections, as for Mistral; a small model needs larger steps.
-        "smollm2-135m": UltraEditParams(down=(27, 28), lr=1e-3),
+        "smollm2-135m": UltraEditParams(down=(26, 27, 28), lr=1e-3),
         "tiny": UltraEditParams(down=(2, 3), lr=5e-3),
     }
 

@@ -229,3 +229,15 @@ def test_emmet_arrives_at_the_target_values(method: str) -> None:
     assert exact.arrived == pytest.approx(1.0, abs=1e-5)
     assert plain.arrived is not None
     assert plain.arrived < 0.9
+
+
+def test_a_fact_that_wants_no_change_is_no_part_of_the_share_that_arrives() -> None:
+    model = small_model("llama", dtype="float64")
+    memit = editor("memit", model, layers=(1,), moment_weight=1e-6)
+    facts, _ = place_facts(model, REQUESTS, NATIVE, BARE_CONTEXTS)
+    forward = LayerwiseForward(model, [fact.prompts[0] for fact in facts], 4096)
+    values = forward.layer_outputs(1)
+    targets = values.clone()
+    assert memit.edit_to_targets(model, REQUESTS, targets).arrived is None
+    targets[0] += 1.0
+    assert memit.edit_to_targets(model, REQUESTS, targets).arrived == pytest.approx(1.0, abs=1e-3)
