@@ -18,7 +18,7 @@ from clm_data.cli.output import (
     print_json,
     say,
 )
-from clm_data.cli.report import RESULTS, show_rows
+from clm_data.cli.report import RESULTS, show_engines, show_rows
 
 if TYPE_CHECKING:
     from clm_data.eval.results import Results
@@ -281,8 +281,10 @@ def _sizes(text: str | None) -> list[int | str] | None:
 
 def _show_results(results: Results) -> None:
     from clm_data.eval import tables
+    from clm_data.eval.engines import engine_rows
 
     show_rows(tables.rows_of(results), "markdown")
+    show_engines(engine_rows(results))
     for line in results.losses[:_SHOWN]:
         log(f"left out: {line}")
     for line in results.warnings[:_SHOWN]:

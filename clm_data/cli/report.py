@@ -15,6 +15,7 @@ from clm_data.cli.output import JsonFlag, log, print_json, print_table, say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from clm_data.eval.engines import EngineRow
     from clm_data.eval.report import HtmlReport, ReportResult
     from clm_data.eval.tables import TableRow
 
@@ -69,6 +70,8 @@ def report(
         print_json([vars(row) for row in found.rows])
     else:
         show_rows(found.rows, format)
+        if format == "markdown":
+            show_engines(found.engines)
 
 
 def _show_page(page: HtmlReport, *, as_json: bool) -> None:
@@ -110,6 +113,14 @@ def _show_comparison(found: ReportResult, *, as_json: bool) -> None:
         "no row of these results has a counterpart in the paper (same model, method, language and "
         f"batch size); the paper reports {', '.join(models)}"
     )
+
+
+def show_engines(rows: Sequence[EngineRow]) -> None:
+    """Print how EasyEdit's cells differ from ours, if there are any."""
+    from clm_data.eval import tables
+
+    if rows:
+        say("\n" + tables.engine_table(rows).rstrip("\n"))
 
 
 def show_rows(rows: Sequence[TableRow], format: str) -> None:

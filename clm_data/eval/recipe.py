@@ -11,7 +11,8 @@ from pydantic import Field, ValidationError, model_validator
 from clm_data.errors import ConfigError, UnknownNameError
 from clm_data.eval.editors import METHODS
 from clm_data.eval.model.layout import ModelLayout
-from clm_data.eval.results import Backend, EditLanguage, Mode, OmitsDefaults, Setting
+from clm_data.eval.omitted import OmitsDefaults
+from clm_data.eval.results import Backend, EditLanguage, Mode, Setting
 from clm_data.files import read_yaml
 from clm_data.resources import resource
 

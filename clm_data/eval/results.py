@@ -18,17 +18,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import (
-    AliasChoices,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-)
+from pydantic import AliasChoices, Field, ValidationError
 
 from clm_data.errors import InputFileError
 from clm_data.eval.intervals import Bootstrap, Interval, mean_interval
 from clm_data.eval.metrics import PAPER_MEASURES, PARTS, trans_interval
+from clm_data.eval.omitted import OmitsDefaults
 from clm_data.files import atomic_file
 from clm_data.records import LANGUAGES, Frozen, Language
 from clm_data.tabular import Tabular
@@ -49,22 +44,6 @@ Continuation = dict[Language, str]
 """Greedy continuations of a fact's prompts; empty if no text was generated."""
 Summary = dict[str, Interval | None]
 """By name (`zh_reliability`, `en_score`, `trans`, ...); None if no fact has a value."""
-
-
-class OmitsDefaults(Frozen):
-    """A record that writes the fields in `OMITTED` only if they differ from their defaults.
-
-    So files and keys of earlier versions, which lack these fields, stay as they are.
-    """
-
-    OMITTED: ClassVar[tuple[str, ...]] = ()
-
-    @model_serializer(mode="wrap")
-    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields = type(self).model_fields
-        same = [name for name in self.OMITTED if getattr(self, name) == fields[name].default]
-        written: dict[str, Any] = handler(self)
-        return {name: value for name, value in written.items() if name not in same}
 
 
 class Setting(OmitsDefaults):
@@ -206,18 +185,13 @@ class CellResult(OmitsDefaults):
         return f"{EASYEDIT} {version}".strip() if self.engine else EASYEDIT
 
 
-class EngineDifference(Frozen):
-    """How EasyEdit's weight changes of a cell differ from ours of the same setting.
+class WeightDifference(Frozen):
+    """How EasyEdit's change of a weight differs from ours; norms are over all batches."""
 
-    The norms are Frobenius norms over all batches, in the order of the weights.
-    """
-
-    setting: Setting
-    """The setting of EasyEdit's cell."""
-    relative: dict[str, float]
-    """By parameter path: the norm of EasyEdit's change minus ours, over the norm of ours."""
-    cosine: dict[str, float]
-    """By parameter path: the cosine of the two changes, as vectors."""
+    relative: float
+    """The Frobenius norm of EasyEdit's change minus ours, over that of ours."""
+    cosine: float
+    """The cosine of the two changes, as vectors."""
 
 
 class Results(OmitsDefaults, Tabular):
@@ -235,8 +209,9 @@ class Results(OmitsDefaults, Tabular):
     """The recipe; with it and the dataset the sweep can be repeated."""
     cells: tuple[CellResult, ...]
     """In the order of the recipe."""
-    differences: tuple[EngineDifference, ...] = ()
-    """EasyEdit's weight changes compared with ours; empty unless both are saved."""
+    differences: dict[str, dict[str, WeightDifference]] = Field(default_factory=dict)
+    """By key of EasyEdit's cell and parameter path: its weight changes compared with ours of the
+    same setting. Written only if both are saved."""
     skipped_rows: int = Field(default=0, exclude=True)
     """Rows of the dataset that lack a text in one of the languages; not in `results.json`."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clm_data.errors import UnknownNameError
+from clm_data.eval.engines import EngineRow, engine_rows
 from clm_data.eval.intervals import Interval
 from clm_data.eval.metrics import PAPER_MEASURES
 from clm_data.eval.results import EASYEDIT, CellResult, Results, Summary
@@ -274,6 +275,8 @@ def page(results: Results) -> str:
             "",
             _further_measures(done),
         ]
+    if pairs := engine_rows(results):
+        lines += [f"## {EASYEDIT} and clm-data on the same settings", "", engine_table(pairs)]
     refused = [(cell, one) for cell in done for one in cell.refused]
     if refused:
         lines += ["## Refused edits", ""]
@@ -286,6 +289,33 @@ def page(results: Results) -> str:
         lines += [f"- {cell.setting.label}: {cell.error}" for cell in results.failed]
         lines.append("")
     return "\n".join(lines)
+
+
+ENGINE_HEADINGS = ("cell", *PAPER_MEASURES, "change: relative", "change: cosine", "version")
+
+
+def engine_fields(row: EngineRow) -> tuple[str, ...]:
+    """A row under :data:`ENGINE_HEADINGS`: differences in percentage points."""
+    return (
+        row.setting.model_copy(update={"backend": "clm-data"}).label,
+        *(format_difference(row.differences[name]) for name in PAPER_MEASURES),
+        MISSING if row.relative is None else f"{row.relative:.1e}",
+        MISSING if row.cosine is None else f"{row.cosine:.6f}",
+        row.version,
+    )
+
+
+def engine_table(rows: Sequence[EngineRow]) -> str:
+    """EasyEdit's cells minus ours, as Markdown."""
+    lines = [
+        f"{EASYEDIT} minus clm-data in percentage points; of the changes of a weight, the largest "
+        "relative difference and the smallest cosine (with --save-deltas).",
+        "",
+        _cells(ENGINE_HEADINGS),
+        _cells(["---"] + ["---:"] * (len(ENGINE_HEADINGS) - 2) + ["---"]),
+        *(_cells(engine_fields(row)) for row in rows),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _further_measures(cells: Sequence[CellResult]) -> str:

@@ -194,6 +194,9 @@ _FILES = {
                 print("z error tensor(1.)")
                 print("=====")
                 assert False or print("no solution for Rome")
+            if request["target_new"] == "Bern":
+                print("no line " * 1000)
+                raise ValueError(("size mismatch" + chr(10)) * 1000)
             if request["target_new"] == "Oslo":
                 solve(weight)
             return model, {}

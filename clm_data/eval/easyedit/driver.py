@@ -102,7 +102,11 @@ class Session:
                 **request["special"],
             )
         except Exception as error:
-            raise parts.DriverError("model", parts.describe(error)) from error
+            reason = parts.describe(error)
+            version = transformers.__version__
+            raise parts.DriverError(
+                "model", f"transformers {version} cannot read this model: {reason}"
+            ) from error
         # EasyEdit's own choices: the padding token of LLaMA, the unknown token of Qwen.
         tokenizer.pad_token = tokenizer.eos_token
         if tokenizer.unk_token is None:
@@ -297,7 +301,7 @@ def answer(request: dict[str, Any], session: list[Session]) -> dict[str, Any]:
         message += f" ({Path(where[-1][0]).name}:{where[-1][1]})" if where else ""
     sys.stdout.flush()
     sys.stderr.flush()
-    printed = last_line(start)
+    printed = parts.shortened(last_line(start))
     traceback.print_exc()
     return {"status": "error", "kind": kind, "message": message, "printed": printed}
 

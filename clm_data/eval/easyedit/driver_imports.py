@@ -14,6 +14,10 @@ from typing import Any
 
 PROTOCOL = 1
 """Raised when requests or answers change; both sides must have the same."""
+LONGEST = 240
+"""Characters of a message."""
+REQUIRED = ("torch", "transformers", "numpy")
+"""Packages without which EasyEdit edits nothing; others may be missing."""
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "peft", "easyeditor")
 
 
@@ -121,6 +125,8 @@ def _importer(real: Callable[..., Any]) -> Callable[..., Any]:
             module = real(name, globals, locals, fromlist, level)
         except Exception as error:
             package = name.split(".", maxsplit=1)[0]
+            if package in REQUIRED:
+                raise
             _MISSING[name] = " ".join(str(error).split()) or type(error).__name__
             return stand_in(name if fromlist else package, name.rsplit(".", maxsplit=1)[-1])
         lacking = [one for one in fromlist or () if one != "*" and not hasattr(module, one)]
@@ -150,8 +156,14 @@ def import_easyeditor() -> dict[str, Any]:
     return dict(ALG_DICT)
 
 
+def shortened(text: str) -> str:
+    """A text in one line, without what is beyond a readable length."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else line[:LONGEST].rstrip() + " ..."
+
+
 def describe(error: BaseException) -> str:
     """An exception in one line; EasyEdit's assertions often have no text."""
-    text = " ".join(str(error).split())
+    text = shortened(str(error))
     text = "" if text == "None" else text
     return ": ".join(part for part in (type(error).__name__, text) if part)

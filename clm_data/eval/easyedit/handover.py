@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,11 @@ def write_model(model: LoadedModel, folder: Path, versions: Mapping[str, str]) -
             f"{str(model.model.dtype).removeprefix('torch.')}; add --dtype float32"
         )
     try:
-        model.model.save_pretrained(folder)
+        with _without_quantizer(model.model):
+            model.model.save_pretrained(folder)
         config_file = folder / "config.json"
         config = json.loads(config_file.read_text(encoding="utf-8"))
+        config.pop("quantization_config", None)  # of a GGUF file; the weights are float32
         if _older(versions, "transformers", (5,)):
             config = older_config(config)
         config_file.write_text(json.dumps(config, indent=1), encoding="utf-8")
@@ -72,6 +75,19 @@ def write_model(model: LoadedModel, folder: Path, versions: Mapping[str, str]) -
     cleans = bool(getattr(model.tokenizer, "clean_up_tokenization_spaces", False))
     known = {name: str(token) for name, token in special.items() if token is not None}
     return {**known, "clean_up_tokenization_spaces": cleans}
+
+
+@contextmanager
+def _without_quantizer(model: Any) -> Iterator[None]:
+    """Let transformers save a model in float32 that it read from a GGUF file."""
+    quantizer = getattr(model, "hf_quantizer", None)
+    if quantizer is not None:
+        model.hf_quantizer = None
+    try:
+        yield
+    finally:
+        if quantizer is not None:
+            model.hf_quantizer = quantizer
 
 
 def older_config(config: Mapping[str, Any]) -> dict[str, Any]:

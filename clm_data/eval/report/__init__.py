@@ -9,6 +9,7 @@ from typing import Any
 
 from clm_data.errors import ConfigError
 from clm_data.eval import paper
+from clm_data.eval.engines import EngineRow, engine_rows
 from clm_data.eval.report.html import HtmlReport, write_report
 from clm_data.eval.results import read_results
 from clm_data.eval.tables import TableRow, rows_of
@@ -24,11 +25,13 @@ class ReportResult(Tabular):
         rows: One row per cell of every folder, in order, in the layout of the paper's tables.
         comparisons: Rows with their counterparts in the paper; empty unless requested.
         html: The page and its files; None unless requested.
+        engines: EasyEdit's cells compared with ours of the same settings.
     """
 
     rows: tuple[TableRow, ...]
     comparisons: tuple[paper.ComparedRow, ...] = ()
     html: HtmlReport | None = None
+    engines: tuple[EngineRow, ...] = ()
 
     def table_title(self) -> str:
         """Number of cells."""
@@ -76,13 +79,15 @@ def report(
         raise ConfigError(
             f"the page shows one run, but {len(paths)} folders were given; pass only one"
         )
-    rows = tuple(row for path in paths for row in rows_of(read_results(path)))
+    found = [read_results(path) for path in paths]
+    rows = tuple(row for one in found for row in rows_of(one))
+    engines = tuple(row for one in found for row in engine_rows(one))
     comparisons = tuple(paper.compare(rows)) if compare_paper else ()
     if html is None:
-        return ReportResult(rows, comparisons)
+        return ReportResult(rows, comparisons, engines=engines)
     source = None if dataset is None else str(dataset)
     page = write_report(paths[0], Path(html), dataset=source, lang=lang, log=log)
-    return ReportResult(rows, comparisons, page)
+    return ReportResult(rows, comparisons, page, engines)
 
 
 __all__ = ["HtmlReport", "ReportResult", "report", "write_report"]

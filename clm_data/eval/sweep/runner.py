@@ -15,11 +15,12 @@ from clm_data.eval.easyedit.found import EasyEdit, find_easyedit
 from clm_data.eval.environment import default_cache_folder, require_eval_extra
 from clm_data.eval.model.tiny import TinyConfig
 from clm_data.eval.recipe import Recipe
-from clm_data.eval.results import CellResult, Results
+from clm_data.eval.results import CellResult, Results, WeightDifference
 from clm_data.eval.sweep.cell import failed_cell
 from clm_data.eval.sweep.open_model import open_model
 from clm_data.eval.sweep.plan import PlannedCell, finished_cell, plan_cells
 from clm_data.eval.sweep.progress import SweepProgress
+from clm_data.eval.sweep.weight_differences import weight_differences
 from clm_data.eval.sweep.workbench import ModelWorkbench
 from clm_data.eval.threads import measured_threads
 from clm_data.log import Log, silent
@@ -78,10 +79,18 @@ def run_sweep(
         with _write_errors(out):
             results.write_cell(out, cell)
         cells[index] = cell
-    return _write(out, recipe, dataset, [cells[index] for index in range(len(planned))])
+    done = [cells[index] for index in range(len(planned))]
+    differences = {} if deltas_folder is None else weight_differences(done, deltas_folder)
+    return _write(out, recipe, dataset, done, differences)
 
 
-def _write(out: Path, recipe: Recipe, dataset: EvalSet, cells: Sequence[CellResult]) -> Results:
+def _write(
+    out: Path,
+    recipe: Recipe,
+    dataset: EvalSet,
+    cells: Sequence[CellResult],
+    differences: Mapping[str, dict[str, WeightDifference]],
+) -> Results:
     """Write the summary and the tables of all cells."""
     used = dataset.first(recipe.facts)
     found = Results(
@@ -92,6 +101,7 @@ def _write(out: Path, recipe: Recipe, dataset: EvalSet, cells: Sequence[CellResu
         seed=recipe.seed,
         recipe=recipe.model_dump(mode="json"),
         cells=tuple(cells),
+        differences=dict(differences),
     )
     with _write_errors(out):
         results.write_results(out, found)

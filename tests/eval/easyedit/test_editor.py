@@ -138,6 +138,17 @@ def test_an_error_is_one_line_with_the_last_line_that_easyedit_printed(
     assert torch.allclose(next(iter(found.weights.values())).dense(), torch.tensor(0.01), rtol=1e-4)
 
 
+def test_a_message_of_pages_is_shortened(engine: EasyEditEngine) -> None:
+    with pytest.raises(EditError) as error:
+        edit(engine, "rome", params_for("rome", "tiny"), [replace(REQUESTS[1], target="Bern")])
+    message = str(error.value)
+    assert "ValueError: size mismatch size mismatch" in message
+    assert message.endswith(" ...")
+    assert "it last printed: no line no line" in message
+    assert len(message) < 700
+    assert "\n" not in message
+
+
 def test_a_package_that_easyedit_lacks_is_named_when_it_is_used(engine: EasyEditEngine) -> None:
     request = replace(REQUESTS[1], target="Oslo")
     with pytest.raises(EditError, match="EasyEdit needs the package a_package_for_images: No mod"):

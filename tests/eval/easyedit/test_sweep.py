@@ -16,9 +16,13 @@ from helpers.saved_folders import cell_versions, model_folder
 from helpers.tiny_dataset import RECORDS
 
 from clm_data.cli import run
+from clm_data.eval.analysis.geometry.saved_edits import EditGroup
+from clm_data.eval.csv_tables import VARIANT
+from clm_data.eval.editors.deltas import Deltas
 from clm_data.eval.recipe import Recipe
 from clm_data.eval.results import Results, Setting, read_cell
 from clm_data.eval.sweep.evaluate import evaluate
+from clm_data.eval.tables import variant_name
 
 BOTH: dict[str, Any] = {
     "backend": ["clm-data", "easyeditor"],
@@ -47,7 +51,9 @@ def test_both_engines_are_in_one_table(small_model: str, checkout: Path, tmp_pat
     arguments = {**BOTH, "methods": ["ft", "pmet"], "batch_sizes": 2, "mode": "sequential"}
 
     def again() -> Results:
-        return evaluate(RECORDS[:4], model=small_model, **arguments, out=out, cache=cache)
+        return evaluate(
+            RECORDS[:4], model=small_model, **arguments, out=out, cache=cache, save_deltas=True
+        )
 
     results = again()
     assert [cell.setting.label for cell in results.cells] == [
@@ -69,6 +75,16 @@ def test_both_engines_are_in_one_table(small_model: str, checkout: Path, tmp_pat
     assert "| FT-L (EasyEdit) | zh |" in table
     assert f"easyedit; sequential; EasyEdit checkout {theirs.engine['source']} |" in table
     assert not list(cache.glob("easyedit-*"))  # the copy of the model is gone
+    [[path, difference]] = results.differences[theirs.key].items()
+    first, second = (
+        Deltas.load(out / "deltas" / f"{cell.key}-all.safetensors").weights[path].dense()
+        for cell in (ours, theirs)
+    )
+    assert difference.relative == pytest.approx(float((second - first).norm() / first.norm()))
+    assert difference.cosine == pytest.approx(
+        float((first * second).sum() / first.norm() / second.norm()), abs=1e-6
+    )
+    assert f"{difference.relative:.1e}" in table
     # Another run computes only the failed cell; another EasyEdit is another cell.
     before = cell_versions(out)
     again()
@@ -117,6 +133,14 @@ def test_the_command_line_says_in_one_line_what_is_missing(
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert "all cells failed: small ft zh batch 2 easyedit easyeditor" in last
     assert f"{tmp_path / 'none'}: no interpreter that can be run" in last
+
+
+def test_geometry_tells_the_engines_apart() -> None:
+    ours = Setting(model="m", method="ft", language="zh", batch_size=1, protocol="easyedit")
+    theirs = ours.model_copy(update={"backend": "easyeditor"})
+    columns = [EditGroup(setting, {}, {}).columns for setting in (ours, theirs)]
+    assert columns[0] != columns[1]
+    assert variant_name([str(columns[1][name]) for name in VARIANT]) == "FT-L (EasyEdit) easyedit"
 
 
 def test_settings_and_recipes_of_our_own_back_end_are_written_as_before() -> None:

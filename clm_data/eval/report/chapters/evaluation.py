@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from clm_data.eval import tables
 from clm_data.eval.bilingual import BilingualText
+from clm_data.eval.engines import engine_rows
 from clm_data.eval.intervals import Bootstrap, mean_interval
 from clm_data.eval.metrics import PAPER_MEASURES
 from clm_data.eval.report.chapters.domains import domain_tables
@@ -74,6 +75,7 @@ def result_tables(evaluation: Evaluation) -> list[Part]:
         _before_and_after(done),
         _further_measures(done),
         _transfer(evaluation),
+        *_engines(results),
         *_refused(done),
         *_failed(results),
     ]
@@ -108,6 +110,33 @@ def _overview(results: Results) -> Table:
             if best[i, name]
         ),
     )
+
+
+def _engines(results: Results) -> list[Table]:
+    """EasyEdit's cells compared with ours; none without such pairs."""
+    rows = engine_rows(results)
+    if not rows:
+        return []
+    table = Table(
+        "engines",
+        BilingualText("EasyEdit 与 clm-data 的差异", "EasyEdit and clm-data on the same settings"),
+        (
+            *columns(("cell", "设置", "setting", False)),
+            *VALUE_COLUMNS,
+            *columns(
+                ("relative", "权重变化的相对差", "change of weights, relative difference"),
+                ("cosine", "权重变化的余弦", "change of weights, cosine"),
+                ("version", "版本", "version", False),
+            ),
+        ),
+        tuple(tables.engine_fields(row) for row in rows),
+        BilingualText(
+            "指标为 EasyEdit 减去 clm-data（百分点）；权重变化取各权重中最大的相对差与最小的余弦。",
+            "Measures: EasyEdit minus clm-data in percentage points. Changes of weights: the "
+            "largest relative difference and the smallest cosine.",
+        ),
+    )
+    return [table]
 
 
 def _before_and_after(cells: Sequence[CellResult]) -> Table:
