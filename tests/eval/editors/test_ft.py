@@ -208,7 +208,8 @@ def test_the_published_methods_learn_the_answer_and_only_locft_its_end() -> None
 
     before, after = log_probabilities(), {}
     for method in ("ft-m", "locft-bf"):
-        editor = make_editor(method, params_for(method, "tiny"), Setup(NATIVE, BARE_CONTEXTS))
+        params = replace(params_for(method, "tiny"), lr=2e-2)
+        editor = make_editor(method, params, Setup(NATIVE, BARE_CONTEXTS))
         deltas = editor.edit(model, [request])
         assert deltas.method == method
         with applied(model, deltas):
