@@ -33,11 +33,26 @@ _FINAL_CHANNEL = re.compile(
 _CHANNEL = re.compile(r"<\|channel\|>[^<]{1,100}<\|message\|>")
 _END = re.compile(r"<\|(?:end|return|call)\|>|<\|start\|>")
 
+_BEFORE = r"^[ \t#*>【\[]*"
+_AFTER = r"[^\n{\[]{0,40}?(?:$|[:：][ \t*`]*(?=[{\[｛［]))"
+"""A heading ends its line, or is followed by a colon and the answer."""
 _HEADING = re.compile(
-    r"^[ \t#*>【\[]*(?:(?:my |the )?final (?:answer|version|list|result|output|json)"
-    r"|最终(?:答案|版本?|结果|列表|输出|条目)|修订(?:版|后)|定稿)[^\n{\[]{0,40}$",
+    rf"{_BEFORE}(?:(?:my |the )?final (?:answer|version|list|result|output|json)"
+    r"|(?:here is )?(?:my |the )?(?:corrected|revised) (?:answer|version|list|output|json)"
+    r"|最终(?:答案|版本?|结果|列表|输出|条目)|(?:修订|修正|更正|修改)(?:版|后)|定稿|终稿)"
+    rf"{_AFTER}",
     re.IGNORECASE | re.MULTILINE,
 )
+_THOUGHTS = re.compile(
+    rf"{_BEFORE}(?:reasoning|thinking|thoughts?|thought process|思考(?:过程)?|推理(?:过程)?)"
+    r"[ \t*】\]]*[:：\n]",
+    re.IGNORECASE | re.MULTILINE,
+)
+_ANSWER = re.compile(
+    rf"{_BEFORE}(?:answer|output|response|答案|回答|输出)[ \t*】\]]*(?:[:：]|$)",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""A heading of the final answer only if one of reasoning precedes it."""
 
 _Mark = tuple[int, int, str, bool]
 """(start, end, name, whether it opens reasoning)"""
@@ -73,12 +88,18 @@ def answer_in_reasoning(reasoning: str) -> str:
 def final_heading(text: str, spans: list[tuple[int, int]], before: int) -> int:
     """Position of the last heading such as "Final answer:" before a position; 0 if there is none.
 
+    "Answer:" is such a heading after one such as "Reasoning:".
+
     Headings within ``spans``, the (start, end) of objects in ascending order, are content.
     """
     found = 0
     waiting = iter(spans)
     span = next(waiting, None)
-    for match in _HEADING.finditer(text, 0, before):
+    thoughts = _THOUGHTS.search(text, 0, before)
+    headings = [*_HEADING.finditer(text, 0, before)]
+    if thoughts is not None:
+        headings += _ANSWER.finditer(text, thoughts.end(), before)
+    for match in sorted(headings, key=re.Match.start):
         while span is not None and span[1] <= match.start():
             span = next(waiting, None)
         if span is None or match.start() < span[0]:

@@ -126,6 +126,38 @@ def test_a_draft_before_the_final_answer_is_rejected(heading: str) -> None:
     assert ["a draft" in r.problems[0].message for r in result.rejected] == [True]
 
 
+@pytest.mark.parametrize(
+    "heading",
+    [
+        *("Final answer: ", "**Final JSON:** ", "最终答案：", "Here is the corrected version:\n"),
+        *("Revised list:\n", "修正后的版本：", "终稿\n"),
+    ],
+)
+def test_a_heading_may_be_on_the_line_of_the_answer_or_name_a_correction(heading: str) -> None:
+    other = dumps(entry("草稿", "另一个草稿"))
+    result = parse(f"Draft: {other}\n{heading}{FINAL}")
+    assert [c.zh and c.zh.target_new for c in result.kept] == ["吉首"]
+    assert ["a draft" in r.problems[0].message for r in result.rejected] == [True]
+
+
+@pytest.mark.parametrize(
+    ("thoughts", "heading"),
+    [
+        ("Reasoning: ", "Answer: "),
+        ("## Thought process\n", "**Output:**\n"),
+        ("思考过程：", "答案："),
+    ],
+)
+def test_an_answer_after_reasoning_with_a_heading_is_the_final_one(
+    thoughts: str, heading: str
+) -> None:
+    other = dumps(entry("草稿", "另一个草稿"))
+    result = parse(f"{thoughts}{other}\n{heading}{FINAL}")
+    assert [c.zh and c.zh.target_new for c in result.kept] == ["吉首"]
+    plain = parse(f"{heading}{other}\n{heading}{FINAL}")
+    assert [c.zh and c.zh.target_new for c in plain.kept] == ["草稿", "吉首"]
+
+
 def test_of_two_versions_of_an_entry_the_last_one_counts() -> None:
     result = parse(f"{DRAFT}\n我改一下：\n{FINAL}")
     assert [c.zh and c.zh.target_new for c in result.kept] == ["吉首"]
