@@ -245,18 +245,19 @@ def audit(
     if source is not None:
         files = source_files(source, format, encoding=encoding)
         found, rule = candidates_of(files), DedupSettings().model_dump()
+        reading = reading_of(files, found)
     else:
         opened = as_workspace(workspace)
         with opened.open_store() as store:
             read = read_candidates(store, opened.domains())
-            files = stored_files(store)
+            reading = reading_of(stored_files(store))
             decided = apply_decisions(read.kept, store.decisions())
         found = StageResult(decided.kept, (*read.rejected, *decided.rejected))
         rule = {**opened.settings.dedup.model_dump(), "reviewed": frozenset(decided.status)}
     if threshold is not None:
         rule["threshold"] = threshold
     report = audit_candidates(found.kept, unreadable=found.rejected, **rule)
-    return Audit(report, found.kept, found.rejected, rule, reading_of(files))
+    return Audit(report, found.kept, found.rejected, rule, reading)
 
 
 def show(what: str, *, workspace: WorkspaceLike = None) -> Trace:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from clm_data.records import Candidate, StageResult
 from clm_data.sources.candidates import candidates_of, case_ids, units_of
 from clm_data.sources.files import SourceFile
 from clm_data.sources.formats import unread_fields
@@ -97,13 +98,22 @@ def _difference(zh: SourceFile, en: SourceFile) -> str:
     return f"one has {_rows(len(zh.rows))}, the other {_rows(len(en.rows))}"
 
 
-def reading_of(files: Sequence[SourceFile]) -> Reading:
-    """How much of some files was understood, each read by itself, and how they were paired."""
+def reading_of(
+    files: Sequence[SourceFile], together: StageResult[Candidate] | None = None
+) -> Reading:
+    """How much of some files was understood, each read by itself, and how they were paired.
+
+    Args:
+        files: The files.
+        together: What :func:`clm_data.sources.candidates_of` gave for these files, so that a single
+            one is not read again.
+    """
+    alone = together if len(files) == 1 else None
     candidates, with_accepted = 0, 0
     unusable: list[str] = []
     unread: Counter[str] = Counter()
     for file in files:
-        found = candidates_of([file])
+        found = alone or candidates_of([file])
         candidates += len(found.kept)
         with_accepted += sum(bool(candidate.accepted) for candidate in found.kept)
         unusable += [rejection.problems[0].message for rejection in found.rejected]

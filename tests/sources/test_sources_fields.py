@@ -251,6 +251,7 @@ def test_every_row_is_a_candidate_or_a_rejection(tmp_path: Path) -> None:
         assert len(result.kept) + len(result.rejected) == len(rows), label
         assert len(result.kept) >= 2
         assert reading_of([file]).candidates == len(result.kept)
+        assert reading_of([file], result) == reading_of([file])
         numbers = [rejection.problems[0].message.split(":")[0] for rejection in result.rejected]
         assert numbers[:4] == ["row 2", "row 3", "row 4", "row 5"]
 
