@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo demo-eval demo-eval-all paper-mini paper-small test test-slow test-eval test-easyedit fuzz lint bench-dedup bench-edit bench-threads bench-generate docs docs-site wheel clean
+.PHONY: demo demo-eval demo-eval-all paper-mini paper-small test test-slow test-eval test-easyedit fuzz lint bench-dedup bench-edit bench-threads bench-generate docs docs-architectures docs-site wheel clean
 
 # The light core: what a user installs.
 $(VENV)/.core: pyproject.toml constraints.txt
@@ -100,6 +100,9 @@ bench-generate: $(VENV)/.dev   ## 1,000 requests against a chat server on loopba
 
 docs: $(VENV)/.dev    ## the generated pages: docs/reference/cli.md, docs/reference/schema.md
 	$(BIN)/python docs/generate.py docs
+
+docs-architectures: $(VENV)/.eval   ## docs/reference/architectures.md, for the installed transformers; a minute
+	$(BIN)/python docs/architectures.py
 
 docs-site: $(VENV)/.docs   ## the documentation site, in site/; any warning is an error
 	$(BIN)/python docs/site.py

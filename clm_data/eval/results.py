@@ -144,8 +144,8 @@ class CellResult(OmitsDefaults):
     left_out: int = 0
     """Number of facts that were not measured: those after the last batch."""
     arrived: float | None = None
-    """Mean share of the wanted change at the last edited layer that the solve lets through: 1 is
-    all of it. None for methods without such a solve, and in results of earlier versions."""
+    """Share of the wanted change that the solves let through, as a mean over the batches: 1 is all
+    of it. None for methods without such a solve, and in results of earlier versions."""
     refused: tuple[Refusal, ...] = ()
     """Edits that could not be made; their facts are measured like all others."""
     params: dict[str, Any] = Field(default_factory=dict)
@@ -237,10 +237,10 @@ class Results(OmitsDefaults, Tabular):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Cells whose edits hardly reach the model, one line each with the remedy."""
+        """Cells in which a solve lets little of the change through, one line each with the remedy."""
         return tuple(
-            f"{cell.setting.label}: {100 * cell.arrived:.0f} % of the wanted change arrives at the "
-            f"edited layer; {_REMEDIES.get(cell.setting.method, 'check the hyperparameters')}"
+            f"{cell.setting.label}: the solve lets only {100 * cell.arrived:.0f} % of the wanted "
+            "change through; " + _REMEDIES.get(cell.setting.method, "check the hyperparameters")
             for cell in self.cells
             if cell.arrived is not None and cell.arrived < LITTLE
         )
@@ -259,8 +259,9 @@ class Results(OmitsDefaults, Tabular):
         return rows
 
 
-LITTLE = 0.1
-"""Share of the wanted change below which an edit hardly reaches the model."""
+LITTLE = 0.5
+"""Share of the wanted change below which a result says more about the solve than about the model:
+docs/decisions/043."""
 _LOWER_WEIGHT = (
     "the second moment outweighs the edits: lower moment_weight in a recipe (`params`), or compute "
     "it from more text with --corpus"

@@ -95,8 +95,8 @@ class Deltas:
         by_fact: Whether the terms of factors may be one per fact; LoRA's belong to no fact.
         seconds: Seconds by phase; not saved.
         steps: Optimization steps by fact, if target values were optimized; not saved.
-        arrived: Mean share of the wanted change at the last edited layer that the weight changes
-            bring there, over the facts that want one; None for methods without a solve; not saved.
+        arrived: Share of the wanted change that the solves of all layers let through, at the keys
+            that they were solved for; None without a solve or a wanted change; not saved.
         origin: `model_id` of the unedited model; empty in files of earlier versions.
     """
 

@@ -8,6 +8,7 @@ in the solve, in where target values are optimized, and in the share.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -248,7 +249,7 @@ class MultilayerEditor(ABC):
         top = self.params.layers[-1]
         past_keys = past.keys if past is not None else {}
         weights: dict[str, WeightDelta] = {}
-        wanted = targets.new_zeros(len(targets))
+        kept_out: list[float] = []
         with watch.phase("keys"):
             forward = LayerwiseForward(model, prompts, self.setup.tokens_per_batch)
             bare = LayerwiseForward(model, prompts[::contexts], self.setup.tokens_per_batch)
@@ -262,20 +263,16 @@ class MultilayerEditor(ABC):
                     current = self._current_values(bare, top)
                 with watch.phase("solve"):
                     share = self.share(len(paths) - index)
-                    left = targets.to(current) - current
-                    wanted = left.norm(dim=1) if index == 0 else wanted
-                    residual = left * share
+                    residual = (targets.to(current) - current) * share
                     right = self.solve(layer, keys, past_keys.get(path, keys[:, :0])).T
                     change = residual / self._gain(model, layer)
                     delta = WeightDelta(change.T.to(right), right)
                     delta.add_to(parameters[path], transposed=model.layout.transposed)
                     weights[path] = WeightDelta(_to_storage(delta.left), _to_storage(right))
+                    if residual.norm() > _UNCHANGED * targets.to(residual).norm():
+                        kept_out.append(1 - share * share_let_through(residual, right, keys))
             with watch.phase("keys"):
-                inputs = bare.projection_inputs(layer).to(right)
-                left = left - inputs @ right.T @ residual.to(right)  # what is missing in the end
-                changed = wanted.to(left) > _UNCHANGED * targets.to(left).norm(dim=1)
-                shares = 1 - left[changed].norm(dim=1) / wanted.to(left)[changed]
-                arrived = float(shares.mean()) if len(shares) else None
+                arrived = 1 - math.prod(kept_out) if kept_out else None
                 return weights, self._edited_keys(model, prompts, contexts), arrived
 
     def _current_values(self, bare: LayerwiseForward, top: int) -> Tensor:
@@ -303,6 +300,22 @@ class MultilayerEditor(ABC):
                 inputs = forward.projection_inputs(layer)
                 keys[model.layout.weight(layer)] = mean_keys(inputs, contexts, half_bare=True).cpu()
         return keys
+
+
+def share_let_through(residual: Tensor, right: Tensor, keys: Tensor) -> float:
+    """The share of residuals that a change R A^T adds at the keys that it was solved for.
+
+    1 - |R - R A^T K| / |R|, with Frobenius norms. The rest is what the solve gives up so that the
+    outputs at other keys change less.
+
+    Args:
+        residual: R^T, (N, d).
+        right: A^T, (N, m).
+        keys: K, (m, N).
+    """
+    residual = residual.to(right)
+    missing = residual - (right @ keys.to(right)).T @ residual
+    return 1 - float(missing.norm() / residual.norm())
 
 
 def _to_storage(factor: Tensor) -> Tensor:

@@ -51,7 +51,8 @@ class Pmet(Memit):
         "qwen3-8b": replace(_REFERENCE, layers=(5, 6, 7, 8, 9)),
         "mistral-7b": _REFERENCE,
         "llama2-chinese-7b": _REFERENCE,
-        "smollm2-135m": _REFERENCE,
+        # Our choice, as for MEMIT (docs/decisions/043).
+        "smollm2-135m": replace(_REFERENCE, moment_weight=1000.0),
         # Our choice for a model of four layers.
         "tiny": replace(
             _REFERENCE,

@@ -384,7 +384,7 @@ def test_a_solve_that_keeps_the_change_out_is_a_warning_with_the_remedy(
     found = sweep(**ONE_CELL | {"params": params}).results
     (cell,) = found.cells
     assert cell.arrived is not None
-    assert (cell.arrived < 0.1) is warned
+    assert (cell.arrived < results.LITTLE) is warned
     assert cell.arrived <= 1
     table = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
     assert ("lower moment_weight" in table) is warned
