@@ -237,7 +237,7 @@ class Results(OmitsDefaults, Tabular):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Cells in which a solve lets little of the change through, one line each with the remedy."""
+        """Cells in which a solve lets little of the change through, a line each with the remedy."""
         return tuple(
             f"{cell.setting.label}: the solve lets only {100 * cell.arrived:.0f} % of the wanted "
             "change through; " + _REMEDIES.get(cell.setting.method, "check the hyperparameters")

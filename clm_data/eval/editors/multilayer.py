@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 _UNCHANGED = 1e-5
-"""A change below this share of the target value is rounding: the fact has the value it wants."""
+"""A residual below this share of the target values is rounding: they are there already."""
 
 
 @dataclass(frozen=True)
