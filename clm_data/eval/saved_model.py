@@ -15,7 +15,7 @@ from clm_data.eval.editors.deltas import Deltas
 from clm_data.eval.editors.edits import load_edit
 from clm_data.eval.editors.origin import check_origin
 from clm_data.eval.environment import default_cache_folder, require_eval_extra
-from clm_data.eval.model.loaded import find_layout
+from clm_data.eval.model.layout import find_layout
 from clm_data.eval.recipe import ModelSpec, parse_recipe
 from clm_data.eval.results import CellResult, Results
 from clm_data.eval.saved_model_card import model_card
