@@ -23,7 +23,7 @@ from clm_data.eval.easyedit.found import (
 from clm_data.log import Log, silent
 
 RELEASE = "easyeditor==0.0.1.dev0"
-_PYTHONS = {"release": ((3, 10), (3, 11)), "checkout": ((3, 10), (3, 13))}
+_PYTHONS = {"release": ((3, 10), (3, 11)), "checkout": ((3, 11), (3, 13))}
 """Versions of Python that the pinned packages have builds for, the first and the last."""
 
 
