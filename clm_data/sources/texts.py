@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,7 +193,8 @@ def _header(cells: list[str], path: Path) -> list[str]:
             f"{path}: starts with '{start}'; expected a JSON list, JSON Lines, "
             "or CSV with a header line"
         )
-    twice = next((name for name in header if header.count(name) > 1), None)
+    counts = Counter(header)
+    twice = next((name for name in header if counts[name] > 1), None)
     if twice is not None:
         places = [str(place) for place, name in enumerate(header, 1) if name == twice]
         raise InputFileError(
