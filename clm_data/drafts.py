@@ -82,12 +82,13 @@ def draft_folder(out: Path) -> Iterator[Path]:
 def _new_file(target: Path) -> tuple[Path, int]:
     while True:
         draft = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.new")
-        with suppress(FileExistsError, FileNotFoundError):
+        try:
             os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
+        except FileExistsError:
+            continue
+        with suppress(FileNotFoundError):  # another process took it for a leftover
             if (lock := _locked(draft, os.O_RDWR)) is not None:
                 return draft, lock
-        if not target.parent.is_dir():
-            raise FileNotFoundError(2, os.strerror(2), str(target.parent))
 
 
 def _remove_leftovers(target: Path) -> None:
