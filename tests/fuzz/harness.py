@@ -11,7 +11,7 @@ import resource
 import signal
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -154,7 +154,7 @@ class _OneInput:
         signal.signal(signal.SIGPROF, self._stop)
         read_warm = reader.make(0)
         self._current.write_bytes(read_warm)
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception, _TooSlow), self._time_limits():
             read(read_warm)  # imports count as nobody's memory
         limit = _virtual() + 4 * MEGABYTES * 2**20  # address space: threads reserve it
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -163,18 +163,30 @@ class _OneInput:
         if self._reading:
             raise _TooSlow
 
+    @contextlib.contextmanager
+    def _time_limits(self) -> Iterator[None]:
+        """Raise :class:`_TooSlow` in code that takes too long; end a process that ignores that."""
+        faulthandler.dump_traceback_later(12 * SECONDS, exit=True)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        signal.setitimer(signal.ITIMER_REAL, 6 * SECONDS)
+        self._reading = True
+        try:
+            yield
+        finally:
+            self._reading = False
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            faulthandler.cancel_dump_traceback_later()
+
     def __call__(self, data: bytes) -> None:
         outcome = self._outcome
         self._current.write_bytes(data)
         outcome.inputs += 1
         start = time.process_time()
         before = _start_of_memory()
-        faulthandler.dump_traceback_later(12 * SECONDS, exit=True)
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)
-        signal.setitimer(signal.ITIMER_REAL, 6 * SECONDS)
-        self._reading = True
         try:
-            lost = self._read(data)
+            with self._time_limits():
+                lost = self._read(data)
         except ClmDataError as error:
             lost = None
             outcome.refused += 1
@@ -189,11 +201,6 @@ class _OneInput:
             lost = None
             outcome.tracebacks += 1
             self._fault(data, traceback.format_exc(limit=-3))
-        finally:
-            self._reading = False
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            faulthandler.cancel_dump_traceback_later()
         outcome.slowest = max(outcome.slowest, time.process_time() - start)
         peak = _peak() - before
         outcome.peak = max(outcome.peak, peak)
