@@ -195,6 +195,8 @@ def lost_leaf(given: Any, read: Any, place: str = "") -> str | None:
         lost = (lost_leaf(*pair, f"{place}.{at}") for at, pair in enumerate(pairs))
     else:
         same = given == read or str(given) == str(read)
+        if isinstance(given, int | float) and isinstance(read, float):
+            same = float(given) == read
         return None if same else f"{place[1:]}: {given!r} became {read!r}"
     return next(filter(None, lost), None)
 
