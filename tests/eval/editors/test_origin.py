@@ -12,11 +12,12 @@ torch = pytest.importorskip("torch", reason="the extra eval is not installed")
 
 from helpers.small_models import CONTEXTS, LAYERS, REQUESTS, TEXTS, small_model, small_params
 
+from clm_data import bank
 from clm_data.eval.editors import METHODS, make_editor
-from clm_data.eval.editors.base import Setup
+from clm_data.eval.editors.base import Setup, TrainedEditor
 from clm_data.eval.editors.deltas import Deltas
 from clm_data.eval.editors.edits import applied
-from clm_data.eval.editors.moments import second_moments
+from clm_data.eval.editors.moments import LanguageMoments, second_moments
 from clm_data.eval.editors.origin import model_id
 from clm_data.eval.editors.value_cache import TargetValueCache
 from clm_data.eval.errors import EditError
@@ -74,7 +75,11 @@ def test_past_edits_of_another_model_are_refused(
     other: LoadedModel, deltas: Deltas, method: str
 ) -> None:
     moments = second_moments(other, {"all": TEXTS}, LAYERS)
-    editor = make_editor(method, small_params(method), Setup(NATIVE, CONTEXTS, moments))
+    languages = LanguageMoments({"zh": moments, "en": moments})
+    setup = Setup(NATIVE, CONTEXTS, moments, language_moments=languages)
+    editor = make_editor(method, small_params(method), setup)
+    if isinstance(editor, TrainedEditor):
+        editor = editor.fit(other, bank.load_domain(bank.domain_ids()[0]))
     with pytest.raises(EditError, match=r"an edit of the model .* cannot be used with another"):
         editor.edit(other, REQUESTS, past=deltas)
 
