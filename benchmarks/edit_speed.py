@@ -20,7 +20,8 @@ from typing import TypeVar
 
 import torch
 from plain_memit import plain_memit
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from clm_data import bank
 from clm_data.eval.editors.base import Setup
@@ -114,14 +115,31 @@ def edit(
     return values, found, {**seconds, **found.seconds}
 
 
+class _FlopCounter(TorchDispatchMode):
+    """Counts operations; torch's own counter cannot follow `torch.autograd.grad` in modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(  # type: ignore[no-untyped-def]
+        self, func, types, args=(), kwargs=None
+    ):
+        out = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
 def _print_rate(work: Callable[[], object], cpu: float) -> None:
     """GFLOP/s of the edit and of a matrix product, both by CPU time."""
     best = max(_product_rate() for _ in range(5))
-    with FlopCounterMode(display=False) as counter:
+    with _FlopCounter() as counter:
         work()
-    rate = counter.get_total_flops() / cpu / 1e9
+    rate = counter.total / cpu / 1e9
     print(
-        f"  {counter.get_total_flops() / 1e9:.0f} GFLOP at {rate:.1f} GFLOP/s, "
+        f"  {counter.total / 1e9:.0f} GFLOP at {rate:.1f} GFLOP/s, "
         f"{100 * rate / best:.0f} % of a float32 matrix product ({best:.1f} GFLOP/s)"
     )
 
