@@ -29,13 +29,6 @@ _SHOWN = 10
 """Maximum number of lines about what is left out, and of warnings."""
 
 app = typer.Typer()
-eval_app = typer.Typer(no_args_is_help=True)
-app.add_typer(
-    eval_app,
-    name="eval",
-    help="Set up what an evaluation can use.",
-    rich_help_panel=EVALUATE,
-)
 
 
 @app.command("eval-baselines", rich_help_panel=EVALUATE)
@@ -339,7 +332,7 @@ def analyze(
     Example: `clm-data analyze eval_results --dataset clm_demo/dataset`
     """
     state: State = ctx.obj
-    source = (dataset or _existing_dataset(state.workspace)) if states else None
+    source = (dataset or existing_dataset(state.workspace)) if states else None
     found = clm_data.analyze(
         folder, dataset=source, models=model or (), states=states, cache=cache, log=log
     )
@@ -358,7 +351,8 @@ def analyze(
     say(f"{counted(len(found.figures), 'figure file')} in {folder / 'figures'}")
 
 
-def _existing_dataset(workspace: Path | None) -> str | None:
+def existing_dataset(workspace: Path | None) -> str | None:
+    """The dataset folder of a workspace; None if there is no workspace or no such folder."""
     from clm_data.errors import ConfigError
 
     try:
@@ -366,97 +360,3 @@ def _existing_dataset(workspace: Path | None) -> str | None:
     except ConfigError:
         return None
     return folder if Path(folder).is_dir() else None
-
-
-@eval_app.command("setup-easyeditor")
-def setup_easyeditor(
-    folder: Annotated[Path, typer.Argument(help="Folder of the environment to make.")],
-    *,
-    checkout: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of a git checkout of EasyEdit. Default: the release on the package index."
-        ),
-    ] = None,
-    python: Annotated[
-        str | None,
-        typer.Option(help="Interpreter to make it from. Default: a version that fits."),
-    ] = None,
-    json: JsonFlag = False,
-) -> None:
-    """Make an environment with EasyEdit for `eval-baselines --backend easyeditor`.
-
-    Installs pinned packages with pip. The release has MEMIT, ROME and FT for older models; a
-    checkout has AlphaEdit and PMET as well.
-
-    Example: `clm-data eval setup-easyeditor ~/easyedit`
-    """
-    made = clm_data.setup_easyeditor(folder, checkout=checkout, python=python, log=log)
-    if json:
-        print_json(made.as_json())
-        return
-    say(f"{made}")
-    for name, value in made.variables.items():
-        say(f"export {name}={value}")
-
-
-@eval_app.command("save-model")
-def save_model(
-    ctx: typer.Context,
-    out: Annotated[Path, typer.Argument(help="New or empty folder for the model.")],
-    *,
-    results: Annotated[
-        Path, typer.Option(help="Folder that `eval-baselines --save-deltas` wrote.")
-    ] = RESULTS,
-    cell: Annotated[
-        str | None,
-        typer.Option(help="Key of the cell, or its beginning. Default: the only one."),
-    ] = None,
-    batch: Annotated[
-        int | None,
-        typer.Option(
-            min=0, help="Number of the batch, if the cell edits several. Default: the only one."
-        ),
-    ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(help="The edited dataset; only for the model tiny. Default: the workspace's."),
-    ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder of tiny models. Default: as for eval-baselines.")
-    ] = None,
-    push: Annotated[
-        str | None,
-        typer.Option(help="Model repository NAMESPACE/NAME to push the folder to."),
-    ] = None,
-    private: Annotated[
-        bool, typer.Option("--private", help="Create the repository as private.")
-    ] = False,
-    json: JsonFlag = False,
-) -> None:
-    """Merge the edit of a finished cell into the model and save a model folder.
-
-    The folder loads with transformers: weights, tokenizer, a card, and `clm_data_edit.json`, which
-    says what was edited.
-
-    Example: `clm-data eval save-model edited --cell 3f2a`
-    """
-    state: State = ctx.obj
-    done = clm_data.save_model(
-        results,
-        out,
-        cell=cell,
-        batch=batch,
-        dataset=dataset or _existing_dataset(state.workspace),
-        cache=cache,
-        push=push,
-        private=private,
-        log=log,
-    )
-    if json:
-        print_json(done.as_json())
-        return
-    edits, weights = counted(done.edited, "edit"), counted(len(done.weights), "weight")
-    say(f"{done.folder}: {done.label}: {edits} in {weights}")
-    if done.url is not None:
-        say(f"pushed to {done.url}")
