@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from clm_data.eval.editors.edits import check_same_model, facts_of, metadata_of, read_saved
+from clm_data.eval.editors.edits import facts_of, facts_of_both, metadata_of, read_saved
 from clm_data.eval.editors.routed import OUT_OF_SCOPE, RoutedModel, last_tokens
 from clm_data.eval.editors.tensor_files import save_safetensors
 from clm_data.eval.errors import EditError
@@ -170,21 +170,17 @@ class Codebook:
         """
         import torch
 
-        check_same_model(self, later)
+        facts = facts_of_both(self, later)
         if self.scope != later.scope:
             raise EditError(f"codebooks of {self.scope} and {later.scope} cannot be added")
         entries, _ = self.entries.insert(later.keys, later.values, later.labels, self.scope)
-        return Codebook(
-            self.method,
-            self.model,
-            self.scope,
-            torch.cat([self.keys, later.keys]),
-            torch.cat([self.values, later.values]),
-            self.labels + later.labels,
-            entries,
-            self.edited + later.edited,
-            self.refused + later.refused,
-            origin=self.origin or later.origin,
+        return replace(
+            self,
+            keys=torch.cat([self.keys, later.keys]),
+            values=torch.cat([self.values, later.values]),
+            labels=self.labels + later.labels,
+            entries=entries,
+            **facts,
         )
 
     @contextmanager

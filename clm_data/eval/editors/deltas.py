@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clm_data.eval.editors.edits import check_same_model, facts_of, metadata_of, read_saved
+from clm_data.eval.editors.edits import facts_of, facts_of_both, metadata_of, read_saved
 from clm_data.eval.editors.tensor_files import save_safetensors
 from clm_data.eval.errors import EditError, LayoutError
 from clm_data.eval.model.hooks import restored
@@ -119,23 +119,20 @@ class Deltas:
         Raises:
             EditError: The edits belong to different models.
         """
-        check_same_model(self, later)
+        facts = facts_of_both(self, later)
         weights = dict(self.weights)
         for path, delta in later.weights.items():
             weights[path] = weights[path] + delta if path in weights else delta
         keys = dict(self.keys)
         for path, new in later.keys.items():
             keys[path] = _append_columns(keys.get(path), new)
-        return Deltas(
-            self.method,
-            self.model,
-            weights,
-            self.edited + later.edited,
-            self.refused + later.refused,
-            keys,
-            origin=self.origin or later.origin,
+        return replace(
+            self,
+            weights=weights,
+            keys=keys,
             state={**self.state, **later.state},
             by_fact=self.by_fact and later.by_fact,
+            **facts,
         )
 
     @contextmanager

@@ -157,6 +157,23 @@ def applied(model: LoadedModel, edit: Edit | None) -> Iterator[EditedModel]:
         yield edited
 
 
+def facts_of_both(first: Edit, later: Edit) -> dict[str, Any]:
+    """What `plus` of every kind of edit replaces: facts and origin; times and steps are dropped.
+
+    Raises:
+        EditError: See :func:`check_same_model`.
+    """
+    check_same_model(first, later)
+    return {
+        "edited": first.edited + later.edited,
+        "refused": first.refused + later.refused,
+        "origin": first.origin or later.origin,
+        "seconds": {},
+        "steps": (),
+        "arrived": None,
+    }
+
+
 def check_same_model(first: Edit, later: Edit) -> None:
     """Check that two edits can follow each other.
 

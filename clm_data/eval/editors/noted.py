@@ -14,8 +14,8 @@ import numpy as np
 
 from clm_data.eval.editors.edits import (
     EditedModel,
-    check_same_model,
     facts_of,
+    facts_of_both,
     metadata_of,
     read_saved,
 )
@@ -138,20 +138,13 @@ class Notes:
         Raises:
             EditError: The edits belong to different models, or find notes in different ways.
         """
-        check_same_model(self, later)
+        facts = facts_of_both(self, later)
         if self.lookup != later.lookup:
             raise EditError(
                 f"edits of {self.method} and {later.method} that find notes in different ways "
                 "cannot be added"
             )
-        return replace(
-            self,
-            notes=self.notes + later.notes,
-            edited=self.edited + later.edited,
-            refused=self.refused + later.refused,
-            seconds={},
-            origin=self.origin or later.origin,
-        )
+        return replace(self, notes=self.notes + later.notes, **facts)
 
     @contextmanager
     def apply_to(self, model: LoadedModel) -> Iterator[EditedModel]:
