@@ -16,6 +16,7 @@ from clm_data.eval.editors.edits import load_edit
 from clm_data.eval.editors.origin import check_origin
 from clm_data.eval.environment import default_cache_folder, require_eval_extra
 from clm_data.eval.model.layout import find_layout
+from clm_data.eval.model.loading import load_tokenizer
 from clm_data.eval.recipe import ModelSpec, parse_recipe
 from clm_data.eval.results import CellResult, Results
 from clm_data.eval.saved_model_card import model_card
@@ -113,14 +114,15 @@ def save_model(
             f"{file}: {edit.method} changes no weights, so that no model folder can hold its "
             "edits; choose another cell with --cell"
         )
-    model = _open(found, chosen, dataset, cache, log)
+    spec = _spec(found, chosen)
+    model = _open(found, spec, dataset, cache, log)
     check_origin("an edit", edit.model, edit.origin, model)
     edit.merge_into(model.model, transposed=model.layout.transposed)
     log(f"writing {out}")
     with atomic_folder(out, _names_in) as draft:
         model.model.save_pretrained(draft)
-        _tokenizer_files(model, _spec(found, chosen)).save_pretrained(draft)
-        provenance = _provenance(found, chosen, edit)
+        _tokenizer_of(model, spec).save_pretrained(draft)
+        provenance = _provenance(found, chosen, spec, edit)
         text = json.dumps(provenance, ensure_ascii=False, indent=2) + "\n"
         (draft / PROVENANCE).write_text(text, encoding="utf-8")
         (draft / "README.md").write_text(model_card(found, chosen, provenance), encoding="utf-8")
@@ -193,13 +195,12 @@ def _choose_batch(files: Sequence[Path], cell: CellResult, batch: int | None) ->
 
 def _open(
     found: Results,
-    cell: CellResult,
+    spec: ModelSpec,
     dataset: DatasetSource | None,
     cache: str | Path | None,
     log: Log,
 ) -> LoadedModel:
     """The unedited model of a cell."""
-    spec = _spec(found, cell)
     records: Sequence[Record] = ()
     if spec.is_tiny:
         if dataset is None:
@@ -213,14 +214,10 @@ def _open(
     return open_model(spec, records, Path(cache or default_cache_folder()), log=log)
 
 
-def _tokenizer_files(model: LoadedModel, spec: ModelSpec) -> PreTrainedTokenizerBase:
+def _tokenizer_of(model: LoadedModel, spec: ModelSpec) -> PreTrainedTokenizerBase:
     """The tokenizer as its files say; that of `model` was changed for measurements."""
-    from transformers import AutoTokenizer
-
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        model.tokenizer.name_or_path, trust_remote_code=spec.trust_remote_code
-    )
-    return tokenizer
+    revision = spec.revision if spec.tokenizer is None else None
+    return load_tokenizer(model.tokenizer.name_or_path, spec.trust_remote_code, revision)
 
 
 def _spec(found: Results, cell: CellResult) -> ModelSpec:
@@ -229,10 +226,10 @@ def _spec(found: Results, cell: CellResult) -> ModelSpec:
     return next(one for one in recipe.models if one.shown == cell.setting.model)
 
 
-def _provenance(found: Results, cell: CellResult, edit: Deltas) -> dict[str, Any]:
+def _provenance(found: Results, cell: CellResult, spec: ModelSpec, edit: Deltas) -> dict[str, Any]:
     """What is in a model folder: a JSON value."""
     return {
-        "base_model": _spec(found, cell).name,
+        "base_model": spec.name,
         "method": edit.method,
         "setting": cell.setting.model_dump(mode="json"),
         "params": cell.params,

@@ -13,12 +13,15 @@ torch = pytest.importorskip("torch", reason="the extra eval is not installed")
 
 from helpers.hub_server import running_hub  # noqa: E402
 from helpers.saved_folders import model_folder  # noqa: E402
+from helpers.small_models import small_model  # noqa: E402
 from helpers.tiny_dataset import RECORDS  # noqa: E402
 
 import clm_data  # noqa: E402
 from clm_data.errors import InputFileError, PublishError, UnknownNameError  # noqa: E402
+from clm_data.eval import saved_model  # noqa: E402
 from clm_data.eval.editors.deltas import Deltas  # noqa: E402
 from clm_data.eval.errors import EditError  # noqa: E402
+from clm_data.eval.recipe import ModelSpec  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -165,3 +168,14 @@ def test_the_folder_is_pushed_to_a_model_repository(
                 sweep.out, tmp_path / "other", cell=sweep.cells[0], push="team/m", token="hf_reader"
             )
     assert (tmp_path / "other" / "config.json").is_file()
+
+
+@pytest.mark.parametrize(("tokenizer", "expected"), [(None, "v1"), ("team/other", None)])
+def test_the_tokenizer_is_that_of_the_revision(
+    monkeypatch: pytest.MonkeyPatch, tokenizer: str | None, expected: str | None
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(saved_model, "load_tokenizer", lambda *given: asked.append(given))
+    spec = ModelSpec(name="team/m", revision="v1", tokenizer=tokenizer)
+    saved_model._tokenizer_of(small_model(), spec)
+    assert [revision for _, _, revision in asked] == [expected]

@@ -59,11 +59,8 @@ def load_model(
         )
     at = {} if revision is None else {"revision": revision}
     model = _load_weights(name, source, dtype, device_map, gguf | at, trust_remote_code)
-    loaded_tokenizer = _load_tokenizer(
-        str(tokenizer or name),
-        str(tokenizer or source),
-        trust_remote_code,
-        at if tokenizer is None else {},
+    loaded_tokenizer = load_tokenizer(
+        str(tokenizer or name), trust_remote_code, revision if tokenizer is None else None
     )
     if device_map is None:
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -104,17 +101,28 @@ def _load_weights(
     return model
 
 
-def _load_tokenizer(
-    name: str, source: str, trust_remote_code: bool, arguments: Mapping[str, str]
+def load_tokenizer(
+    name: str, trust_remote_code: bool = False, revision: str | None = None
 ) -> PreTrainedTokenizerBase:
+    """A tokenizer as its files say; `load_model` prepares it for measurements.
+
+    Args:
+        name: Hub id or folder.
+        trust_remote_code: Run Python code that comes with it.
+        revision: Branch, tag or commit on the Hub; None for the main branch.
+
+    Raises:
+        InputFileError: It cannot be loaded.
+    """
     import transformers
 
-    folder = Path(source)
+    at = {} if revision is None else {"revision": revision}
+    folder = Path(name)
     if folder.is_dir() and not any(folder.glob("*token*")) and not any(folder.glob("vocab*")):
         raise InputFileError(f"{folder} contains no tokenizer; specify one with --tokenizer")
     with _load_errors(f"the tokenizer of {name}", "; choose another with --tokenizer"):
         return transformers.AutoTokenizer.from_pretrained(
-            source, trust_remote_code=trust_remote_code, **arguments
+            name, trust_remote_code=trust_remote_code, **at
         )
 
 
