@@ -314,17 +314,22 @@ def test_an_unreadable_file_is_named(copy: Path) -> None:
         geometry_tables(copy, QUICK)
 
 
-def test_the_weights_of_a_layer_that_read_the_same_input_are_compared_as_one(
-    tiny_folder: Path, tmp_path: Path
-) -> None:
-    out = edited_folder(
+def _ultraedit_folder(tiny_folder: Path, out: Path, **layers: list[int]) -> Path:
+    """Results of one batch of UltraEdit in each language; the layers of gate, up and down."""
+    return edited_folder(
         tiny_folder,
-        tmp_path / "out",
+        out,
         methods=["ultraedit"],
         languages=["zh", "en"],
         max_batches=1,
-        params={"ultraedit": {"gate": [0, 1], "up": [1], "down": []}},
+        params={"ultraedit": layers},
     )
+
+
+def test_the_weights_of_a_layer_that_read_the_same_input_are_compared_as_one(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    out = _ultraedit_folder(tiny_folder, tmp_path / "out", gate=[0, 1], up=[1], down=[])
     (group,) = find_edits(out).groups
     edit = group.batches["zh"][0]
     hidden, inner = CONFIG.hidden_size, CONFIG.intermediate_size
@@ -348,14 +353,7 @@ def test_the_weights_of_a_layer_that_read_the_same_input_are_compared_as_one(
 def test_weights_of_a_layer_with_different_inputs_are_skipped_with_the_reason(
     tiny_folder: Path, tmp_path: Path
 ) -> None:
-    out = edited_folder(
-        tiny_folder,
-        tmp_path / "out",
-        methods=["ultraedit"],
-        languages=["zh", "en"],
-        max_batches=1,
-        params={"ultraedit": {"gate": [], "up": [1], "down": [1]}},
-    )
+    out = _ultraedit_folder(tiny_folder, tmp_path / "out", gate=[], up=[1], down=[1])
     found = find_edits(out)
     assert found.groups == ()
     ((_, reason),) = found.skipped
