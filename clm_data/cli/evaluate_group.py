@@ -18,7 +18,7 @@ eval_app = typer.Typer(no_args_is_help=True)
 app.add_typer(
     eval_app,
     name="eval",
-    help="Set up what an evaluation can use.",
+    help="Save an edited model; set up EasyEdit.",
     rich_help_panel=EVALUATE,
 )
 
