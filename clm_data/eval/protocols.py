@@ -20,9 +20,9 @@ class EditProtocol:
     """Text between prompt and answer: the language's own joiner, or a space even in Chinese."""
     labels: Literal["offsets", "reencode"]
     """How answer tokens are found. `offsets`: tokens that cover an answer character when the whole
-    sentence is tokenized once. `reencode`: the answer is tokenized alone, decoded without its last
-    token, and tokenized again after the prompt; this misplaces labels if a character takes several
-    tokens."""
+    sentence is tokenized once. `reencode`: all tokens after as many as the prompt alone has; for
+    target values, the answer is tokenized alone, decoded without its last token, and tokenized
+    again after the prompt, which misplaces labels if a character takes several tokens."""
     subject: Literal["offsets", "prefix"]
     """How the subject's last token is found. `offsets`: by character offsets in the sentence.
     `prefix`: by the token count of the text up to the subject's end, which is off if the subject's

@@ -9,6 +9,8 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
+from helpers.fake_easyedit_methods import HYPERPARAMS, METHODS
+
 _FILES = {
     "__init__.py": """
         import a_package_for_images
@@ -204,10 +206,24 @@ _FILES = {
 }
 
 
-def fake_checkout(folder: Path) -> Path:
-    """Write the package; the folder to give as `EASYEDIT_HOME`."""
-    for name, text in _FILES.items():
+def fake_checkout(folder: Path, *, complete: bool = False) -> Path:
+    """Write the package; the folder to give as `EASYEDIT_HOME`.
+
+    Args:
+        folder: Where to write.
+        complete: Whether it has the methods of today's EasyEdit; otherwise FT, MEMIT and ROME.
+    """
+    files = {name: textwrap.dedent(text) for name, text in _FILES.items()}
+    for method, (module, function, source) in METHODS.items() if complete else ():
+        path = f"models/{module.replace('.', '/')}.py"
+        files |= {f"models/{module.partition('.')[0]}/__init__.py": "", path: source}
+        cls = HYPERPARAMS.get(method, f"{method}HyperParams")
+        files["__init__.py"] += f"from .models.{module} import {cls}\n"
+        files["util/alg_dict.py"] += (
+            f"from ..models.{module} import {function}\nALG_DICT['{method}'] = {function}\n"
+        )
+    for name, text in files.items():
         file = folder / "easyeditor" / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(textwrap.dedent(text).lstrip(), encoding="utf-8")
+        file.write_text(text.lstrip(), encoding="utf-8")
     return folder

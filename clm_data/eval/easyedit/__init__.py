@@ -1,7 +1,7 @@
 """EasyEdit as a back end of the evaluation: it computes edits in an environment of its own.
 
 Nothing of EasyEdit is imported here. `driver.py` runs in its environment, as a process that gets
-requests as JSON and puts weight changes into files; the other modules are this side of it.
+requests as JSON and puts edits into files; the other modules are this side of it.
 """
 
 METHODS = {
@@ -11,7 +11,15 @@ METHODS = {
     "rome": "ROME",
     "ft": "FT",
     "ft-m": "FT",
+    "lora": "LoRA",
+    "ultraedit": "ULTRAEDIT",
+    "grace": "GRACE",
 }
 """The methods that both have: our name to EasyEdit's."""
-CHECKOUT_ONLY = ("ft-m",)
-"""Methods of a name that the release has as well, with fewer settings."""
+CHECKOUT_ONLY = {
+    "ft-m": "its release has FT-L only",
+    "lora": "its release has AdaLoRA only",
+}
+"""Methods of a name that the release has as well, and what it has instead."""
+PACKAGES = {"lora": "peft"}
+"""Methods that need a package besides those that EasyEdit needs for all."""

@@ -4,15 +4,17 @@
 
 `identify` prints versions without importing EasyEdit; `methods` imports it and adds what it offers.
 `serve` answers lines of JSON on its input with lines of JSON on its output, in the working
-directory, where it finds the model and EasyEdit's statistics and puts weight changes and `log.txt`,
+directory, where it finds the model and EasyEdit's statistics and puts edits and `log.txt`,
 everything that EasyEdit prints. Requests:
 
     {"command": "open", "name": FOLDER, "device": "cpu", "special": {...}, "checks": [...]}
     {"command": "edit", "method": "MEMIT", "hparams": {...}, "optional": {...}, "contexts": [...],
-     "facts": [...], "seed": 42, "continue": false, "out": "0.safetensors"}
+     "weights": [...], "module": "", "one_by_one": false, "facts": [...], "seed": 42,
+     "continue": false, "out": "0.safetensors"}
 
 An answer is `{"status": "ok", ...}`, or `{"status": "error", "kind", "message", "printed"}` with
-the last line that EasyEdit printed.
+the last line that EasyEdit printed. That of `edit` says as `kind` what the file has: `weights`,
+`factors` or `codebook`.
 """
 
 from __future__ import annotations
@@ -35,10 +37,10 @@ TOLERANCE = 0.01
 """Largest difference of a log-probability between the two environments' models."""
 
 
-def load_parts() -> Any:
-    """The file next to this one as a module; nothing else of its folder can be imported."""
-    file = Path(__file__).with_name("driver_imports.py")
-    spec = importlib.util.spec_from_file_location("driver_imports", file)
+def load_part(name: str) -> Any:
+    """A file next to this one as a module; nothing else of its folder can be imported."""
+    file = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -46,7 +48,7 @@ def load_parts() -> Any:
     return module
 
 
-parts = load_parts()
+parts, results = load_part("driver_imports"), load_part("driver_results")
 
 
 # --- The model --------------------------------------------------------------------------------
@@ -81,6 +83,7 @@ class Session:
         self.tokenizer: Any = None
         self.name, self.device = "", "cpu"
         self.original: dict[str, Any] = {}
+        self.modules: dict[str, Any] = {}
 
     def open(self, request: dict[str, Any]) -> dict[str, Any]:
         """Load the model and compare it with the one that the caller measures."""
@@ -113,6 +116,7 @@ class Session:
             tokenizer.unk_token = tokenizer.eos_token
         tokenizer.padding_side = "right"
         self.model, self.tokenizer = model.to(self.device).eval(), tokenizer
+        self.modules = dict(model.named_modules())
         for check in request["checks"]:
             self.check(check)
         return {"transformers": transformers.__version__}
@@ -144,8 +148,7 @@ class Session:
             )
 
     def edit(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Edit some facts; the weight changes go to the file `out`."""
-        import torch
+        """Edit some facts; what the method left goes to the file `out`."""
         from safetensors.torch import save_file
 
         for fact in request["facts"]:
@@ -154,26 +157,26 @@ class Session:
         if fresh:
             self.restore()
         hparams = self.hparams(request)
-        editor = self.editor(hparams, request["method"])
-        prepare_module(editor.apply_algo, request["contexts"], fresh)
-        before = self.snapshot(request["weights"])
+        apply = self.editor(hparams, request["method"]).apply_algo
+        prepare_module(apply, request["contexts"], fresh)
+        self.keep(request["weights"])
+        result = results.RESULTS.get(request["method"], results.Weights)(self.model, request, apply)
         seed_everything(request["seed"])
         started = time.perf_counter()
-        for group in groups(request):
-            editor.apply_algo(
-                self.model, self.tokenizer, group, hparams,
-                copy=False, return_orig_weights=True, keep_original_weight=True,
-            )  # fmt: skip
+        try:
+            for group in groups(request):
+                apply(
+                    self.model, self.tokenizer, group, hparams,
+                    copy=False, return_orig_weights=True, keep_original_weight=False,
+                )  # fmt: skip
+                result.read_call()
+        finally:
+            result.close()
         seconds = time.perf_counter() - started
         keep_projection(hparams)
-        with torch.no_grad():
-            now = dict(self.model.named_parameters())
-            changes = {
-                name: (now[name].double() - old.double()).float().cpu().contiguous()
-                for name, old in before.items()
-            }
-        save_file(changes, request["out"])
-        return {"seconds": seconds}
+        tensors = {name: one.cpu().contiguous() for name, one in result.tensors().items()}
+        save_file(tensors, request["out"])
+        return {"seconds": seconds, "kind": result.kind, **result.about()}
 
     def hparams(self, request: dict[str, Any]) -> Any:
         """The hyperparameters as EasyEdit's class of the method."""
@@ -183,7 +186,9 @@ class Session:
                 "method",
                 f"this EasyEdit has no {method}; it has {', '.join(sorted(self.algorithms))}",
             )
-        cls = getattr(sys.modules["easyeditor"], method + "HyperParams", None)
+        wanted = f"{method}HyperParams".lower()  # GraceHyperParams for GRACE
+        names = vars(sys.modules["easyeditor"])
+        cls = next((names[name] for name in names if name.lower() == wanted), None)
         if cls is None:
             raise parts.DriverError("method", f"this EasyEdit has no {method}HyperParams")
         known = {field.name for field in dataclasses.fields(cls)}
@@ -205,22 +210,31 @@ class Session:
         hparams.model_name = editor.model_name = self.name  # the methods read it as text
         return editor
 
-    def snapshot(self, names: list[str]) -> dict[str, Any]:
-        """Copies of the weights that may change; the first of each is the original."""
+    def keep(self, names: list[str]) -> None:
+        """Copy the original of each weight that may change, once."""
         weights = dict(self.model.named_parameters())
         unknown = [name for name in names if name not in weights]
         if unknown:
             raise parts.DriverError("model", f"the model has no weight {unknown[0]}")
-        copies = {name: weights[name].detach().clone() for name in names}
-        for name, copy in copies.items():
-            self.original.setdefault(name, copy)
-        return copies
+        for name in names:
+            if name not in self.original:
+                self.original[name] = weights[name].detach().clone()
 
     def restore(self) -> None:
-        """Put the original weights back."""
+        """Put the original modules and weights back; without LoRA's adapter and settings."""
         import torch
 
+        for name, module in self.modules.items():  # outer ones first
+            if name and self.model.get_submodule(name) is not module:
+                parent, _, last = name.rpartition(".")
+                setattr(self.model.get_submodule(parent), last, module)
+        if hasattr(self.model, "peft_config"):
+            del self.model.peft_config
+            self.model.gradient_checkpointing_disable()
+            self.model.disable_input_require_grads()
         weights = dict(self.model.named_parameters())
+        for weight in weights.values():
+            weight.requires_grad_().grad = None
         with torch.no_grad():
             for name, original in self.original.items():
                 weights[name].copy_(original)

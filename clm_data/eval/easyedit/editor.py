@@ -1,4 +1,4 @@
-"""EasyEdit as an editor: its weight changes in the place of ours."""
+"""EasyEdit as an editor: its edits in the place of ours."""
 
 from __future__ import annotations
 
@@ -8,21 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clm_data.eval.easyedit.answers import edit_of
 from clm_data.eval.easyedit.found import EasyEdit
-from clm_data.eval.easyedit.handover import (
-    model_checks,
-    model_folder_name,
-    write_model,
-    write_statistics,
-)
-from clm_data.eval.easyedit.params import EasyEditParams, easyedit_params
+from clm_data.eval.easyedit.handover import model_checks, write_model, write_statistics
+from clm_data.eval.easyedit.params import EasyEditParams, easyedit_params, model_folder_name
 from clm_data.eval.easyedit.process import DriverProcess
 from clm_data.eval.editors.base import EditorParams, Setup
-from clm_data.eval.editors.deltas import Deltas, WeightDelta
+from clm_data.eval.editors.edits import Edit
 from clm_data.eval.editors.facts import PlacedFact, place_facts
 from clm_data.eval.editors.moments import Moments
 from clm_data.eval.editors.origin import model_id
-from clm_data.eval.editors.solve import check_finite
 from clm_data.eval.errors import EditError
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.placement import EditRequest
@@ -61,14 +56,13 @@ class EasyEditEngine:
     def run(
         self, params: EasyEditParams, facts: Sequence[PlacedFact], setup: Setup, *, more: bool
     ) -> tuple[dict[str, Any], Path]:
-        """Edit facts; the driver's answer and the file with the changes."""
+        """Edit facts; the driver's answer and the file with what the method left."""
         if setup.moments is not None and id(setup.moments) not in self._moments:
             write_statistics(setup.moments, self.model, self.folder)
             self._moments[id(setup.moments)] = setup.moments
         driver = self._open([fact.request.prompt for fact in facts[:_CHECKED]])
         file = self.folder / f"{self._edits}.safetensors"
         self._edits += 1
-        layers = params.hparams["layers"]
         requests = [fact.request for fact in facts]
         answer = driver.ask(
             "edit",
@@ -76,7 +70,8 @@ class EasyEditEngine:
             hparams=params.hparams,
             optional=params.optional,
             one_by_one=params.one_by_one,
-            weights=[self.model.layout.weight(layer) for layer in layers],
+            weights=params.weights,
+            module=params.module,
             contexts=list(setup.contexts.for_fact(setup.protocol, requests[0].lang)),
             facts=[self._fact(request) for request in requests],
             seed=setup.contexts.seed or 0,
@@ -124,7 +119,7 @@ class EasyEditEngine:
 
 @dataclass(frozen=True)
 class EasyEditEditor:
-    """An editor whose weight changes EasyEdit computes, from the same facts and hyperparameters.
+    """An editor whose edits EasyEdit computes, from the same facts and hyperparameters.
 
     It gets the contexts of ours, the second moments of ours, and only facts that ours can place.
 
@@ -141,11 +136,9 @@ class EasyEditEditor:
     engine: EasyEditEngine
 
     def edit(
-        self, model: LoadedModel, requests: Sequence[EditRequest], *, past: Deltas | None = None
-    ) -> Deltas:
+        self, model: LoadedModel, requests: Sequence[EditRequest], *, past: Edit | None = None
+    ) -> Edit:
         """See `Editor.edit`; `past` must be what EasyEdit computed last."""
-        from safetensors.torch import load_file
-
         self.setup.check_model(model)
         engine = self.engine
         if past is not None and engine.edited != past.edited:
@@ -155,24 +148,19 @@ class EasyEditEditor:
         checkout = engine.environment.checkout is not None
         params = easyedit_params(self.method, self.params, model, len(facts), checkout=checkout)
         answer, file = engine.run(params, facts, self.setup, more=past is not None)
-        changes = load_file(file)
-        file.unlink()
-        turned = model.layout.transposed
-        weights = {
-            name: WeightDelta(check_finite(change.T.contiguous() if turned else change, name))
-            for name, change in sorted(changes.items())
-        }
         edited = tuple(fact.request.id for fact in facts)
+        about = {
+            "method": self.method,
+            "model": model.name,
+            "edited": edited,
+            "refused": refused,
+            "seconds": {"EasyEdit": answer["seconds"]},
+            "origin": model_id(model),
+        }
+        edit = edit_of(answer, file, about, model, self.params, past)
+        file.unlink()
         engine.edited = (past.edited if past is not None else ()) + edited
-        return Deltas(
-            self.method,
-            model.name,
-            weights,
-            edited,
-            refused,
-            seconds={"EasyEdit": answer["seconds"]},
-            origin=model_id(model),
-        )
+        return edit
 
     def _place(
         self, model: LoadedModel, requests: Sequence[EditRequest]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clm_data.errors import ClmDataError
-from clm_data.eval.easyedit.params import SAMPLES, STATISTICS
+from clm_data.eval.easyedit.params import SAMPLES, STATISTICS, model_folder_name
 from clm_data.eval.editors.moments import Moments
 from clm_data.eval.errors import EditError
 from clm_data.eval.model.loaded import LoadedModel
@@ -20,11 +20,6 @@ SPACE = "\u2004"
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 _LIKELY = 20
 """Tokens whose log-probabilities are compared in each text."""
-
-
-def model_folder_name(model: LoadedModel) -> str:
-    """The name under which EasyEdit gets a model; parts of its code choose by the name."""
-    return "gpt2-xl" if model.layout.transposed else "llama"
 
 
 def write_model(model: LoadedModel, folder: Path, versions: Mapping[str, str]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from clm_data.eval.editors.facts import PlacedFact, place_facts
 from clm_data.eval.editors.keys import LayerwiseForward
 from clm_data.eval.editors.origin import check_origin, model_id
 from clm_data.eval.editors.solve import check_finite
-from clm_data.eval.editors.training import TrainingBatch
+from clm_data.eval.editors.training import TrainingBatch, answer_rows
 from clm_data.eval.errors import edit_errors
 from clm_data.eval.model.batching import batches_by_length
 from clm_data.eval.model.hooks import replaced_output
@@ -149,15 +149,15 @@ class Grace:
         self.setup.check_model(model)
         if past is not None:
             check_origin("an edit", past.model, past.origin, model)
-        facts, refused = place_facts(model, requests, self.setup.protocol, self.setup.contexts)
-        rows, scope = [fact.sentences[0] for fact in facts], self.params.scope
-        watch = Stopwatch()
+        placed, unplaced = place_facts(model, requests, self.setup.protocol, self.setup.contexts)
+        facts, rows, refused = answer_rows(model, placed, self.setup.protocol)
+        scope, watch = self.params.scope, Stopwatch()
         with edit_errors(f"grace on {model.name}"):
             with watch.phase("keys"):
                 keys, outputs = _states(model, rows, scope.layer, self.setup.tokens_per_batch)
             if starts is None:
                 starts = outputs if self.params.start == "output" else self._uniform(rows, outputs)
-            labels = [self._label(fact) for fact in facts]
+            labels = [self._label(fact, row) for fact, row in zip(facts, rows, strict=True)]
             empty = no_entries(keys.shape[1], outputs.shape[1])
             known = empty if past is None else past.entries
             after, of_fact = known.insert(keys, starts, labels, scope)
@@ -173,16 +173,15 @@ class Grace:
             tuple(labels),
             entries,
             tuple(fact.request.id for fact in facts),
-            refused,
+            unplaced + refused,
             watch.seconds,
             (self.params.steps,) * len(facts),
             origin=model_id(model),
         )
 
-    def _label(self, fact: PlacedFact) -> str:
+    def _label(self, fact: PlacedFact, row: Placement) -> str:
         if self.params.labels == "text":
             return fact.request.target
-        row = fact.sentences[0]
         ignored = len(row.ids) + 1 - len(row.labels)
         return repr((sum(row.labels) - 100 * ignored) / (len(row.ids) + 1))
 

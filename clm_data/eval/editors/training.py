@@ -16,7 +16,7 @@ from clm_data.eval.model.partial_forward import (
     precompute_prefixes,
     suffixes_of_states,
 )
-from clm_data.eval.placement import answer_positions
+from clm_data.eval.placement import Placement, answer_positions
 from clm_data.eval.protocols import EditProtocol
 
 if TYPE_CHECKING:
@@ -113,13 +113,46 @@ def training_sentence(
 
 
 def _counted_sentence(loaded: LoadedModel, fact: PlacedFact, protocol: EditProtocol) -> Sentence:
-    """The answer's tokens as EasyEdit's FT-M and LoRA find them: all after those of the prompt."""
+    """The answer's tokens as EasyEdit finds them in training: all after those of the prompt.
+
+    Raises:
+        PlacementError: The answer has no tokens of its own.
+    """
     request = fact.request
     encoded, answer = answer_positions(
         loaded.tokenizer, request.prompt, protocol.join(request.lang), request.target, "reencode"
     )
     labels = tuple(encoded.ids[i] for i in answer)
     return Sentence(encoded.ids[: answer[-1]], tuple(i - 1 for i in answer), labels)
+
+
+def answer_rows(
+    loaded: LoadedModel, placed: Sequence[PlacedFact], protocol: EditProtocol
+) -> tuple[list[PlacedFact], list[Placement], tuple[tuple[str, str], ...]]:
+    """The facts whose answers have tokens, their bare sentences, and (id, reason) of the others.
+
+    With labels by `reencode`, the answer is not encoded again: only EasyEdit's methods with target
+    values do that.
+
+    Raises:
+        EditError: No answer has tokens.
+    """
+    kept, rows, refused = [], [], []
+    for fact in placed:
+        row = fact.sentences[0]
+        if protocol.labels == "reencode":
+            try:
+                counted = _counted_sentence(loaded, fact, protocol)
+            except PlacementError as error:
+                refused.append((fact.request.id, str(error)))
+                continue
+            prompt = counted.places[0] + 1
+            row = Placement(counted.ids, row.subject, counted.places, counted.labels, prompt)
+        kept.append(fact)
+        rows.append(row)
+    if not rows:
+        raise EditError(f"no fact can be edited: {refused[0][1]}")
+    return kept, rows, tuple(refused)
 
 
 def _with_eos(loaded: LoadedModel, sentence: Sentence) -> Sentence:

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from clm_data.eval.editors.base import DeltaParams, Setup, Stopwatch
 from clm_data.eval.editors.deltas import Deltas, WeightDelta
 from clm_data.eval.editors.edits import applied
-from clm_data.eval.editors.facts import PlacedFact, place_facts
+from clm_data.eval.editors.facts import place_facts
 from clm_data.eval.editors.gradients import KeyGradients, read_gradients
 from clm_data.eval.editors.normalizer import Normalizer
 from clm_data.eval.editors.origin import model_id
 from clm_data.eval.editors.solve import check_finite, solve_ridge
+from clm_data.eval.editors.training import answer_rows
 from clm_data.eval.errors import EditError, edit_errors
 from clm_data.eval.model.hooks import restored
 from clm_data.eval.model.layout import MlpPart
 from clm_data.eval.model.loaded import LoadedModel
-from clm_data.eval.placement import EditRequest
+from clm_data.eval.placement import EditRequest, Placement
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -123,7 +124,8 @@ class UltraEdit:
         self, model: LoadedModel, requests: Sequence[EditRequest], *, past: Deltas | None = None
     ) -> Deltas:
         """See `Editor.edit`."""
-        facts, refused = place_facts(model, requests, self.setup.protocol, self.setup.contexts)
+        placed, unplaced = place_facts(model, requests, self.setup.protocol, self.setup.contexts)
+        facts, rows, refused = answer_rows(model, placed, self.setup.protocol)
         modules = {
             model.layout.weight(layer, part): model.mlp_part(layer, part)
             for layer, part in self.params.weights()
@@ -136,8 +138,8 @@ class UltraEdit:
             applied(model, past),
             restored(model, list(modules)) as parameters,
         ):
-            for start in range(0, len(facts), self.params.facts_per_step):
-                some = facts[start : start + self.params.facts_per_step]
+            for start in range(0, len(rows), self.params.facts_per_step):
+                some = rows[start : start + self.params.facts_per_step]
                 with watch.phase("gradients"):
                     read = self._gradients(model, some, modules)
                 with watch.phase("solve"):
@@ -154,7 +156,7 @@ class UltraEdit:
             model.name,
             {path: _stored(delta) for path, delta in weights.items()},
             tuple(fact.request.id for fact in facts),
-            refused,
+            unplaced + refused,
             seconds=watch.seconds,
             origin=origin,
             state={shape: normalizer.as_tensor() for shape, normalizer in state.items()},
@@ -169,12 +171,12 @@ class UltraEdit:
     def _gradients(
         self,
         model: LoadedModel,
-        facts: Sequence[PlacedFact],
+        rows: Sequence[Placement],
         modules: Mapping[str, Module],
     ) -> dict[str, KeyGradients]:
         return read_gradients(
             model,
-            [fact.sentences[0] for fact in facts],
+            rows,
             modules,
             self.params.edited_layers[0],
             tokens=self.setup.protocol.ultraedit_tokens,

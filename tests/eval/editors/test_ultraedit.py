@@ -20,6 +20,7 @@ from clm_data.eval.editors.facts import place_facts
 from clm_data.eval.editors.gradients import KeyGradients, read_gradients
 from clm_data.eval.editors.normalizer import Normalizer
 from clm_data.eval.editors.solve import solve_ridge
+from clm_data.eval.editors.training import answer_rows
 from clm_data.eval.editors.ultraedit import UltraEdit, UltraEditParams
 from clm_data.eval.errors import EditError, LayoutError
 from clm_data.eval.model.loaded import LoadedModel
@@ -215,6 +216,20 @@ def test_the_easyedit_protocol_reads_every_token_up_to_the_end_of_the_answer() -
     deltas = edit(model, [request], setup=replace(SETUP, protocol=EASYEDIT))
     tokens = len(model.tokenizer(text)["input_ids"])
     assert int(deltas.state["normalizer.48x32"][0, 0]) == tokens
+
+
+def test_with_the_easyedit_protocol_an_answer_is_all_tokens_after_those_of_the_prompt() -> None:
+    model = small_model("llama")
+    placed, _ = place_facts(model, REQUESTS, EASYEDIT, BARE_CONTEXTS)
+    facts, rows, refused = answer_rows(model, placed, EASYEDIT)
+    assert (facts, refused) == (placed, ())
+    for request, row in zip(REQUESTS, rows, strict=True):
+        ids = tuple(model.tokenizer(f"{request.prompt} {request.target}")["input_ids"])
+        prompt = len(model.tokenizer(request.prompt)["input_ids"])
+        assert (row.ids, row.labels, row.prompt) == (ids[:-1], ids[prompt:], prompt)
+    # For target values, EasyEdit cuts the answer inside a Chinese character and encodes it again.
+    assert rows[0].ids != placed[0].sentences[0].ids
+    assert answer_rows(model, placed, NATIVE)[1] == [fact.sentences[0] for fact in placed]
 
 
 def test_a_change_of_many_tokens_is_stored_dense() -> None:
