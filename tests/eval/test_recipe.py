@@ -121,6 +121,12 @@ def config_of(*values: object) -> dict[str, object]:
         ("chat", config_of("llama", 32, 4096, 11008, 32000), "llama2-chinese-7b"),
         ("small", config_of("llama", 30, 576, 1536, 49152), "smollm2-135m"),
         ("mine", config_of("llama", 4, 192, 768, 900), "tiny"),
+        (
+            "EleutherAI/gpt-j-6b",
+            {"model_type": "gptj", "n_layer": 28, "n_embd": 4096, "vocab_size": 50400},
+            "gpt-j-6b",
+        ),
+        ("mine", {"model_type": "gpt2", "n_layer": 48, "n_embd": 1600}, "gpt2-xl"),
     ],
 )
 def test_hyperparameters_are_chosen_by_the_config_of_the_model(
@@ -137,15 +143,21 @@ def test_hyperparameters_are_chosen_by_the_config_of_the_model(
         ("TinyStories-33M", {"model_type": "gpt_neo", "num_layers": 4, "hidden_size": 768}),
         ("llama3-8b", config_of("llama", 16, 2048, 8192, 128256)),
         ("SmolLM2-360M", config_of("llama", 32, 960, 2560, 49152)),
+        ("gpt2-large", {"model_type": "gpt2", "n_layer": 36, "n_embd": 1280}),
         ("Mistral-7B", {}),
     ],
 )
 def test_a_model_whose_config_fits_no_hyperparameters_asks_for_params(
     name: str, config: dict[str, object]
 ) -> None:
-    with pytest.raises(ConfigError, match=r"--params: llama-3-8b, llama-3.1-8b, .*tiny$") as caught:
+    with pytest.raises(ConfigError, match=r"--params: gpt-j-6b, .*llama-3-8b, .*tiny$") as caught:
         params_for_config(name, config)
     assert "\n" not in str(caught.value)
+
+
+def test_the_message_names_the_sizes_of_a_config() -> None:
+    with pytest.raises(ConfigError, match=r"config \(model_type gpt2, n_layer 36, n_embd 1280\)"):
+        params_for_config("gpt2-large", {"model_type": "gpt2", "n_layer": 36, "n_embd": 1280})
 
 
 def test_the_config_of_the_tiny_model_is_known() -> None:

@@ -36,6 +36,13 @@ _QWEN = AlphaEditParams(
 _LLAMA3 = AlphaEditParams(
     _LAYERS, ValueParams(steps=25, lr=0.1, clamp=0.75, kl_factor=0.0625, weight_decay=0.5)
 )
+# EasyEdit, hparams/AlphaEdit/gpt-j-6B.yaml and gpt2-xl.yaml.
+_GPT_J = AlphaEditParams(
+    (3, 4, 5, 6, 7, 8),
+    ValueParams(steps=25, lr=0.5, clamp=0.75, kl_factor=0.0625, weight_decay=0.5),
+    ridge=10.0,
+)
+_GPT2_XL = replace(_GPT_J, layers=(13, 14, 15, 16, 17), values=replace(_GPT_J.values, steps=20))
 # Our choice: the target values of MEMIT's parity run.
 _SMOLLM2 = AlphaEditParams(
     _LAYERS, ValueParams(steps=20, lr=0.5, clamp=4.0, kl_factor=0.0625, weight_decay=1e-3)
@@ -65,6 +72,8 @@ class AlphaEdit(MultilayerEditor):
         "mistral-7b": _QWEN,
         # There is no yaml. MEMIT's values for llama-7b.
         "llama2-chinese-7b": _QWEN,
+        "gpt-j-6b": _GPT_J,
+        "gpt2-xl": _GPT2_XL,
         "smollm2-135m": _SMOLLM2,
         # Our choice: the corpus is all that the model knows, so eigenvalues are larger.
         "tiny": AlphaEditParams((0, 1), TINY_VALUES, threshold=1.0, ridge=10.0),

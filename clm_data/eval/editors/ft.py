@@ -65,6 +65,8 @@ _EASYEDIT: Mapping[str, FineTuningParams] = {
     "qwen3-8b": replace(_QWEN, layer=35),  # our choice: the last layer, as for Qwen2.5
     "mistral-7b": _LLAMA,  # mistral-7b.yaml
     "llama2-chinese-7b": _LLAMA,  # llama-7b.yaml, the same architecture
+    "gpt-j-6b": _LLAMA,  # gpt-j-6B.yaml
+    "gpt2-xl": replace(_LLAMA, layer=0),  # gpt2-xl.yaml
 }
 
 
@@ -213,6 +215,8 @@ class LocFtBf(FineTuning):
             "llama2-chinese-7b": replace(_LLAMA, layer=22),
             "qwen2-7b": replace(_LLAMA, layer=6),
             "qwen3-8b": replace(_LLAMA, layer=8),
+            "gpt-j-6b": replace(_LLAMA, layer=19),
+            "gpt2-xl": replace(_LLAMA, layer=33),
             "smollm2-135m": replace(_LLAMA, layer=21),
         }.items()
     } | {

@@ -105,7 +105,7 @@ class Grace:
 
     PARAMS: ClassVar[Mapping[str, GraceParams]] = {
         # EasyEdit, hparams/GRACE, has values for Llama-2-7B (layer 27), Qwen2-7B and Qwen2.5-7B
-        # (layer 18). The others are our choice: the layer of Llama-2, which has as many layers.
+        # (layer 18), and GPT-J. Our choice for the others of 32 layers: the layer of Llama-2.
         "llama2-chinese-7b": GraceParams(layer=27),
         "llama-3-8b": GraceParams(layer=27),
         "llama-3.1-8b": GraceParams(layer=27),
@@ -114,6 +114,9 @@ class Grace:
         "qwen2.5-7b": GraceParams(layer=18),
         # Our choice: the same relative depth in 36 layers.
         "qwen3-8b": GraceParams(layer=23),
+        "gpt-j-6b": GraceParams(layer=25, steps=200),  # gpt-j-6b.yaml
+        # gpt2-xl.yaml has this layer's input projection; here it is the output projection.
+        "gpt2-xl": GraceParams(layer=35, steps=200),
         # The settings of the parity run.
         "smollm2-135m": GraceParams(layer=26),
         # Our choice: the largest layer whose value still reaches every token of an answer; a fact's

@@ -58,6 +58,9 @@ KNOWN_MODELS: Mapping[str, Mapping[str, Any]] = {
         "intermediate_size": 11008,
         "vocab_size": 32000,
     },
+    # These two configs have names of their own for the sizes.
+    "gpt-j-6b": {"model_type": "gptj", "n_layer": 28, "n_embd": 4096, "vocab_size": 50400},
+    "gpt2-xl": {"model_type": "gpt2", "n_layer": 48, "n_embd": 1600},
     "smollm2-135m": {
         "model_type": "llama",
         "num_hidden_layers": 30,
@@ -89,9 +92,8 @@ def params_for_config(name: str, config: Mapping[str, Any]) -> str:
     for params, expected in KNOWN_MODELS.items():
         if all(config.get(key) == value for key, value in expected.items()):
             return params
-    about = ", ".join(
-        f"{key} {config[key]}" for key in KNOWN_MODELS["llama-3-8b"] if config.get(key) is not None
-    )
+    sizes = dict.fromkeys(key for expected in KNOWN_MODELS.values() for key in expected)
+    about = ", ".join(f"{key} {config[key]}" for key in sizes if config.get(key) is not None)
     raise ConfigError(
         f"model {name}: no hyperparameters are known for its config ({about or 'no sizes'}); "
         f"choose some with --params: {', '.join(sorted(KNOWN_MODELS))}"

@@ -39,6 +39,14 @@ _REFERENCE = MemitParams(
 _LLAMA3 = MemitParams(
     _LAYERS, ValueParams(steps=25, lr=0.1, clamp=4.0, kl_factor=0.0625, weight_decay=0.5)
 )
+# gpt-j-6B.yaml and gpt2-xl.yaml.
+_GPT_J = MemitParams(
+    (3, 4, 5, 6, 7, 8),
+    ValueParams(steps=25, lr=0.5, clamp=0.75, kl_factor=0.0625, weight_decay=0.5),
+)
+_GPT2_XL = MemitParams(
+    (13, 14, 15, 16, 17), replace(_GPT_J.values, steps=20), moment_weight=20000.0
+)
 # Our choice (docs/decisions/043); the reference run of the parity test has 15,000.
 _SMOLLM2 = MemitParams(
     _LAYERS,
@@ -63,6 +71,8 @@ class Memit(MultilayerEditor):
         "qwen3-8b": replace(_REFERENCE, layers=(6, 7, 8, 9, 10)),
         "mistral-7b": _REFERENCE,
         "llama2-chinese-7b": _REFERENCE,  # llama-7b.yaml, the same architecture
+        "gpt-j-6b": _GPT_J,
+        "gpt2-xl": _GPT2_XL,
         "smollm2-135m": _SMOLLM2,
         # Our choice for a model of four layers.
         "tiny": MemitParams((0, 1), TINY_VALUES, moment_weight=300.0),

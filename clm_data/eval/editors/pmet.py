@@ -28,6 +28,12 @@ _REFERENCE = PmetParams(
         ease_off=True,
     ),
 )
+# EasyEdit, hparams/PMET/gpt-j-6B.yaml.
+_GPT_J = replace(
+    _REFERENCE,
+    layers=(3, 4, 5, 6, 7, 8),
+    values=replace(_REFERENCE.values, steps=30, lr=0.2, clamp=0.75, kl_factor=1.0),
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,9 @@ class Pmet(Memit):
         "qwen3-8b": replace(_REFERENCE, layers=(5, 6, 7, 8, 9)),
         "mistral-7b": _REFERENCE,
         "llama2-chinese-7b": _REFERENCE,
+        "gpt-j-6b": _GPT_J,
+        # There is no yaml. GPT-J's values, and the layers of MEMIT's gpt2-xl.yaml.
+        "gpt2-xl": replace(_GPT_J, layers=(13, 14, 15, 16, 17)),
         # Our choice, as for MEMIT (docs/decisions/043).
         "smollm2-135m": replace(_REFERENCE, moment_weight=1000.0),
         # Our choice for a model of four layers.

@@ -60,6 +60,9 @@ class RomeParams(ValueMethodParams):
 _REFERENCE = RomeParams(
     5, ValueParams(steps=25, lr=0.5, clamp=4.0, kl_factor=0.0625, weight_decay=1e-3)
 )
+# gpt-j-6B.yaml; gpt2-xl.yaml uses the second moment.
+_GPT_J = replace(_REFERENCE, values=replace(_REFERENCE.values, steps=20, weight_decay=0.5))
+_GPT2_XL = replace(_GPT_J, layer=17, use_moments=True)
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,9 @@ class Rome:
         "qwen3-8b": replace(_REFERENCE, layer=7),  # our choice: Qwen2.5's relative depth
         "mistral-7b": _REFERENCE,
         "llama2-chinese-7b": _REFERENCE,  # there is no yaml; those of its architecture
-        "smollm2-135m": _REFERENCE,
+        "gpt-j-6b": _GPT_J,
+        "gpt2-xl": _GPT2_XL,
+        "smollm2-135m": _REFERENCE,  # our choice: those of the large models
         # Our choice for a model of four layers.
         "tiny": RomeParams(1, TINY_VALUES),
     }

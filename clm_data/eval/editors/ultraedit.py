@@ -85,10 +85,12 @@ def _layers(first: int, last: int) -> tuple[int, ...]:
     return tuple(range(first, last + 1))
 
 
-# EasyEdit, hparams/UltraEdit: llama3-8b-instruct.yaml, qwen2.5-7b.yaml, mistral-7b.yaml.
+# EasyEdit, hparams/UltraEdit: llama3-8b-instruct.yaml, qwen2.5-7b.yaml, mistral-7b.yaml and
+# gpt-j-6B.yaml.
 _LLAMA3 = UltraEditParams(gate=_layers(11, 15), up=_layers(18, 24))
 _QWEN = UltraEditParams(gate=_layers(18, 26), up=_layers(18, 26))
 _MISTRAL = UltraEditParams(down=(29, 30))
+_GPT_J = UltraEditParams(down=_layers(18, 26))
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,9 @@ class UltraEdit:
         "mistral-7b": _MISTRAL,
         # There is no yaml; those of Llama-3, whose layers have the same number.
         "llama2-chinese-7b": _LLAMA3,
+        "gpt-j-6b": _GPT_J,
+        # There is no yaml. GPT-J's layers at the same relative depth among 48.
+        "gpt2-xl": UltraEditParams(down=_layers(31, 45)),
         # Our choice: late output projections, as for Mistral; a small model needs larger steps.
         "smollm2-135m": UltraEditParams(down=(26, 27, 28), lr=1e-3),
         "tiny": UltraEditParams(down=(2, 3), lr=5e-3),

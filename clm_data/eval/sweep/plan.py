@@ -87,9 +87,10 @@ def plan_cells(
     @cache
     def depth(name: str, revision: str | None) -> int | None:
         try:
-            layers = model_config(name, revision).get("num_hidden_layers")
+            found = model_config(name, revision)
         except ClmDataError:
             return None  # the model may still load; its layers are checked then
+        layers = found.get("num_hidden_layers", found.get("n_layer"))
         return layers if isinstance(layers, int) else None
 
     def plan(spec: ModelSpec, setting: Setting) -> PlannedCell:

@@ -344,6 +344,14 @@ def test_every_method_has_hyperparameters_for_every_model(method: str) -> None:
     assert set(method_class(method).PARAMS) == set(KNOWN_MODELS)
 
 
+@pytest.mark.parametrize("model", sorted(KNOWN_MODELS))
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_hyperparameters_edit_layers_that_the_model_has(method: str, model: str) -> None:
+    sizes, params = KNOWN_MODELS[model], params_for(method, model)
+    depth = sizes["n_layer"] if "n_layer" in sizes else sizes["num_hidden_layers"]
+    assert all(0 <= layer < depth for layer in (*params.edited_layers, *params.moment_layers))
+
+
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_qwen2_and_qwen25_have_one_config_and_so_the_same_hyperparameters(method: str) -> None:
     assert KNOWN_MODELS["qwen2-7b"] == KNOWN_MODELS["qwen2.5-7b"]

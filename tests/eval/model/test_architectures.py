@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="the extra eval is not installed")
 from helpers.paths import docs_script
 from helpers.small_models import BARE_CONTEXTS, REQUESTS, TEXTS, small_params
 
-from clm_data.eval.editors import make_editor, method_class
+from clm_data.eval.editors import make_editor, method_class, params_for
 from clm_data.eval.editors.base import Setup
 from clm_data.eval.editors.edits import applied
 from clm_data.eval.editors.facts import place_facts
@@ -144,6 +144,19 @@ def test_a_target_in_the_residual_is_refused_behind_a_norm(architecture: str, me
         LayoutError, match=r"norm.* normalizes the output of .*: rome, pmet or fine-tuning"
     ):
         editor.edit(loaded, REQUESTS)
+
+
+@pytest.mark.parametrize("method", ["ft", "lora", "ultraedit", "grace", "pmet", "rome"])
+@pytest.mark.parametrize(("architecture", "model"), [("gptj", "gpt-j-6b"), ("gpt2", "gpt2-xl")])
+def test_the_hyperparameters_of_gpt_models_name_parts_that_they_have(
+    architecture: str, model: str, method: str
+) -> None:
+    loaded = _prepared(architecture)
+    setup = Setup(NATIVE, BARE_CONTEXTS, second_moments(loaded, {"all": TEXTS}, (0, 1)))
+    params = params_for(method, model).with_layers((0, 1))
+    fewer = {"append_eos": False, "epochs": 2, "steps": 2}  # the tokenizer has no end
+    params = replace(params, **{k: v for k, v in fewer.items() if hasattr(params, k)})
+    assert make_editor(method, params, setup).edit(loaded, REQUESTS[:1]).edited
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
