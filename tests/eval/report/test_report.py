@@ -18,8 +18,13 @@ from helpers.sweep_folder import write_example_analysis, write_example_dataset, 
 import clm_data
 from clm_data.cli import run
 from clm_data.errors import ConfigError, InputFileError
+from clm_data.eval.bilingual import BilingualText
 from clm_data.eval.csv_tables import read_rows
 from clm_data.eval.report import HtmlReport, report, write_report
+from clm_data.eval.report.chapters.summary import summary_section
+from clm_data.eval.report.evaluation import Evaluation
+from clm_data.eval.report.parts import Paragraph
+from clm_data.eval.results import read_results
 
 FEW_TABLES = ("geometry.csv", "language_points.csv", "venn.csv")
 """Enough for a figure in every chapter; drawing all of them takes long."""
@@ -106,6 +111,15 @@ def test_tags_are_closed_and_nothing_is_loaded_from_outside(content: PageContent
     links = content.attributes("a", "href")
     assert links
     assert all(link.startswith("#") and link[1:] in ids for link in links)
+
+
+def test_the_summary_begins_with_what_the_recipe_says_about_itself(folder: Path) -> None:
+    results = read_results(folder / "out")
+    recipe = results.recipe | {"about": "Needs a model\nthat reads.\n"}
+    explained = results.model_copy(update={"recipe": recipe})
+    first = summary_section(Evaluation(folder / "out", explained), {}).parts[0]
+    assert isinstance(first, Paragraph)
+    assert first.text == BilingualText("Needs a model that reads.", "Needs a model that reads.")
 
 
 def test_every_image_has_an_alternative_text(content: PageContent) -> None:

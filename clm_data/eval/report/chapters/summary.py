@@ -12,6 +12,8 @@ from clm_data.eval.results import CellResult
 from clm_data.eval.tables import method_title
 from clm_data.records import LANGUAGES, Language
 
+_ABOUT = BilingualText("{about}", "{about}")
+"""What the recipe says about itself, in its own language."""
 _COUNTS = BilingualText(
     "共 {records} 条事实、{cells} 项实验（失败 {failed} 项）。可靠性以百分比表示，方括号内为自助法"
     "置信区间。",
@@ -54,7 +56,9 @@ def summary_section(evaluation: Evaluation, tables: Tables) -> Section:
         "cells": str(len(results.cells)),
         "failed": str(len(results.failed)),
     }
+    about = " ".join(str(results.recipe.get("about", "")).split())
     parts: list[Part] = [
+        *([Paragraph(_ABOUT, {"about": about})] if about else []),
         Paragraph(_COUNTS, counts),
         *_reliability(evaluation.done),
         *_geometry(tables),
