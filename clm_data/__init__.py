@@ -44,6 +44,7 @@ _PUBLIC = {
     "clm_data.errors": ("ClmDataError", "UserError"),
     "clm_data.eval.analyze": ("analyze",),
     "clm_data.eval.easyedit.install": ("setup_easyeditor",),
+    "clm_data.eval.estimate.run": ("estimate_evaluation",),
     "clm_data.eval.report": ("report",),
     "clm_data.eval.saved_model": ("apply_edit", "save_model"),
     "clm_data.eval.sweep.evaluate": ("evaluate",),
@@ -89,6 +90,7 @@ __all__ = [
     "doctor",
     "domains",
     "estimate_cost",
+    "estimate_evaluation",
     "evaluate",
     "export",
     "export_review",
@@ -135,6 +137,7 @@ if TYPE_CHECKING:
     from clm_data.errors import ClmDataError, UserError
     from clm_data.eval.analyze import analyze
     from clm_data.eval.easyedit.install import setup_easyeditor
+    from clm_data.eval.estimate.run import estimate_evaluation
     from clm_data.eval.report import report
     from clm_data.eval.saved_model import apply_edit, save_model
     from clm_data.eval.sweep.evaluate import evaluate

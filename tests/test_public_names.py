@@ -43,9 +43,9 @@ FUNCTION_OF = {
     "store backup": "backup_store",
     "store restore": "restore_store",
 }
-WITHOUT_A_COMMAND = {"apply_edit", "load", "estimate_cost"}
-"""`apply_edit` changes a model in memory, `load` reads a dataset back, and `generate --dry-run`
-calls `estimate_cost`."""
+WITHOUT_A_COMMAND = {"apply_edit", "load", "estimate_cost", "estimate_evaluation"}
+"""`apply_edit` changes a model in memory, `load` reads a dataset back, `generate --dry-run` calls
+`estimate_cost`, and `eval-baselines --dry-run` calls `estimate_evaluation`."""
 HEAVY = (
     "torch transformers datasets huggingface_hub openai pandas pyarrow numpy pydantic sqlalchemy"
 )

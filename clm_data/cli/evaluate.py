@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import clm_data
 from clm_data.cli.app import EVALUATE
+from clm_data.cli.evaluate_estimate import show_estimate
 from clm_data.cli.output import (
+    OUTPUT,
     JsonFlag,
     State,
     StrictFlag,
@@ -208,6 +210,14 @@ def eval_baselines(
             rich_help_panel=_FILES,
         ),
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="List the cells and estimate memory and time; load no weights, write nothing.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     json: JsonFlag = False,
     strict: StrictFlag = False,
 ) -> None:
@@ -222,35 +232,39 @@ def eval_baselines(
     from clm_data.errors import EvaluationError
 
     state: State = ctx.obj
-    results = clm_data.evaluate(
-        dataset or _dataset_in(state.workspace),
-        recipe=recipe,
-        model=model,
-        methods=_names(methods),
-        languages=_names(languages),
-        batch_sizes=_sizes(batch_sizes),
-        layers=None if layers is None else [_sizes(one) or [] for one in layers],
-        mode=mode,
-        protocol=protocol,
-        backend=backend,
-        easyedit_python=easyedit_python,
-        facts=facts,
-        params=params,
-        corpus=corpus,
-        seed=seed,
-        tokenizer=tokenizer,
-        dtype=dtype,
-        device=device,
-        device_map=device_map,
-        trust_remote_code=trust_remote_code or None,
-        revision=revision,
-        layout=layout,
-        tokens_per_batch=tokens_per_batch,
-        out=out,
-        cache=cache,
-        save_deltas=save_deltas,
-        log=log,
-    )
+    request: dict[str, Any] = {
+        "dataset": dataset or _dataset_in(state.workspace),
+        "recipe": recipe,
+        "model": model,
+        "methods": _names(methods),
+        "languages": _names(languages),
+        "batch_sizes": _sizes(batch_sizes),
+        "layers": None if layers is None else [_sizes(one) or [] for one in layers],
+        "mode": mode,
+        "protocol": protocol,
+        "backend": backend,
+        "easyedit_python": easyedit_python,
+        "facts": facts,
+        "params": params,
+        "corpus": corpus,
+        "seed": seed,
+        "tokenizer": tokenizer,
+        "dtype": dtype,
+        "device": device,
+        "device_map": device_map,
+        "trust_remote_code": trust_remote_code or None,
+        "revision": revision,
+        "layout": layout,
+        "tokens_per_batch": tokens_per_batch,
+        "out": out,
+        "cache": cache,
+        "save_deltas": save_deltas,
+        "log": log,
+    }
+    if dry_run:
+        show_estimate(clm_data.estimate_evaluation(**request), as_json=json)
+        return
+    results = clm_data.evaluate(**request)
     if json:
         print_json(results.model_dump(mode="json", exclude={"cells": {"__all__": {"items"}}}))
     else:

@@ -50,23 +50,104 @@ def load_model(
         LayoutError: The model's parts cannot be found, or do not work as expected.
     """
     require_torch()
-    import torch
-
-    source, gguf = model_source(name)
-    if gguf and tokenizer is None:
-        raise InputFileError(
-            f"{name}: choose a tokenizer folder (transformers converts GGUF tokenizers incorrectly)"
-        )
-    at = {} if revision is None else {"revision": revision}
-    model = _load_weights(name, source, dtype, device_map, gguf | at, trust_remote_code)
+    source, arguments = _source(name, tokenizer, revision)
+    model = _load_weights(name, source, dtype, device_map, arguments, trust_remote_code)
     loaded_tokenizer = load_tokenizer(
         str(tokenizer or name), trust_remote_code, revision if tokenizer is None else None
     )
     if device_map is None:
-        place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        place = device or default_device()
         with _load_errors(f"model {name} on {place}", "; choose another with --device"):
             model.to(place)
     return prepare(name, model, loaded_tokenizer, layout)
+
+
+def default_device() -> str:
+    """The first GPU, or the CPU if there is none."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def model_without_weights(
+    name: str,
+    *,
+    tokenizer: str | Path | None = None,
+    dtype: str = "auto",
+    layout: ModelLayout | None = None,
+    trust_remote_code: bool = False,
+    revision: str | None = None,
+) -> LoadedModel:
+    """A model as :func:`load_model` loads it, from its config alone, with its tokenizer.
+
+    Its parameters are on the device `meta`: they have shapes and a dtype, but no values. What has
+    to be proved with values is not checked.
+
+    Args:
+        name: See :func:`load_model`, as for the other arguments.
+        tokenizer: See there.
+        dtype: See there. For `auto`, the dtype in the config, or that of the first tensor in the
+            folder's safetensors files; float32 if neither states one.
+        layout: See there.
+        trust_remote_code: See there.
+        revision: See there.
+
+    Raises:
+        MissingExtraError: torch or transformers is not installed.
+        InputFileError: The config or the tokenizer cannot be loaded.
+        LayoutError: The model's parts cannot be found; one that has a mixture of experts in every
+            layer cannot be edited.
+    """
+    require_torch()
+    import torch
+    import transformers
+
+    source, arguments = _source(name, tokenizer, revision)
+    with _load_errors(f"model {name}"):
+        config = transformers.AutoConfig.from_pretrained(
+            source, trust_remote_code=trust_remote_code, **arguments
+        )
+        if dtype == "auto":
+            stated = None if "gguf_file" in arguments else config.dtype or _stored_dtype(source)
+            dtype = str(stated or "float32").removeprefix("torch.")
+        with torch.device("meta"):
+            model = transformers.AutoModelForCausalLM.from_config(
+                config, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
+            )
+    layout = layout or find_layout(model)  # before the tokenizer: this is what cannot be mended
+    loaded_tokenizer = load_tokenizer(
+        str(tokenizer or name), trust_remote_code, revision if tokenizer is None else None
+    )
+    return frozen(name, model, loaded_tokenizer, layout)
+
+
+def _source(
+    name: str, tokenizer: str | Path | None, revision: str | None
+) -> tuple[str, dict[str, str]]:
+    """What `from_pretrained` reads, and its extra arguments.
+
+    Raises:
+        InputFileError: There is no such GGUF file, or it comes without a tokenizer.
+    """
+    source, arguments = model_source(name)
+    if arguments and tokenizer is None:
+        raise InputFileError(
+            f"{name}: choose a tokenizer folder (transformers converts GGUF tokenizers incorrectly)"
+        )
+    return source, arguments if revision is None else arguments | {"revision": revision}
+
+
+def _stored_dtype(source: str) -> str | None:
+    """The dtype of the first floating-point tensor in the safetensors files of a folder."""
+    from safetensors import safe_open
+
+    names = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+    for file in sorted(Path(source).glob("*.safetensors")):
+        with safe_open(file, "pt") as opened:
+            for name in opened.keys():  # noqa: SIM118
+                if (dtype := opened.get_slice(name).get_dtype()) in names:
+                    return names[dtype]
+    return None
 
 
 def _load_weights(
@@ -151,11 +232,31 @@ def prepare(
     tokenizer: PreTrainedTokenizerBase,
     layout: ModelLayout | None = None,
 ) -> LoadedModel:
-    """Prepare a transformers model for editing: evaluation mode, frozen, layout checked.
+    """Prepare a transformers model for editing: evaluation mode, frozen, layout checked and proved.
 
     Raises:
         LayoutError: The model's parts cannot be found, or do not work as expected.
         InputFileError: The weights contain NaN or infinity, or the tokenizer is unsuitable.
+    """
+    loaded = frozen(name, model, tokenizer, layout)
+    try:
+        return prove_editable(loaded)
+    except LayoutError:
+        _check_finite(loaded)  # NaN weights fail the proof, too
+        raise
+
+
+def frozen(
+    name: str,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    layout: ModelLayout | None = None,
+) -> LoadedModel:
+    """A model in evaluation mode without gradients, whose parts are found but not proved to work.
+
+    Raises:
+        LayoutError: The model's parts cannot be found.
+        InputFileError: The tokenizer is unsuitable.
     """
     model.eval()
     model.requires_grad_(False)
@@ -163,12 +264,7 @@ def prepare(
     longest, why = _longest(model)
     if layout is not None:
         check_layout(model, layout)
-    loaded = LoadedModel(name, model, tokenizer, layout or find_layout(model), longest, why)
-    try:
-        return prove_editable(loaded)
-    except LayoutError:
-        _check_finite(loaded)  # NaN weights fail the proof, too
-        raise
+    return LoadedModel(name, model, tokenizer, layout or find_layout(model), longest, why)
 
 
 _LIMITS = ("max_position_embeddings", "sliding_window", "attention_chunk_size", "window_size")

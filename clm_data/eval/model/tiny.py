@@ -149,9 +149,9 @@ def tiny_model(
     if not records:
         raise InputFileError("the tiny model needs records to learn; the dataset has none")
     config = config or TinyConfig()
-    folder = cache / f"tiny-{tiny_key(records, config)[:24]}"
-    if (folder / _MARKER).is_file():
-        return folder
+    if (found := cached_tiny_model(records, cache, config)) is not None:
+        return found
+    folder = _folder(records, cache, config)
     try:
         cache.mkdir(parents=True, exist_ok=True)
         # A folder of its own for each process: several may train the same model.
@@ -167,6 +167,33 @@ def tiny_model(
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return folder
+
+
+def _folder(records: Sequence[Record], cache: Path, config: TinyConfig) -> Path:
+    return cache / f"tiny-{tiny_key(records, config)[:24]}"
+
+
+def cached_tiny_model(records: Sequence[Record], cache: Path, config: TinyConfig) -> Path | None:
+    """The folder of a model that was trained before; None if there is none in the cache."""
+    folder = _folder(records, cache, config)
+    return folder if (folder / _MARKER).is_file() else None
+
+
+def tiny_without_weights(
+    records: Sequence[Record], config: TinyConfig
+) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """The model before its training, on the device `meta`, and its tokenizer."""
+    import torch
+
+    tokenizer = train_tokenizer(_tokenizer_texts(records), config.vocab_size)
+    with torch.device("meta"):
+        return _new_model(config, tokenizer), tokenizer
+
+
+def training_steps(records: Sequence[Record], config: TinyConfig) -> int:
+    """Number of steps of the training."""
+    sentences = len(training_sentences(records))
+    return max(config.min_steps, round(config.epochs * sentences / config.curriculum.batch_size))
 
 
 def _tokenizer_texts(records: Sequence[Record]) -> list[str]:
@@ -220,8 +247,7 @@ def _train(
     import torch
 
     tokenizer = train_tokenizer(_tokenizer_texts(records), config.vocab_size)
-    sentences = len(training_sentences(records))
-    steps = max(config.min_steps, round(config.epochs * sentences / config.curriculum.batch_size))
+    steps = training_steps(records, config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = _new_model(config, tokenizer)

@@ -15,6 +15,9 @@ from clm_data.eval.placement import answer_positions, asked
 from clm_data.eval.protocols import NATIVE, EditProtocol
 from clm_data.records import Language
 
+EXTRA_TOKENS = 4
+"""Tokens generated beyond the length of the answer."""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -175,7 +178,7 @@ def generate_answers(
     questions: Sequence[Question],
     *,
     protocol: EditProtocol = NATIVE,
-    extra_tokens: int = 4,
+    extra_tokens: int = EXTRA_TOKENS,
     tokens_per_batch: int = 4096,
 ) -> list[str]:
     """Greedy continuations of the prompts, a little longer than the answers.

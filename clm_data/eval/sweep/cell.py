@@ -88,7 +88,7 @@ def run_cell(
     """
     batches = batches_of(len(evaluator.records), setting.batch_size, max_batches)
     run = _CellRun(evaluator, editor, setting, bootstrap)
-    stops = _stops(len(batches), checkpoints)
+    stops = measured_after(len(batches), checkpoints)
     for number, batch in enumerate(batches):
         run.edit(batch)
         last = number + 1 == len(batches)
@@ -209,7 +209,7 @@ def failed_cell(key: str, setting: Setting, error: Exception) -> CellResult:
     return CellResult(key=key, setting=setting, status="failed", error=reason)
 
 
-def _stops(batches: int, checkpoints: int) -> set[int]:
+def measured_after(batches: int, checkpoints: int) -> set[int]:
     """Numbers of batches after which a sequential run is measured, evenly spaced."""
     count = min(checkpoints, batches)
     return {round(batches * (i + 1) / count) for i in range(count)}

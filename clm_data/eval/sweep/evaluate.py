@@ -114,19 +114,17 @@ def evaluate(
             written.
     """
     require_eval_extra()
-    grid = {
-        "methods": _listed(methods),
-        "languages": _listed(languages),
-        "batch_sizes": _listed(batch_sizes),
-        "layers": _layers(layers),
-        "modes": _listed(mode),
-        "protocols": _listed(protocol),
-        "backends": _listed(backend),
+    options = {
+        "methods": methods,
+        "languages": languages,
+        "batch_sizes": batch_sizes,
+        "layers": layers,
+        "mode": mode,
+        "protocol": protocol,
+        "backend": backend,
         "facts": facts,
         "corpus": corpus,
         "seed": seed,
-    }
-    machine = {
         "params": params,
         "tokenizer": tokenizer,
         "dtype": dtype,
@@ -134,10 +132,10 @@ def evaluate(
         "device_map": device_map,
         "trust_remote_code": trust_remote_code,
         "revision": revision,
-        "layout": _layout(layout),
+        "layout": layout,
         "tokens_per_batch": tokens_per_batch,
     }
-    chosen = _choose_recipe(recipe, _listed(model), grid, machine)
+    chosen = chosen_recipe(recipe, listed(model), options)
     loaded = load_dataset(dataset)
     if loaded.left_out:
         log(f"skipped {loaded.left_out} rows that lack a text in one of the languages")
@@ -169,19 +167,30 @@ def _layout(layout: str | Path | Mapping[str, Any] | ModelLayout | None) -> Any:
         raise ConfigError(f"{layout}: {field}: {first['msg']}") from error
 
 
-def _choose_recipe(
-    recipe: str | Path | Recipe | None,
-    models: list[Any] | None,
-    grid: dict[str, Any],
-    machine: dict[str, Any],
+_LISTS = {
+    "methods": "methods",
+    "languages": "languages",
+    "batch_sizes": "batch_sizes",
+    "mode": "modes",
+    "protocol": "protocols",
+    "backend": "backends",
+}
+"""Arguments of `evaluate` that are one value or several: the field of the recipe."""
+
+
+def chosen_recipe(
+    recipe: str | Path | Recipe | None, models: list[Any] | None, options: Mapping[str, Any]
 ) -> Recipe:
     """A recipe with the given values in place of its own.
 
     Args:
         recipe: The recipe; None starts from the defaults.
         models: Names; None keeps the recipe's models.
-        grid: Fields of the recipe; None keeps its value.
-        machine: Fields of every model; None keeps its value.
+        options: Arguments of :func:`evaluate` by name; None keeps the recipe's value.
+
+    Raises:
+        ConfigError: Neither a model nor a recipe is given, or a value or name is invalid.
+        UnknownNameError: There is no such recipe.
     """
     if recipe is None and not models:
         raise ConfigError("no model given; specify one (`tiny` needs no download) or a recipe")
@@ -190,16 +199,21 @@ def _choose_recipe(
     else:
         read = recipe if isinstance(recipe, Recipe) else read_recipe(str(recipe))
         base = read.model_dump()
-    base |= {name: value for name, value in grid.items() if value is not None}
+    given = {name: value for name, value in options.items() if value is not None}
+    base |= {field: listed(given.pop(name)) for name, field in _LISTS.items() if name in given}
+    base |= {name: given.pop(name) for name in ("facts", "corpus", "seed") if name in given}
+    if "layers" in given:
+        base["layers"] = _layers(given.pop("layers"))
     if models:
         base["models"] = [{"name": name} for name in models]
-    changes = {name: value for name, value in machine.items() if value is not None}
-    base["models"] = [{**model, **changes} for model in base["models"]]
+    if "layout" in given:
+        given["layout"] = _layout(given["layout"])
+    base["models"] = [{**one, **given} for one in base["models"]]
     source = str(recipe) if isinstance(recipe, (str, Path)) else "evaluation"
     return parse_recipe(base, source)
 
 
-def _listed(value: Any) -> list[Any] | None:
+def listed(value: Any) -> list[Any] | None:
     """One value or several, as a list."""
     if value is None:
         return None
@@ -219,7 +233,7 @@ def _layers(layers: Iterable[Any] | None) -> list[Any] | None:
     """One list of layers or several, as a list of lists; None in it: the default layers."""
     if layers is None:
         return None
-    given = _listed(layers) or []
+    given = listed(layers) or []
     if given and all(isinstance(layer, int) for layer in given):
         return [given]
-    return [None if one is None else _listed(one) for one in given]
+    return [None if one is None else listed(one) for one in given]
