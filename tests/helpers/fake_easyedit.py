@@ -60,6 +60,7 @@ _FILES = {
     "models/ft/__init__.py": "",
     "models/ft/ft_main.py": """
         import os
+        import time
         from dataclasses import dataclass
         from typing import Any
 
@@ -89,6 +90,8 @@ _FILES = {
             print("training", [request["target_new"] for request in requests])
             if requests[0]["target_new"] == "die":
                 os._exit(9)
+            if requests[0]["target_new"] == "sleep":
+                time.sleep(600)
             name = hparams.rewrite_module_tmp.format(hparams.layers[0]) + ".weight"
             weight = dict(model.named_parameters())[name]
             with torch.no_grad():

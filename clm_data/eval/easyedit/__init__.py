@@ -16,10 +16,7 @@ METHODS = {
     "grace": "GRACE",
 }
 """The methods that both have: our name to EasyEdit's."""
-CHECKOUT_ONLY = {
-    "ft-m": "its release has FT-L only",
-    "lora": "its release has AdaLoRA only",
-}
-"""Methods of a name that the release has as well, and what it has instead."""
+RELEASE_METHODS = ("memit", "rome", "ft")
+"""Those of the release; its LoRA is AdaLoRA, and its fine-tuning FT-L only."""
 PACKAGES = {"lora": "peft"}
 """Methods that need a package besides those that EasyEdit needs for all."""

@@ -41,11 +41,19 @@ def edit_of(
         past: Earlier edits, which this one is on top of.
 
     Raises:
-        EditError: Numbers are not finite, or a codebook is not what its facts give.
+        EditError: The file cannot be read, numbers are not finite, or a codebook is not what its
+            facts give.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    tensors = {name: check_finite(tensor, name) for name, tensor in load_file(file).items()}
+    try:
+        found = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise EditError(
+            f"{file}, which EasyEdit's driver wrote, cannot be read: {error}"
+        ) from error
+    tensors = {name: check_finite(tensor, name) for name, tensor in found.items()}
     if answer["kind"] == "codebook":
         assert isinstance(params, GraceParams)
         known = past.entries if isinstance(past, Codebook) else None

@@ -33,12 +33,21 @@ class EasyEditEngine:
         environment: The environment with EasyEdit.
         model: The unedited model, in float32.
         folder: Where a temporary folder for files is made.
+
+    Raises:
+        EditError: `folder` cannot be written.
     """
 
     def __init__(self, environment: EasyEdit, model: LoadedModel, folder: Path) -> None:
         self.environment, self.model = environment, model
-        folder.mkdir(parents=True, exist_ok=True)
-        self._temporary = tempfile.TemporaryDirectory(prefix="easyedit-", dir=folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._temporary = tempfile.TemporaryDirectory(prefix="easyedit-", dir=folder)
+        except OSError as error:
+            raise EditError(
+                f"{folder}: the model for EasyEdit cannot be written there ({error.strerror}); "
+                "choose another folder with --cache"
+            ) from error
         self.folder = Path(self._temporary.name)
         self._driver: DriverProcess | None = None
         self._failure: EditError | None = None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ PROTOCOL = 1
 """The driver's `PROTOCOL`."""
 DRIVER = Path(__file__).with_name("driver.py")
 PYTHON_VARIABLE, CHECKOUT_VARIABLE = "EASYEDIT_PYTHON", "EASYEDIT_HOME"
+TIMEOUT_VARIABLE = "EASYEDIT_TIMEOUT"
+_PATIENCE = 600.0
+"""Seconds to wait for versions or methods; importing EasyEdit from a slow disk takes minutes."""
 _SETUP = "make one with: clm-data eval setup-easyeditor DIR"
 
 
@@ -28,12 +32,14 @@ class EasyEdit:
         checkout: Folder that holds `easyeditor/` of a git checkout; None for an installed release.
         versions: Package to version; `easyeditor` is missing for a checkout, which has none.
         source: Hash of EasyEdit's code, 16 hexadecimal digits.
+        timeout: Seconds to wait for the model to be loaded, or for an edit; None waits.
     """
 
     python: Path
     checkout: Path | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
+    timeout: float | None = None
 
     @property
     def version(self) -> str:
@@ -57,10 +63,11 @@ def find_easyedit(
 
     Args:
         python: Interpreter of the environment; None for the variable `EASYEDIT_PYTHON`.
-        environ: Environment variables; `EASYEDIT_HOME` is the folder of a checkout.
+        environ: Environment variables; `EASYEDIT_HOME` is the folder of a checkout,
+            `EASYEDIT_TIMEOUT` the seconds to wait for an edit.
 
     Raises:
-        ConfigError: There is no such environment, or it has no EasyEdit.
+        ConfigError: There is no such environment, it has no EasyEdit, or a variable is wrong.
     """
     given = str(python or environ.get(PYTHON_VARIABLE, ""))
     if not given:
@@ -74,18 +81,42 @@ def find_easyedit(
         raise ConfigError(
             f"{CHECKOUT_VARIABLE}={home} contains no easyeditor/; unset or correct it"
         )
-    environment = EasyEdit(Path(given).expanduser().absolute(), checkout)
+    python = Path(given).expanduser().absolute()
+    if python.is_dir():
+        inside = python_in(python)
+        better = f"give {inside}" if inside.exists() else _SETUP
+        raise ConfigError(f"{python} is a folder, not an interpreter; {better}")
+    timeout = _timeout(environ.get(TIMEOUT_VARIABLE, ""))
+    environment = EasyEdit(python, checkout, timeout=timeout)
     answer = _ask(environment, "identify")
-    return EasyEdit(environment.python, checkout, answer["versions"], answer["source"])
+    return replace(environment, versions=answer["versions"], source=answer["source"])
 
 
-def methods_of(environment: EasyEdit) -> list[str]:
-    """EasyEdit's names of the methods in an environment; imports EasyEdit there.
+def python_in(folder: Path) -> Path:
+    """The interpreter of a virtual environment."""
+    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def _timeout(text: str) -> float | None:
+    try:
+        seconds = float(text) if text else None
+    except ValueError:
+        seconds = -1.0
+    if seconds is not None and not 0 < seconds < threading.TIMEOUT_MAX:
+        raise ConfigError(
+            f"{TIMEOUT_VARIABLE}={text} is not a number of seconds; correct or unset it"
+        )
+    return seconds
+
+
+def methods_of(environment: EasyEdit) -> tuple[list[str], list[str]]:
+    """EasyEdit's names of the methods in an environment, and the packages that it lacks.
 
     Raises:
         ConfigError: EasyEdit cannot be imported.
     """
-    return list(_ask(environment, "methods")["methods"])
+    answer = _ask(environment, "methods")
+    return list(answer["methods"]), list(answer["missing"])
 
 
 def process_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -111,7 +142,10 @@ def _ask(environment: EasyEdit, question: str) -> dict[str, Any]:
             errors="replace",
             check=False,
             env=process_environment(),
+            timeout=_PATIENCE,
         )
+    except subprocess.TimeoutExpired as error:
+        raise ConfigError(f"{where}: no answer within {_PATIENCE:.0f} seconds") from error
     except OSError as error:
         raise ConfigError(
             f"{environment.python}: no interpreter that can be run ({error.strerror}); {_SETUP}"

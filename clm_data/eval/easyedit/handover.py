@@ -37,6 +37,7 @@ def write_model(model: LoadedModel, folder: Path, versions: Mapping[str, str]) -
         EditError: The model is not in float32, or cannot be written.
     """
     import torch
+    from safetensors import SafetensorError
 
     if model.model.dtype != torch.float32:
         raise EditError(
@@ -57,11 +58,13 @@ def write_model(model: LoadedModel, folder: Path, versions: Mapping[str, str]) -
             definition = older_tokenizer(definition)
         text = json.dumps(definition, ensure_ascii=False)
         (folder / "tokenizer.json").write_text(text, encoding="utf-8")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         if isinstance(error, ClmDataError):
             raise
         reason = (str(error).splitlines() or [""])[0]
-        raise EditError(f"{model.name} cannot be written for EasyEdit: {reason}") from error
+        raise EditError(
+            f"{model.name} cannot be written for EasyEdit in {folder.parent}: {reason}"
+        ) from error
     special = {name: getattr(model.tokenizer, name) for name in _SPECIAL}
     if special["eos_token"] is None:
         raise EditError(

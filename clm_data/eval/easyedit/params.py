@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from clm_data.eval.easyedit import CHECKOUT_ONLY, METHODS
+from clm_data.eval.easyedit import METHODS
 from clm_data.eval.editors.alphaedit import AlphaEditParams
 from clm_data.eval.editors.base import EditorParams, switches
 from clm_data.eval.editors.ft import FineTuningParams
@@ -70,8 +70,6 @@ def easyedit_params(
     """
     if method not in METHODS:
         raise EditError(f"EasyEdit's {method} is not supported; choose from {', '.join(METHODS)}")
-    if method in CHECKOUT_ONLY and not checkout:
-        raise EditError(f"EasyEdit: {CHECKOUT_ONLY[method]}; {method} needs a checkout")
     for name, on in switches(params).items():
         if on:
             raise EditError(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+import threading
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from clm_data.eval.easyedit.found import (
     PROTOCOL,
+    TIMEOUT_VARIABLE,
     EasyEdit,
     last_line,
     parse_answer,
@@ -46,32 +49,55 @@ class DriverProcess:
         except OSError as error:
             raise EditError(f"{self._name}: cannot be started: {error.strerror}") from error
         self._end = weakref.finalize(self, _end, self._process)
+        self._late = False
 
     def ask(self, command: str, **request: Any) -> dict[str, Any]:
         """Send a request and wait for its answer.
 
         Raises:
-            EditError: The driver reports an error, or ended; one line, which ends with the last
-                line that EasyEdit printed.
+            EditError: The driver reports an error, ended, or took too long; one line, which ends
+                with the last line that EasyEdit printed.
         """
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
-        try:
-            stdin.write(json.dumps({"protocol": PROTOCOL, "command": command, **request}) + "\n")
-            stdin.flush()
-            line = stdout.readline()
-        except OSError:
-            line = ""
+        with self._limited():
+            try:
+                message = {"protocol": PROTOCOL, "command": command, **request}
+                stdin.write(json.dumps(message) + "\n")
+                stdin.flush()
+                line = stdout.readline()
+            except OSError:
+                line = ""
         answer = parse_answer(line)
         if answer is None:
             self.close()
-            raise EditError(
-                self._message(f"ended with {_exit(self._process.returncode)}", self._printed())
-            )
+            reason = f"ended with {_exit(self._process.returncode)}"
+            if self._late:
+                reason = (
+                    f"no answer within {self.environment.timeout:g} seconds ({TIMEOUT_VARIABLE})"
+                )
+            raise EditError(self._message(reason, self._printed()))
         if answer["status"] != "ok":
             raise EditError(self._message(answer["message"], answer["printed"]))
         return answer
+
+    @contextlib.contextmanager
+    def _limited(self) -> Iterator[None]:
+        """Kill the process if an answer takes longer than the environment's timeout."""
+        if self.environment.timeout is None:
+            yield
+            return
+        timer = threading.Timer(self.environment.timeout, self._kill)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _kill(self) -> None:
+        self._late = True
+        self._process.kill()
 
     @property
     def alive(self) -> bool:

@@ -12,6 +12,7 @@ from clm_data.errors import ClmDataError, ConfigError
 from clm_data.eval import results
 from clm_data.eval.dataset import EvalSet
 from clm_data.eval.easyedit import METHODS as EASYEDIT_METHODS
+from clm_data.eval.easyedit import RELEASE_METHODS
 from clm_data.eval.easyedit.found import EasyEdit, find_easyedit
 from clm_data.eval.editors import method_class, params_for
 from clm_data.eval.editors.base import EditorParams
@@ -103,8 +104,7 @@ def plan_cells(
         get_protocol(setting.protocol)
         engine = None
         if setting.backend == "easyeditor":
-            _check_easyedit(spec, setting)
-            engine = find()
+            engine = _easyedit_for(spec, setting, find)
         identity = tiny_key(used.records, tiny_config) if spec.is_tiny else identify(*at)
         if spec.layout is not None:
             identity = [identity, asdict(spec.layout)]
@@ -150,16 +150,12 @@ def _check_tiny(spec: ModelSpec) -> None:
         raise ConfigError("the tiny model is trained here; leave out --revision and --layout")
 
 
-def _check_easyedit(spec: ModelSpec, setting: Setting) -> None:
-    """Check that EasyEdit has the method and edits with the protocol.
+def _easyedit_for(spec: ModelSpec, setting: Setting, find: Callable[[], EasyEdit]) -> EasyEdit:
+    """The environment that computes a cell.
 
     Raises:
-        ConfigError: It does not.
+        ConfigError: There is none, it lacks the method, or EasyEdit cannot compute such a cell.
     """
-    if setting.method not in EASYEDIT_METHODS:
-        raise ConfigError(
-            f"the back end easyeditor computes {', '.join(EASYEDIT_METHODS)}, not {setting.method}"
-        )
     if spec.revision or spec.layout:
         raise ConfigError(
             "EasyEdit loads models from the main branch, and knows the names of their parts "
@@ -170,6 +166,17 @@ def _check_easyedit(spec: ModelSpec, setting: Setting) -> None:
             f"EasyEdit edits with its own protocol, not with {setting.protocol}; add --protocol "
             "easyedit"
         )
+    found = find()
+    known = EASYEDIT_METHODS if found.checkout else RELEASE_METHODS
+    if setting.method not in known:
+        instead = ""
+        if setting.method in EASYEDIT_METHODS:
+            instead = f"; a checkout of it computes {setting.method}"
+        raise ConfigError(
+            f"EasyEdit {found.version} computes {', '.join(known)} here, not {setting.method}"
+            f"{instead}"
+        )
+    return found
 
 
 def _texts(rows: Sequence[Pair]) -> list[list[dict[str, Any]]]:

@@ -192,6 +192,32 @@ def test_a_process_that_dies_is_reported(
     assert not list(tmp_path.iterdir())
 
 
+def test_an_edit_that_takes_too_long_is_given_up(
+    environment: EasyEdit, model: LoadedModel, tmp_path: Path
+) -> None:
+    engine = EasyEditEngine(environment, model, tmp_path)
+    try:
+        edit(engine, "ft", FT, REQUESTS[:1])
+        driver = engine._driver
+        assert driver is not None
+        driver.environment = replace(environment, timeout=0.5)
+        with pytest.raises(EditError) as error:
+            edit(engine, "ft", FT, [replace(REQUESTS[1], target="sleep")])
+        message = str(error.value)
+        assert "no answer within 0.5 seconds (EASYEDIT_TIMEOUT)" in message
+        assert message.endswith("it last printed: training ['sleep']")
+        assert not driver.alive
+    finally:
+        engine.close()
+
+
+def test_a_folder_that_cannot_be_written(environment: EasyEdit, model: LoadedModel) -> None:
+    with pytest.raises(
+        EditError, match="/proc/clm: the model for EasyEdit cannot be written there"
+    ):
+        EasyEditEngine(environment, model, Path("/proc/clm"))
+
+
 def test_a_model_that_the_environment_computes_differently_is_refused_once(
     environment: EasyEdit, model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

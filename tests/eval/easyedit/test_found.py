@@ -12,7 +12,7 @@ from helpers.fake_easyedit import fake_checkout
 from clm_data.errors import ConfigError
 from clm_data.eval.easyedit.found import DRIVER, EasyEdit, find_easyedit, process_environment
 
-PARTS = (DRIVER, DRIVER.with_name("driver_imports.py"))
+PARTS = tuple(sorted(DRIVER.parent.glob("driver*.py")))
 
 
 def script(folder: Path, text: str) -> Path:
@@ -40,6 +40,22 @@ def test_an_interpreter_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         find_easyedit(tmp_path / "python")
     assert "no interpreter that can be run (No such file or directory)" in one_line(error)
+
+
+def test_a_folder_in_the_place_of_its_interpreter(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is a folder, not an interpreter; make one with"):
+        find_easyedit(tmp_path, environ={})
+    (tmp_path / "bin").mkdir()
+    inside = script(tmp_path / "bin", "exit")
+    with pytest.raises(ConfigError, match=f"is a folder, not an interpreter; give {inside}"):
+        find_easyedit(tmp_path, environ={})
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "inf", "nan"])
+def test_a_timeout_that_is_no_number_of_seconds(text: str) -> None:
+    environ = {"EASYEDIT_PYTHON": sys.executable, "EASYEDIT_TIMEOUT": text}
+    with pytest.raises(ConfigError, match=f"EASYEDIT_TIMEOUT={text} is not a number of seconds"):
+        find_easyedit(environ=environ)
 
 
 def test_an_environment_without_easyedit(tmp_path: Path) -> None:

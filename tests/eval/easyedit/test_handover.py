@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,12 @@ from helpers.small_models import byte_level_tokenizer, sentencepiece_tokenizer, 
 from helpers.tiny_dataset import RECORDS
 from tokenizers import Tokenizer
 
-from clm_data.eval.easyedit.handover import SPACE, older_config, older_tokenizer
+from clm_data.eval.easyedit.handover import (
+    SPACE,
+    older_config,
+    older_tokenizer,
+    write_model,
+)
 from clm_data.eval.easyedit.params import easyedit_params
 from clm_data.eval.editors import params_for
 from clm_data.eval.errors import EditError
@@ -128,8 +134,6 @@ def test_only_a_checkout_can_be_told_what_fine_tuning_predicts() -> None:
     assert one_by_one.method == "FT"
     assert one_by_one.hparams["objective_optimization"] == "target_new"
     assert one_by_one.hparams["norm_constraint"] is False
-    with pytest.raises(EditError, match="ft-m needs a checkout"):
-        easyedit_params("ft-m", params_for("ft-m", "tiny"), model, 3, checkout=False)
     with pytest.raises(EditError, match="batch_size is 2; in EasyEdit it is always None"):
         easyedit_params("ft", replace(params, batch_size=2), model, 3, checkout=True)
 
@@ -143,3 +147,29 @@ def test_a_value_that_is_fixed_in_easyedit_cannot_be_another(method: str) -> Non
         params = replace(params, values=replace(params.values, stop_at=0.5))
     with pytest.raises(EditError, match=r"stop_at is 0\.5; in EasyEdit it is always"):
         easyedit_params(method, params, small_model(), 1, checkout=True)
+
+
+def test_all_values_that_easyedit_fixes_are_in_one_message() -> None:
+    with pytest.raises(EditError) as error:
+        easyedit_params("lora", params_for("lora", "tiny"), small_model(), 3, checkout=True)
+    assert str(error.value) == (
+        "lora: append_eos is True, batch_size is 10, order is breadth-first, stop_at is 0.01; in "
+        "EasyEdit it is always False, 1, depth-first, 0; set that under params in a recipe"
+    )
+    with pytest.raises(EditError, match="grace: labels is text; in EasyEdit it is always easyedit"):
+        easyedit_params("grace", params_for("grace", "tiny"), small_model(), 3, checkout=True)
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    import resource
+
+    model, limits = small_model(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(EditError) as error:
+            write_model(model, tmp_path / "llama", {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    message = str(error.value)
+    assert message.startswith(f"{model.name} cannot be written for EasyEdit in {tmp_path}: ")
+    assert "\n" not in message

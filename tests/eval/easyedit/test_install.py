@@ -12,7 +12,8 @@ from helpers.fake_easyedit import fake_checkout
 import clm_data
 from clm_data.cli import run
 from clm_data.errors import ConfigError, InputFileError
-from clm_data.eval.easyedit.install import RELEASE
+from clm_data.eval.easyedit.found import find_easyedit
+from clm_data.eval.easyedit.install import RELEASE, examine
 
 PINS = Path(clm_data.__file__).parent / "eval" / "easyedit"
 
@@ -34,6 +35,18 @@ def interpreter(folder: Path, *, pip: str = "true", version: str = "3 11") -> Pa
     return file
 
 
+def checkout_without_torch(folder: Path) -> Path:
+    """A package in the place of EasyEdit that only names methods, so that importing it is fast."""
+    package = folder / "easyeditor"
+    (package / "util").mkdir(parents=True)
+    (package / "editors").mkdir()
+    for name in ("__init__.py", "util/__init__.py", "editors/editor.py"):
+        (package / name).touch()
+    names = "ALG_DICT = dict.fromkeys(['FT', 'MEMIT', 'ROME'])\n"
+    (package / "util" / "alg_dict.py").write_text(names, encoding="utf-8")
+    return folder
+
+
 def finding(name: str, text: str) -> dict[str, str]:
     found = {one["check"]: one for one in json.loads(text)}
     return dict(found[name])
@@ -42,8 +55,7 @@ def finding(name: str, text: str) -> dict[str, str]:
 def test_an_environment_for_a_checkout(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("torch", reason="the extra eval is not installed")
-    home, folder = fake_checkout(tmp_path / "home"), tmp_path / "env"
+    home, folder = checkout_without_torch(tmp_path / "home"), tmp_path / "env"
     command = ["eval", "setup-easyeditor", str(folder), "--checkout", str(home)]
     assert run([*command, "--python", str(interpreter(tmp_path))]) == 0
     out = capsys.readouterr().out
@@ -53,15 +65,51 @@ def test_an_environment_for_a_checkout(
     assert f"export EASYEDIT_HOME={home}" in out
     [pip] = (tmp_path / "pip.txt").read_text("utf-8").splitlines()
     assert pip.endswith(f"--requirement {PINS / 'pins-checkout.txt'}")
-    # The same environment again is completed, and doctor finds it by the variables.
+    # Again, nothing is installed, and doctor finds it by the variables.
     assert run(command) == 0
     capsys.readouterr()
+    assert [line.split()[-1] for line in pip_calls(tmp_path)[1:]] == ["--version"]
     monkeypatch.setenv("EASYEDIT_PYTHON", str(folder / "bin" / "python"))
     monkeypatch.setenv("EASYEDIT_HOME", str(home))
     run(["doctor", "--json"])
     found = finding("EasyEdit", capsys.readouterr().out)
     assert found["state"] == "ok"
     assert found["detail"].endswith(": memit, rome, ft, ft-m")
+
+
+def pip_calls(folder: Path) -> list[str]:
+    return (folder / "pip.txt").read_text("utf-8").splitlines()
+
+
+def test_an_environment_that_was_not_finished_is_made_again(tmp_path: Path) -> None:
+    home, folder = checkout_without_torch(tmp_path / "home"), tmp_path / "env"
+    python = interpreter(tmp_path)
+    logged: list[str] = []
+
+    def again() -> int:
+        logged.clear()
+        before = len(pip_calls(tmp_path)) if (tmp_path / "pip.txt").exists() else 0
+        clm_data.setup_easyeditor(folder, checkout=home, python=python, log=logged.append)
+        return len(pip_calls(tmp_path)) - before
+
+    again()
+    assert again() == 1  # the question whether pip runs
+    mark = folder / "clm-data-easyedit.txt"
+    finished = mark.read_text("utf-8")
+    mark.write_text("")  # as after an interruption while packages were installed
+    assert again() == 2
+    assert mark.read_text("utf-8") == finished
+    (folder / "bin" / "python").unlink()
+    again()
+    assert "again, because it was not finished" in logged[0]
+    # What was installed does not import any more: a package is damaged.
+    (folder / "bin" / "python").write_text(
+        (folder / "bin" / "python").read_text("utf-8").replace("exec", "exit 7; exec")
+    )
+    with pytest.raises(ConfigError, match="the driver ended with 7"):
+        again()
+    assert "installing again: EasyEdit in" in logged[0]
+    assert "--force-reinstall" in pip_calls(tmp_path)[-1]
 
 
 def test_the_release_is_installed_without_its_own_requirements(tmp_path: Path) -> None:
@@ -94,7 +142,27 @@ def test_other_folders_are_left_alone(tmp_path: Path) -> None:
         clm_data.setup_easyeditor(tmp_path)
     with pytest.raises(InputFileError, match="it is no checkout of EasyEdit"):
         clm_data.setup_easyeditor(tmp_path / "env", checkout=tmp_path)
+    with pytest.raises(InputFileError, match=r"notes\.txt exists and is no virtual environment"):
+        clm_data.setup_easyeditor(tmp_path / "notes.txt")
     assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+    (tmp_path / "pyvenv.cfg").write_text("", encoding="utf-8")  # another's environment, broken
+    with pytest.raises(InputFileError, match="whose Python or pip does not run; delete it, or"):
+        clm_data.setup_easyeditor(tmp_path)
+    assert (tmp_path / "notes.txt").exists()
+    with pytest.raises(InputFileError, match="/proc/env cannot be written: No such file"):
+        clm_data.setup_easyeditor("/proc/env", python=interpreter(tmp_path))
+
+
+def test_a_method_that_lacks_its_package_is_not_offered(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="the extra eval is not installed")
+    home = fake_checkout(tmp_path, complete=True)
+    source = home / "easyeditor" / "models" / "lora" / "lora_main.py"
+    text = source.read_text("utf-8").replace("a_package_for_images.adapters", "peft")
+    source.write_text(text, encoding="utf-8")
+    found = examine(find_easyedit(sys.executable, {"EASYEDIT_HOME": str(home)}))
+    offered = "memit, alphaedit, pmet, rome, ft, ft-m, ultraedit, grace"
+    assert str(found).endswith(f": {offered}; lora needs the package peft")
+    assert found.as_json()["lacking"] == {"lora": "peft"}
 
 
 def test_doctor_without_and_with_a_broken_environment(

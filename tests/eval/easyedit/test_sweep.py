@@ -18,6 +18,7 @@ from helpers.tiny_dataset import RECORDS
 from clm_data.cli import run
 from clm_data.eval.analysis.geometry.saved_edits import EditGroup
 from clm_data.eval.csv_tables import VARIANT
+from clm_data.eval.easyedit.found import EasyEdit
 from clm_data.eval.editors.deltas import Deltas
 from clm_data.eval.recipe import Recipe
 from clm_data.eval.results import Results, Setting, read_cell
@@ -113,6 +114,24 @@ def test_easyedit_edits_with_its_own_protocol_only(
     arguments = {**BOTH, "backend": "easyeditor", "methods": "ft", "protocol": "native"}
     results = evaluate(RECORDS[:2], model=small_model, **arguments, out=tmp_path / "out")
     assert "add --protocol easyedit" in str(results.cells[0].error)
+
+
+@pytest.mark.parametrize("method", ["langedit", "lora"])
+def test_a_method_that_is_not_there_names_those_that_are(
+    method: str, small_model: str, checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if method == "lora":  # the release
+        release = EasyEdit(Path(sys.executable), None, {"easyeditor": "0.0.1"}, "0")
+        monkeypatch.setattr("clm_data.eval.sweep.evaluate.find_easyedit", lambda _python: release)
+    arguments = {**BOTH, "backend": "easyeditor", "methods": method}
+    error = str(evaluate(RECORDS[:2], model=small_model, **arguments, out=tmp_path).cells[0].error)
+    if method == "lora":
+        assert error.endswith(
+            "EasyEdit 0.0.1 computes memit, rome, ft here, not lora; a checkout of it computes lora"
+        )
+    else:
+        assert "computes memit, alphaedit, pmet, rome, ft, ft-m, lora, " in error
+        assert error.endswith("here, not langedit")
 
 
 def test_the_command_line_says_in_one_line_what_is_missing(
