@@ -8,20 +8,15 @@ edits.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self
 
-from clm_data.eval.editors.base import EditorParams, Setup, Stopwatch
+from clm_data.eval.editors.base import SWITCH, EditorParams, Setup, Stopwatch
 from clm_data.eval.editors.known_models import KNOWN_MODELS
 from clm_data.eval.editors.noted import Lookup, Note, Notes, with_note
 from clm_data.eval.editors.origin import check_origin, model_id
-from clm_data.eval.editors.retrieval import (
-    NgramRetriever,
-    Pair,
-    SentenceEncoder,
-    calibrate,
-    side,
-)
+from clm_data.eval.editors.retrieval import Calibration, NgramRetriever, Pair, side
+from clm_data.eval.editors.sentence_encoder import SentenceEncoder
 from clm_data.eval.errors import EditError
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.placement import EditRequest
@@ -38,16 +33,26 @@ class InContextParams(EditorParams):
     Attributes:
         demonstrations: Number of examples before a fact.
         gate: Whether a question must be similar enough to an edit, or always gets the nearest one.
-        min_separation: Share of right matches minus share of wrong ones that calibration has to
-            reach for a pair of languages; otherwise an edit in the one never applies to a question
-            in the other.
+        false_open: See `Calibration`.
+        min_recall: See `Calibration`.
         encoder: Folder of a sentence encoder; None compares runs of characters.
+        encoder_prefix: See `SentenceEncoder`.
+        headings: Whether headings are in the language of the question, or always English, as in
+            EasyEdit.
     """
 
     demonstrations: int = 0
     gate: Literal["calibrated", "open"] = "calibrated"
-    min_separation: float = 0.5
+    false_open: float = 0.02
+    min_recall: float = 0.1
     encoder: str | None = None
+    encoder_prefix: str = ""
+    headings: Literal["question", "en"] = field(default="question", metadata=SWITCH)
+
+    def __post_init__(self) -> None:
+        for name in ("false_open", "min_recall"):
+            if not 0 <= getattr(self, name) < 1:
+                raise EditError(f"{name} is a share from 0 to below 1, not {getattr(self, name)}")
 
     @property
     def edited_layers(self) -> tuple[int, ...]:
@@ -82,7 +87,7 @@ class IceOracle:
         self, model: LoadedModel, requests: Sequence[EditRequest], *, past: Notes | None = None
     ) -> Notes:
         """See `Editor.edit`."""
-        return self._noted(model, requests, past, Lookup())
+        return self._noted(model, requests, past, Lookup(headings=self._headings))
 
     def _noted(
         self,
@@ -115,6 +120,10 @@ class IceOracle:
             origin=model_id(model),
         )
 
+    @property
+    def _headings(self) -> Language | None:
+        return "en" if self.params.headings == "en" else None
+
     def _sentence(self, prompt: str, answer: str, lang: Language) -> str:
         return f"{prompt}{self.setup.protocol.join(lang)}{answer}"
 
@@ -132,26 +141,29 @@ class IceRetrieved(IceOracle):
     name: ClassVar[str] = "ice-retrieved"
 
     def fit(self, model: LoadedModel, rows: Sequence[Pair]) -> Self:
-        """See `TrainedEditor.fit`: calibrate the gates, and write the demonstrations."""
+        """See `TrainedEditor.fit`: keep the questions for calibration, write the demonstrations."""
         if len(rows) < MIN_ROWS:
             raise EditError(
                 f"{self.name} is calibrated on facts that are not edited, and there are "
                 f"{len(rows)} of them, fewer than {MIN_ROWS}; edit fewer facts with --facts"
             )
+        params = self.params
         retriever: NgramRetriever | SentenceEncoder
-        if self.params.encoder is None:
+        if params.encoder is None:
             facts = [side(row, lang) for row in rows for lang in LANGUAGES]
             texts = [text for fact in facts for text in (fact.prompt, fact.rephrase_prompt)]
             retriever = NgramRetriever.fit(texts)
         else:
-            retriever = SentenceEncoder(self.params.encoder)
-        gates = None
-        if self.params.gate == "calibrated":
-            separation = self.params.min_separation
-            gates, _ = calibrate(retriever, rows, min_separation=separation)
-        count = self.params.demonstrations
+            retriever = SentenceEncoder(params.encoder, params.encoder_prefix)
+        calibration = None
+        if params.gate == "calibrated":
+            calibration = Calibration.on(
+                rows, false_open=params.false_open, min_recall=params.min_recall
+            )
+        count = params.demonstrations
         examples = {lang: self._demonstrations(rows, lang) for lang in LANGUAGES} if count else {}
-        return replace(self, lookup=Lookup(retriever, gates, examples, count))
+        lookup = Lookup(retriever, calibration, examples, count, self._headings)
+        return replace(self, lookup=lookup)
 
     def edit(
         self, model: LoadedModel, requests: Sequence[EditRequest], *, past: Notes | None = None
@@ -175,7 +187,8 @@ class IceRetrieved(IceOracle):
                 (fact.rephrase_prompt, fact.target_new),
                 (other.prompt, other.ground_truth),
             ):
-                texts.append(with_note(note, self._sentence(asked, answer, lang), lang))
+                sentence = self._sentence(asked, answer, lang)
+                texts.append(with_note(note, sentence, self._headings or lang))
         return tuple(texts)
 
 

@@ -20,17 +20,18 @@ from clm_data.eval.editors.edits import (
     read_saved,
 )
 from clm_data.eval.editors.retrieval import (
-    Gates,
+    Calibration,
+    Gate,
     NgramRetriever,
     Retriever,
-    SentenceEncoder,
     similarities,
 )
+from clm_data.eval.editors.sentence_encoder import SentenceEncoder
 from clm_data.eval.editors.tensor_files import save_safetensors
 from clm_data.eval.errors import EditError
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.languages import LANGUAGE_INFO
-from clm_data.records import Language
+from clm_data.records import LANGUAGES, Language
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,15 +66,18 @@ class Lookup:
     Attributes:
         retriever: Compares the question with the prompts of the notes; None for an oracle, which is
             told the fact that a question is about.
-        gates: Minimum similarities; None takes the best note for every question.
+        calibration: Decides from what similarity on a note is used; None takes the best note for
+            every question.
         demonstrations: Examples of how a note is used, by language of the question.
         count: Number of demonstrations that are put before a note.
+        headings: Language of the headings; None for that of the question.
     """
 
     retriever: NgramRetriever | SentenceEncoder | None = None
-    gates: Gates | None = None
+    calibration: Calibration | None = None
     demonstrations: Mapping[Language, tuple[str, ...]] = field(default_factory=dict)
     count: int = 0
+    headings: Language | None = None
 
     def as_json(self) -> dict[str, Any]:
         """For the metadata of a file."""
@@ -81,9 +85,10 @@ class Lookup:
         return {
             "kind": type(found).__name__ if found is not None else None,
             "retriever": None if found is None else asdict(found),
-            "gates": self.gates,
+            "calibration": None if self.calibration is None else asdict(self.calibration),
             "demonstrations": self.demonstrations,
             "count": self.count,
+            "headings": self.headings,
         }
 
     @staticmethod
@@ -94,13 +99,21 @@ class Lookup:
         if value["kind"] == "NgramRetriever":
             retriever = NgramRetriever(tuple(settings["ngrams"]), tuple(settings["idf"]))
         elif value["kind"] == "SentenceEncoder":
-            retriever = SentenceEncoder(settings["folder"])
-        examples = {lang: tuple(texts) for lang, texts in value["demonstrations"].items()}
-        return Lookup(retriever, value["gates"], examples, value["count"])
+            retriever = SentenceEncoder(**settings)
+        examples = _tuples(value["demonstrations"])
+        about = value["calibration"]
+        if about is not None:
+            texts = {name: _tuples(about[name]) for name in ("prompts", "rephrased")}
+            about = Calibration(**{**about, **texts})
+        return Lookup(retriever, about, examples, value["count"], value["headings"])
+
+
+def _tuples(texts: Mapping[Language, Sequence[str]]) -> dict[Language, tuple[str, ...]]:
+    return {lang: tuple(of_lang) for lang, of_lang in texts.items()}
 
 
 def with_note(sentence: str, prompt: str, lang: Language) -> str:
-    """A question in `lang` after a note."""
+    """A question after a note, with headings in `lang`."""
     info = LANGUAGE_INFO[lang]
     return f"{info.note}{sentence}\n{info.asked}{prompt}"
 
@@ -150,7 +163,7 @@ class Notes:
     def apply_to(self, model: LoadedModel) -> Iterator[EditedModel]:
         """Rewrite questions; no weight changes."""
         if self.lookup.retriever is None:
-            yield OracleModel(model, self.notes)
+            yield OracleModel(model, self.notes, self.lookup.headings)
         else:
             yield NotedModel(model, self.notes, self.lookup, self.lookup.retriever)
 
@@ -183,7 +196,7 @@ class NotedModel:
     Attributes:
         base: The network, whose weights are unchanged.
         notes: All notes made so far, oldest first.
-        lookup: Gates and demonstrations.
+        lookup: Calibration and demonstrations.
         retriever: Compares the question with the prompts of the notes.
     """
 
@@ -200,6 +213,15 @@ class NotedModel:
         return known, self.retriever.vectors([note.prompt for note in known])
 
     @cached_property
+    def gates(self) -> dict[tuple[Language, Language], Gate] | None:
+        """Gates for these notes, by languages of note and question; None without calibration."""
+        if self.lookup.calibration is None:
+            return None
+        known, _ = self._known
+        prompts = {lang: [note.prompt for note in known if note.lang == lang] for lang in LANGUAGES}
+        return self.lookup.calibration.gates(self.retriever, prompts)
+
+    @cached_property
     def _examples(self) -> dict[Language, Any]:
         texts = self.lookup.demonstrations
         return {lang: self.retriever.vectors(texts[lang]) for lang in texts}
@@ -208,10 +230,9 @@ class NotedModel:
         """The note that a question is about; None if no gate lets it through."""
         known, index = self._known
         found = similarities(self.retriever.vectors([prompt]), index)[0]
-        if self.lookup.gates is not None:
-            closed = float("inf")
-            gates = [self.lookup.gates.get(f"{note.lang}-{lang}", closed) for note in known]
-            found = np.where(found >= np.array(gates), found, -np.inf)
+        if self.gates is not None:
+            lowest = [self.gates[note.lang, lang].similarity for note in known]
+            found = np.where(found >= np.array(lowest), found, -np.inf)
         best = int(found.argmax())
         return known[best] if np.isfinite(found[best]) else None
 
@@ -220,7 +241,7 @@ class NotedModel:
         note = self.find(prompt, lang)
         if note is None:
             return prompt
-        asked = with_note(note.sentence, prompt, lang)
+        asked = with_note(note.sentence, prompt, self.lookup.headings or lang)
         return "".join(f"{text}\n\n" for text in self._nearest(asked, lang)) + asked
 
     def _nearest(self, asked: str, lang: Language) -> Sequence[str]:
@@ -243,10 +264,12 @@ class OracleModel:
     Attributes:
         base: The network, whose weights are unchanged.
         notes: All notes made so far, oldest first.
+        headings: See `Lookup`.
     """
 
     base: LoadedModel
     notes: tuple[Note, ...]
+    headings: Language | None = None
 
     def rewrite(self, prompt: str, lang: Language) -> str:
         """The prompt as it is, because the fact is not known."""
@@ -258,7 +281,7 @@ class OracleModel:
         if not found:
             return prompt
         note = found.get(lang, next(iter(found.values())))
-        return with_note(note.sentence, prompt, lang)
+        return with_note(note.sentence, prompt, self.headings or lang)
 
     def routed(self, prompt: Tensor) -> AbstractContextManager[None]:
         """Changes nothing."""

@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from clm_data.errors import InputFileError
 from clm_data.eval.intervals import FloatArray
 from clm_data.records import LANGUAGES, Fact, Language
-
-Gates = Mapping[str, float]
-"""Minimum similarity by the languages of edit and question, such as `zh-en`; a pair that is missing
-is never matched."""
 
 
 class Retriever(Protocol):
@@ -70,43 +64,6 @@ def _vectorizer(**settings: Any) -> Any:
     return TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True, **settings)
 
 
-@dataclass(frozen=True)
-class SentenceEncoder:
-    """The mean of an encoder's last hidden states, which can match texts across languages.
-
-    Attributes:
-        folder: Folder of an encoder that transformers can load.
-    """
-
-    folder: str
-
-    @cached_property
-    def _loaded(self) -> tuple[Any, Any]:
-        from transformers import AutoModel, AutoTokenizer
-
-        if not Path(self.folder).is_dir():
-            raise InputFileError(f"encoder {self.folder}: no such folder")
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(self.folder)
-            return tokenizer, AutoModel.from_pretrained(self.folder).eval()
-        except (OSError, ValueError) as error:
-            reason = (str(error).strip().splitlines() or [""])[0]
-            raise InputFileError(f"encoder {self.folder}: cannot be loaded: {reason}") from error
-
-    def vectors(self, texts: Sequence[str]) -> Any:
-        """See `Retriever.vectors`."""
-        import torch
-
-        tokenizer, model = self._loaded
-        rows = []
-        with torch.no_grad():
-            for text in texts:  # one at a time, so that a vector does not depend on the others
-                inputs = tokenizer(text, return_tensors="pt", truncation=True)
-                mean = model(**inputs).last_hidden_state[0].double().mean(dim=0)
-                rows.append((mean / mean.norm().clamp(min=1e-30)).numpy())
-        return np.stack(rows)
-
-
 class Pair(Protocol):
     """A fact in both languages, such as a record of a dataset."""
 
@@ -126,39 +83,87 @@ def side(pair: Pair, lang: Language) -> Fact:
     return pair.zh if lang == "zh" else pair.en
 
 
-def calibrate(
-    retriever: Retriever, rows: Sequence[Pair], *, min_separation: float
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Find the similarity from which a question is about an edit, for each pair of languages.
+@dataclass(frozen=True)
+class Gate:
+    """From what similarity on a question is about an edit, for one pair of languages.
 
-    All rows count as edited. A rephrased prompt should match the prompt of its own row, and when
-    that row is left out, no other. The threshold is the one with the greatest difference between
-    the share of right matches and the share of wrong ones. No answer is read.
-
-    Args:
-        retriever: Compares the prompts.
-        rows: Facts that are not edited in the evaluation.
-        min_separation: Smallest difference of the two shares; below it the pair gets no gate.
-
-    Returns:
-        The gates, and the difference that was reached, by pair of languages.
+    Attributes:
+        similarity: The lowest that opens the gate; infinite if the gate is closed.
+        recall: Share of rephrased prompts whose own prompt is the best match and opens it.
+        false_open: Share of questions about other facts that open it.
     """
-    gates, separations = {}, {}
-    prompts = {
-        lang: retriever.vectors([side(row, lang).prompt for row in rows]) for lang in LANGUAGES
-    }
-    for asked in LANGUAGES:
-        questions = retriever.vectors([side(row, asked).rephrase_prompt for row in rows])
-        for edited in LANGUAGES:
-            found = similarities(questions, prompts[edited])
-            own = found.diagonal().copy()
-            np.fill_diagonal(found, -1.0)
-            other = found.max(axis=1)
-            right = np.where(own > other, own, -1.0)  # the row's own prompt is the best match
-            thresholds = np.unique(right)
-            share = [(right >= t).mean() - (other >= t).mean() for t in thresholds]
-            best = int(np.argmax(share))
-            separations[f"{edited}-{asked}"] = float(share[best])
-            if share[best] >= min_separation:
-                gates[f"{edited}-{asked}"] = float(thresholds[best])
-    return gates, separations
+
+    similarity: float
+    recall: float
+    false_open: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Questions about facts that are not edited, and what gates have to achieve on them.
+
+    Attributes:
+        prompts: Prompts by language, in the same order in all.
+        rephrased: The same prompts in other words.
+        false_open: Largest share of these questions that may open a gate.
+        min_recall: A gate with a smaller recall stays closed.
+    """
+
+    prompts: Mapping[Language, tuple[str, ...]]
+    rephrased: Mapping[Language, tuple[str, ...]]
+    false_open: float
+    min_recall: float
+
+    @staticmethod
+    def on(rows: Sequence[Pair], *, false_open: float, min_recall: float) -> Calibration:
+        """Calibration on the questions of some facts; their answers are not read."""
+        facts = {lang: [side(row, lang) for row in rows] for lang in LANGUAGES}
+        return Calibration(
+            {lang: tuple(fact.prompt for fact in facts[lang]) for lang in LANGUAGES},
+            {lang: tuple(fact.rephrase_prompt for fact in facts[lang]) for lang in LANGUAGES},
+            false_open,
+            min_recall,
+        )
+
+    def gates(
+        self, retriever: Retriever, edited: Mapping[Language, Sequence[str]]
+    ) -> dict[tuple[Language, Language], Gate]:
+        """The gates for a set of edits.
+
+        None of the questions is about an edit, so each should be unlike all of them: the more edits
+        there are, and the more alike they and the questions, the higher is the greatest of the
+        similarities. A gate opens above what all but `false_open` of the questions reach.
+        Its recall is measured as if one fact had been edited besides: a rephrased prompt should be
+        more like its own prompt than like any edit, and open the gate.
+
+        Args:
+            retriever: Compares the texts.
+            edited: Prompts of the edits by language.
+
+        Returns:
+            Gates by the languages of edit and question.
+        """
+        found = {}
+        for asked in LANGUAGES:
+            rephrased = retriever.vectors(self.rephrased[asked])
+            prompts = retriever.vectors(self.prompts[asked])
+            for of, texts in edited.items():
+                if not texts:
+                    continue
+                known = retriever.vectors(texts)
+                other = similarities(rephrased, known).max(axis=1)
+                unrelated = np.concatenate([other, similarities(prompts, known).max(axis=1)])
+                own = similarities(rephrased, retriever.vectors(self.prompts[of])).diagonal()
+                found[of, asked] = self._gate(own, other, unrelated)
+        return found
+
+    def _gate(self, own: FloatArray, other: FloatArray, unrelated: FloatArray) -> Gate:
+        allowed = int(self.false_open * len(unrelated))
+        lowest = float(np.nextafter(np.sort(unrelated)[::-1][allowed], np.inf))
+        recall = float(((own > other) & (own >= lowest)).mean())
+        closed = recall < self.min_recall
+        return Gate(
+            np.inf if closed else lowest,
+            recall,
+            0.0 if closed else float((unrelated >= lowest).mean()),
+        )

@@ -18,7 +18,6 @@ from helpers.small_models import BARE_CONTEXTS, REQUESTS, small_model
 from helpers.tiny_dataset import CONFIG, RECORDS
 
 from clm_data import bank
-from clm_data.errors import InputFileError
 from clm_data.eval.dataset import EvalSet
 from clm_data.eval.editors import METHODS
 from clm_data.eval.editors.base import Setup
@@ -26,10 +25,10 @@ from clm_data.eval.editors.edits import applied, load_edit
 from clm_data.eval.editors.in_context import IceOracle, IceRetrieved, Ike, InContextParams
 from clm_data.eval.editors.noted import NotedModel, Notes, OracleModel
 from clm_data.eval.editors.retrieval import (
+    Calibration,
+    Gate,
     NgramRetriever,
     Pair,
-    SentenceEncoder,
-    calibrate,
     side,
     similarities,
 )
@@ -42,6 +41,7 @@ from clm_data.eval.results import Results
 from clm_data.eval.sweep.answers import Question, generate_answers, predict_answers
 from clm_data.eval.sweep.runner import run_sweep
 from clm_data.eval.sweep.training_rows import ENOUGH, training_rows
+from clm_data.records import Language
 
 SETUP = Setup(NATIVE, BARE_CONTEXTS)
 BANK = [entry for name in bank.domain_ids() for entry in bank.load_domain(name)]
@@ -72,6 +72,22 @@ def test_the_nearest_fact_is_put_before_a_question_with_headings_in_its_language
         "New Fact: The capital of France is Rome\nPrompt: France's capital is"
     )
     assert edited.rewrite("鲁迅的原名 is", "en").startswith("New Fact: 鲁迅的原名是张三\nPrompt: ")
+
+
+def test_headings_are_english_as_in_the_reference_if_asked_for(model: LoadedModel) -> None:
+    params = replace(OPEN, demonstrations=1, headings="en")
+    edited = _applied(model, _retrieved(model, params, Ike).edit(model, REQUESTS))
+    shown, last = edited.rewrite("鲁迅的原名叫", "zh").split("\n\n")
+    assert last == "New Fact: 鲁迅的原名是张三\nPrompt: 鲁迅的原名叫"
+    assert shown.startswith("New Fact: ")
+    with applied(model, IceOracle(params, SETUP).edit(model, REQUESTS)) as oracle:
+        assert oracle.rewrite_about("鲁迅的原名叫", "zh", REQUESTS[0].id) == last
+
+
+def test_shares_that_calibration_cannot_reach_are_refused() -> None:
+    for name in ("false_open", "min_recall"):
+        with pytest.raises(EditError, match=f"{name} is a share from 0 to below 1, not 1.5"):
+            InContextParams(**{name: 1.5})
 
 
 def test_ike_without_demonstrations_is_ice(model: LoadedModel) -> None:
@@ -112,10 +128,12 @@ def test_demonstrations_copy_update_and_retain() -> None:
 
 def test_questions_that_no_gate_lets_through_are_answered_bit_for_bit(model: LoadedModel) -> None:
     edit = _retrieved(model, InContextParams()).edit(model, REQUESTS)
-    assert set(edit.lookup.gates) == {"zh-zh", "en-en"}  # runs of characters do not translate
     questions = [Question("zh", "水的沸点是", "一百度"), Question("en", "Water boils at", "100")]
     about = [Question(one.lang, one.prompt, one.target) for one in REQUESTS]
     with applied(model, edit) as edited:
+        # Runs of characters do not translate.
+        opened = {pair for pair, gate in edited.gates.items() if np.isfinite(gate.similarity)}
+        assert opened == {("zh", "zh"), ("en", "en")}
         assert predict_answers(edited, questions, NATIVE) == predict_answers(
             model, questions, NATIVE
         )
@@ -192,7 +210,9 @@ def test_only_models_that_say_so_are_oracles() -> None:
     assert not hasattr(NotedModel, "rewrite_about")
 
 
-@pytest.mark.parametrize("params", [OPEN, InContextParams(), InContextParams(demonstrations=2)])
+@pytest.mark.parametrize(
+    "params", [OPEN, InContextParams(), InContextParams(demonstrations=2, headings="en")]
+)
 def test_saved_notes_find_the_same(
     model: LoadedModel, params: InContextParams, tmp_path: Path
 ) -> None:
@@ -236,21 +256,58 @@ class _Planted:
         return np.array([[np.cos(self.angles[t]), np.sin(self.angles[t])] for t in texts])
 
 
-def test_a_gate_is_the_lowest_similarity_of_right_matches_above_the_wrong_ones() -> None:
-    rows = [record.model_copy() for record in example_records(3)]
+def _planted_rows(count: int) -> tuple[list[Pair], dict[str, float]]:
+    """Row n has its prompt at n / 10, and its rephrased prompt 0.01 n beside it."""
+    rows: list[Pair] = [record.model_copy() for record in example_records(count)]
     angles: dict[str, float] = {}
     for number, row in enumerate(rows):
         for fact in (row.zh, row.en):
-            angles[fact.prompt] = number * 1.0
-            angles[fact.rephrase_prompt] = number * 1.0 + 0.1 * (number + 1)
-    gates, separations = calibrate(_Planted(angles), rows, min_separation=0.5)
-    assert gates["zh-zh"] == pytest.approx(np.cos(0.3))
-    assert set(gates) == {"zh-zh", "zh-en", "en-zh", "en-en"}
-    assert separations["en-zh"] == pytest.approx(1.0)
-    same = dict.fromkeys(angles, 0.0)
-    gates, separations = calibrate(_Planted(same), rows, min_separation=0.5)
-    assert not gates
-    assert max(separations.values()) <= 0.0
+            angles[fact.prompt] = number / 10
+            angles[fact.rephrase_prompt] = number / 10 + 0.01 * number
+    return rows, angles
+
+
+def test_a_gate_opens_above_what_unrelated_questions_reach() -> None:
+    rows, angles = _planted_rows(5)
+    angles["edit"] = 1.0
+    edited = {"zh": ["edit"], "en": []}
+    calibrated = Calibration.on(rows, false_open=0.0, min_recall=0.1)
+    gates = calibrated.gates(_Planted(angles), edited)
+    assert set(gates) == {("zh", "zh"), ("zh", "en")}  # nothing is edited in English
+    gate = gates["zh", "en"]
+    # The nearest question to the edit is the last rephrased one, at 0.44; 0.55 away from it.
+    assert gate.similarity == pytest.approx(np.cos(1.0 - 0.44))
+    assert gate.similarity > np.cos(1.0 - 0.44)
+    assert (gate.recall, gate.false_open) == (1.0, 0.0)
+    looser = Calibration.on(rows, false_open=0.2, min_recall=0.1).gates(_Planted(angles), edited)
+    assert looser["zh", "en"].false_open == 0.2  # 2 of 10: those at 0.44 and 0.4
+    assert looser["zh", "en"].similarity == pytest.approx(np.cos(1.0 - 0.33))
+
+
+def test_a_gate_with_little_recall_stays_closed() -> None:
+    rows, angles = _planted_rows(5)
+    same = _Planted(dict.fromkeys(angles, 0.0) | {"edit": 0.0})
+    gates = Calibration.on(rows, false_open=0.0, min_recall=0.1).gates(same, {"zh": ["edit"]})
+    assert gates["zh", "zh"] == Gate(np.inf, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("lang", ["zh", "en"])
+def test_the_more_edits_there_are_the_more_similar_a_question_has_to_be(lang: Language) -> None:
+    calibrated = Calibration.on(BANK[200:], false_open=0.05, min_recall=0.0)
+    retriever = NgramRetriever.fit([side(row, lang).prompt for row in BANK[200:]])
+    prompts = [side(row, lang).prompt for row in BANK[:200]]
+    unrelated = [
+        text for texts in (calibrated.prompts, calibrated.rephrased) for text in texts[lang]
+    ]
+    before, lowest = 1.0, []
+    for count in (5, 50, 200):
+        gate = calibrated.gates(retriever, {lang: prompts[:count]})[lang, lang]
+        found = similarities(retriever.vectors(unrelated), retriever.vectors(prompts[:count]))
+        assert (found.max(axis=1) >= gate.similarity).mean() == gate.false_open <= 0.05
+        assert gate.recall <= before
+        before = gate.recall
+        lowest.append(gate.similarity)
+    assert lowest == sorted(set(lowest))
 
 
 def test_few_rows_or_no_calibration_are_errors(model: LoadedModel) -> None:
@@ -286,32 +343,6 @@ def test_rows_to_learn_from_share_no_subject_with_what_is_edited() -> None:
     )
     assert len(training_rows([edited], [edited])) < len(few)
     assert taken not in [side(row, "en").subject for row in training_rows([edited], [edited])]
-
-
-@pytest.fixture
-def encoder(model: LoadedModel, tmp_path: Path) -> str:
-    """Folder of an encoder: the layers of a small model."""
-    model.model.save_pretrained(tmp_path / "encoder")
-    model.tokenizer.save_pretrained(tmp_path / "encoder")
-    return str(tmp_path / "encoder")
-
-
-def test_a_sentence_encoder_compares_texts(encoder: str, model: LoadedModel) -> None:
-    found = SentenceEncoder(encoder).vectors(["鲁迅的原名是", "长江", "鲁迅的原名是"])
-    assert found.shape == (3, 32)
-    assert similarities(found, found)[0, [0, 2]] == pytest.approx([1.0, 1.0])
-    assert similarities(found, found)[0, 1] < 0.99
-    assert np.array_equal(SentenceEncoder(encoder).vectors(["长江"])[0], found[1])
-    editor = IceRetrieved(replace(OPEN, encoder=encoder), SETUP).fit(model, BANK[:10])
-    edited = _applied(model, editor.edit(model, REQUESTS))
-    assert edited.find("长江发源于", "zh") == edited.notes[2]
-
-
-def test_a_missing_encoder_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputFileError, match="no such folder"):
-        SentenceEncoder(str(tmp_path / "none")).vectors(["x"])
-    with pytest.raises(InputFileError, match="cannot be loaded"):
-        SentenceEncoder(str(tmp_path)).vectors(["x"])
 
 
 def test_runs_of_characters_find_rephrased_prompts_in_both_languages() -> None:
