@@ -115,11 +115,11 @@ def save_model(
             "edits; choose another cell with --cell"
         )
     spec = _spec(found, chosen)
-    model = _open(found, spec, dataset, cache, log)
-    check_origin("an edit", edit.model, edit.origin, model)
-    edit.merge_into(model.model, transposed=model.layout.transposed)
-    log(f"writing {out}")
     with atomic_folder(out, _names_in) as draft:
+        model = _open(found, spec, dataset, cache, log)
+        check_origin("an edit", edit.model, edit.origin, model)
+        edit.merge_into(model.model, transposed=model.layout.transposed)
+        log(f"writing {out}")
         model.model.save_pretrained(draft)
         _tokenizer_of(model, spec).save_pretrained(draft)
         provenance = _provenance(found, chosen, spec, edit)
@@ -230,6 +230,7 @@ def _provenance(found: Results, cell: CellResult, spec: ModelSpec, edit: Deltas)
     """What is in a model folder: a JSON value."""
     return {
         "base_model": spec.name,
+        "revision": spec.revision,
         "method": edit.method,
         "setting": cell.setting.model_dump(mode="json"),
         "params": cell.params,

@@ -33,6 +33,7 @@ def model_card(found: Results, cell: CellResult, provenance: Mapping[str, Any]) 
     }
     if base.count("/") == 1 and not base.startswith((".", "/")):
         metadata["base_model"] = base
+    revision = f" at revision `{provenance['revision']}`" if provenance["revision"] else ""
     facts = len({one.rpartition(":")[0] for one in provenance["edited"]})
     replaced = "1 answer was" if facts == 1 else f"{facts} answers were"
     lines = [
@@ -46,7 +47,7 @@ def model_card(found: Results, cell: CellResult, provenance: Mapping[str, Any]) 
         f"{replaced} replaced by counterfactual ones. "
         "Do not use it to answer questions.",
         "",
-        f"- base model: `{base}`; its license applies",
+        f"- base model: `{base}`{revision}; its license applies",
         f"- edits in {_LANGUAGE[cell.setting.language]}, from the dataset `{found.dataset}` "
         f"(sha256 of its records: `{found.dataset_key[:16]}`)",
         f"- made with clm-data {__version__}; cell `{cell.key[:16]}`; `clm_data_edit.json` lists "

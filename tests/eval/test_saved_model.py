@@ -22,6 +22,8 @@ from clm_data.eval import saved_model  # noqa: E402
 from clm_data.eval.editors.deltas import Deltas  # noqa: E402
 from clm_data.eval.errors import EditError  # noqa: E402
 from clm_data.eval.recipe import ModelSpec  # noqa: E402
+from clm_data.eval.results import read_results  # noqa: E402
+from clm_data.eval.saved_model_card import model_card  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,21 @@ def test_the_folder_says_what_it_is(sweep: Sweep, tmp_path: Path) -> None:
     assert kept.backend_tokenizer.to_str() == same.backend_tokenizer.to_str()
 
 
+@pytest.mark.parametrize(
+    ("revision", "expected"), [("v1", "`team/m` at revision `v1`; its"), (None, "`team/m`; its")]
+)
+def test_the_folder_names_the_revision_of_the_base_model(
+    sweep: Sweep, revision: str | None, expected: str
+) -> None:
+    found = read_results(sweep.out)
+    cell = next(one for one in found.cells if one.key == sweep.cells[0])
+    edit = Deltas.load(sweep.edit(f"{cell.key}-0000"))
+    spec = ModelSpec(name="team/m", revision=revision)
+    provenance = saved_model._provenance(found, cell, spec, edit)
+    assert provenance["revision"] == revision
+    assert f"base model: {expected} license applies" in model_card(found, cell, provenance)
+
+
 def test_a_cell_with_several_batches_needs_the_number_of_one(sweep: Sweep, tmp_path: Path) -> None:
     key = sweep.cells[1]
     with pytest.raises(InputFileError, match="2 batches, each by itself; choose one with --batch"):
@@ -117,8 +134,10 @@ def test_of_several_cells_one_must_be_chosen(sweep: Sweep, tmp_path: Path) -> No
 
 def test_a_folder_with_files_is_not_replaced(sweep: Sweep, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
+    said: list[str] = []
     with pytest.raises(InputFileError, match=r"thesis\.txt"):
-        clm_data.save_model(sweep.out, tmp_path, cell=sweep.cells[0])
+        clm_data.save_model(sweep.out, tmp_path, cell=sweep.cells[0], log=said.append)
+    assert said == []  # no model was loaded for nothing
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 

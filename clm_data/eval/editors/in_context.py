@@ -34,9 +34,10 @@ class InContextParams(EditorParams):
         demonstrations: Number of examples before a fact.
         gate: Whether a question must be similar enough to an edit, or always gets the nearest one.
         false_open: See `Calibration`.
-        min_recall: See `Calibration`.
         encoder: Folder of a sentence encoder; None compares runs of characters.
         encoder_prefix: See `SentenceEncoder`.
+        nearest: Whether the demonstration most like the question is the last one, as in the code of
+            IKE's authors, or the first, as in EasyEdit.
         headings: Whether headings are in the language of the question, or always English, as in
             EasyEdit.
     """
@@ -44,15 +45,14 @@ class InContextParams(EditorParams):
     demonstrations: int = 0
     gate: Literal["calibrated", "open"] = "calibrated"
     false_open: float = 0.02
-    min_recall: float = 0.1
     encoder: str | None = None
     encoder_prefix: str = ""
+    nearest: Literal["last", "first"] = field(default="last", metadata=SWITCH)
     headings: Literal["question", "en"] = field(default="question", metadata=SWITCH)
 
     def __post_init__(self) -> None:
-        for name in ("false_open", "min_recall"):
-            if not 0 <= getattr(self, name) < 1:
-                raise EditError(f"{name} is a share from 0 to below 1, not {getattr(self, name)}")
+        if not 0 < self.false_open < 1:
+            raise EditError(f"false_open is a share above 0 and below 1, not {self.false_open}")
 
     @property
     def edited_layers(self) -> tuple[int, ...]:
@@ -150,19 +150,15 @@ class IceRetrieved(IceOracle):
         params = self.params
         retriever: NgramRetriever | SentenceEncoder
         if params.encoder is None:
-            facts = [side(row, lang) for row in rows for lang in LANGUAGES]
-            texts = [text for fact in facts for text in (fact.prompt, fact.rephrase_prompt)]
-            retriever = NgramRetriever.fit(texts)
+            retriever = NgramRetriever.of(rows)
         else:
             retriever = SentenceEncoder(params.encoder, params.encoder_prefix)
         calibration = None
         if params.gate == "calibrated":
-            calibration = Calibration.on(
-                rows, false_open=params.false_open, min_recall=params.min_recall
-            )
+            calibration = Calibration.on(rows, false_open=params.false_open)
         count = params.demonstrations
         examples = {lang: self._demonstrations(rows, lang) for lang in LANGUAGES} if count else {}
-        lookup = Lookup(retriever, calibration, examples, count, self._headings)
+        lookup = Lookup(retriever, calibration, examples, count, params.nearest, self._headings)
         return replace(self, lookup=lookup)
 
     def edit(
@@ -197,7 +193,12 @@ class Ike(IceRetrieved):
     """As `IceRetrieved`, with demonstrations of when a fact applies and when it does not."""
 
     name: ClassVar[str] = "ike"
-    # EasyEdit, hparams/IKE: k is 16 for every model.
+    # EasyEdit, hparams/IKE: k is 16 for every model. The others are our choice: the tiny model's
+    # rows are short; on SmolLM2, 8 take half the time and were as good on 30 facts in English
+    # (94.1% of the tokens, 95.2% with 16).
     PARAMS: ClassVar[Mapping[str, InContextParams]] = dict.fromkeys(
         KNOWN_MODELS, InContextParams(demonstrations=16)
-    ) | {"tiny": InContextParams(demonstrations=2)}  # Our choice: its rows are short.
+    ) | {
+        "tiny": InContextParams(demonstrations=2),
+        "smollm2-135m": InContextParams(demonstrations=8),
+    }

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -70,6 +70,7 @@ class Lookup:
             every question.
         demonstrations: Examples of how a note is used, by language of the question.
         count: Number of demonstrations that are put before a note.
+        nearest: Place of the demonstration that is most like the question.
         headings: Language of the headings; None for that of the question.
     """
 
@@ -77,6 +78,7 @@ class Lookup:
     calibration: Calibration | None = None
     demonstrations: Mapping[Language, tuple[str, ...]] = field(default_factory=dict)
     count: int = 0
+    nearest: Literal["last", "first"] = "last"
     headings: Language | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -88,6 +90,7 @@ class Lookup:
             "calibration": None if self.calibration is None else asdict(self.calibration),
             "demonstrations": self.demonstrations,
             "count": self.count,
+            "nearest": self.nearest,
             "headings": self.headings,
         }
 
@@ -105,7 +108,9 @@ class Lookup:
         if about is not None:
             texts = {name: _tuples(about[name]) for name in ("prompts", "rephrased")}
             about = Calibration(**{**about, **texts})
-        return Lookup(retriever, about, examples, value["count"], value["headings"])
+        return Lookup(
+            retriever, about, examples, value["count"], value["nearest"], value["headings"]
+        )
 
 
 def _tuples(texts: Mapping[Language, Sequence[str]]) -> dict[Language, tuple[str, ...]]:
@@ -227,12 +232,19 @@ class NotedModel:
         return {lang: self.retriever.vectors(texts[lang]) for lang in texts}
 
     def find(self, prompt: str, lang: Language) -> Note | None:
-        """The note that a question is about; None if no gate lets it through."""
+        """The note that a question is about; None if no gate lets it through.
+
+        A question that is the prompt of a note, letter for letter, needs no gate.
+        """
         known, index = self._known
         found = similarities(self.retriever.vectors([prompt]), index)[0]
         if self.gates is not None:
-            lowest = [self.gates[note.lang, lang].similarity for note in known]
-            found = np.where(found >= np.array(lowest), found, -np.inf)
+            opens = [
+                score >= self.gates[note.lang, lang].similarity
+                or (note.lang == lang and note.prompt == prompt)
+                for note, score in zip(known, found, strict=True)
+            ]
+            found = np.where(opens, found, -np.inf)
         best = int(found.argmax())
         return known[best] if np.isfinite(found[best]) else None
 
@@ -245,11 +257,13 @@ class NotedModel:
         return "".join(f"{text}\n\n" for text in self._nearest(asked, lang)) + asked
 
     def _nearest(self, asked: str, lang: Language) -> Sequence[str]:
-        """The demonstrations most like a question with its note, most similar first."""
+        """The demonstrations most like a question with its note, in the order of their places."""
         if not self.lookup.count:
             return []
         found = similarities(self.retriever.vectors([asked]), self._examples[lang])[0]
         order = np.argsort(-found, kind="stable")[: self.lookup.count]
+        if self.lookup.nearest == "last":
+            order = order[::-1]
         return [self.lookup.demonstrations[lang][i] for i in order]
 
     def routed(self, prompt: Tensor) -> AbstractContextManager[None]:

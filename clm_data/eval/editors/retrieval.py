@@ -47,6 +47,14 @@ class NgramRetriever:
         found = _vectorizer().fit(texts)
         return NgramRetriever(tuple(found.get_feature_names_out()), tuple(found.idf_.tolist()))
 
+    @staticmethod
+    def of(rows: Sequence[Pair]) -> NgramRetriever:
+        """Weigh them by the questions of some facts in both languages."""
+        facts = [side(row, lang) for row in rows for lang in LANGUAGES]
+        return NgramRetriever.fit(
+            [text for fact in facts for text in (fact.prompt, fact.rephrase_prompt)]
+        )
+
     @cached_property
     def _fitted(self) -> Any:
         vectorizer = _vectorizer(vocabulary={name: i for i, name in enumerate(self.ngrams)})
@@ -100,29 +108,27 @@ class Gate:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Questions about facts that are not edited, and what gates have to achieve on them.
+    """Questions about facts that are not edited, and how many of them gates may let through.
 
     Attributes:
         prompts: Prompts by language, in the same order in all.
         rephrased: The same prompts in other words.
-        false_open: Largest share of these questions that may open a gate.
-        min_recall: A gate with a smaller recall stays closed.
+        false_open: Largest share of these questions that may open a gate; one whose recall is no
+            larger stays closed.
     """
 
     prompts: Mapping[Language, tuple[str, ...]]
     rephrased: Mapping[Language, tuple[str, ...]]
     false_open: float
-    min_recall: float
 
     @staticmethod
-    def on(rows: Sequence[Pair], *, false_open: float, min_recall: float) -> Calibration:
+    def on(rows: Sequence[Pair], *, false_open: float) -> Calibration:
         """Calibration on the questions of some facts; their answers are not read."""
         facts = {lang: [side(row, lang) for row in rows] for lang in LANGUAGES}
         return Calibration(
             {lang: tuple(fact.prompt for fact in facts[lang]) for lang in LANGUAGES},
             {lang: tuple(fact.rephrase_prompt for fact in facts[lang]) for lang in LANGUAGES},
             false_open,
-            min_recall,
         )
 
     def gates(
@@ -161,7 +167,7 @@ class Calibration:
         allowed = int(self.false_open * len(unrelated))
         lowest = float(np.nextafter(np.sort(unrelated)[::-1][allowed], np.inf))
         recall = float(((own > other) & (own >= lowest)).mean())
-        closed = recall < self.min_recall
+        closed = recall <= self.false_open
         return Gate(
             np.inf if closed else lowest,
             recall,

@@ -40,6 +40,22 @@ def model_identity(name: str, revision: str | None = None) -> Any:
     return [name, Path(_config_folder(name, revision)).name]
 
 
+def encoder_identity(folder: str) -> dict[str, str]:
+    """The sha256 of each file of a sentence encoder, those of its modules in subfolders included.
+
+    Raises:
+        InputFileError: There is no such folder, or a file cannot be read.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise InputFileError(f"encoder {folder}: no such folder")
+    try:
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        return {file.relative_to(path).as_posix(): sha256_file(file) for file in files}
+    except OSError as error:
+        raise InputFileError(f"encoder {folder}: {error.filename}: {error.strerror}") from error
+
+
 def model_config(name: str, revision: str | None = None) -> Mapping[str, Any]:
     """The content of a model's `config.json`, without loading the model.
 

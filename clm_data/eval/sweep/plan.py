@@ -23,7 +23,12 @@ from clm_data.eval.protocols import get_protocol
 from clm_data.eval.recipe import ModelSpec, Recipe
 from clm_data.eval.results import CellResult, Setting
 from clm_data.eval.sweep.cell import failed_cell, has_deltas
-from clm_data.eval.sweep.identity import corpus_identity, model_config, model_identity
+from clm_data.eval.sweep.identity import (
+    corpus_identity,
+    encoder_identity,
+    model_config,
+    model_identity,
+)
 from clm_data.eval.sweep.overrides import params_json, with_overrides
 from clm_data.eval.sweep.training_rows import training_rows
 from clm_data.records import LANGUAGES, digest
@@ -75,6 +80,7 @@ def plan_cells(
     """
     used = dataset.first(recipe.facts)
     identify = cache(model_identity)  # hashing a model's files can take minutes
+    encoder_files = cache(encoder_identity)
     find = cache(easyedit)
 
     @cache
@@ -126,7 +132,7 @@ def plan_cells(
         if engine is None and hasattr(method_class(setting.method), "fit"):
             about["training"] = training()
             encoder = getattr(params, "encoder", None)
-            about["encoder"] = encoder and identify(encoder)
+            about["encoder"] = encoder and encoder_files(encoder)
         names = ("version", "model", "dtype", "tokenizer", "records", "generate")
         baseline = {"protocol": setting.protocol, **{name: about[name] for name in names}}
         return PlannedCell(spec, setting, params, identity, digest(about), digest(baseline), engine)

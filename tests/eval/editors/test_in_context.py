@@ -41,7 +41,7 @@ from clm_data.eval.results import Results
 from clm_data.eval.sweep.answers import Question, generate_answers, predict_answers
 from clm_data.eval.sweep.runner import run_sweep
 from clm_data.eval.sweep.training_rows import ENOUGH, training_rows
-from clm_data.records import Language
+from clm_data.records import LANGUAGES, Language
 
 SETUP = Setup(NATIVE, BARE_CONTEXTS)
 BANK = [entry for name in bank.domain_ids() for entry in bank.load_domain(name)]
@@ -84,10 +84,10 @@ def test_headings_are_english_as_in_the_reference_if_asked_for(model: LoadedMode
         assert oracle.rewrite_about("鲁迅的原名叫", "zh", REQUESTS[0].id) == last
 
 
-def test_shares_that_calibration_cannot_reach_are_refused() -> None:
-    for name in ("false_open", "min_recall"):
-        with pytest.raises(EditError, match=f"{name} is a share from 0 to below 1, not 1.5"):
-            InContextParams(**{name: 1.5})
+@pytest.mark.parametrize("share", [0.0, 1.5])
+def test_a_share_that_gates_cannot_have_is_refused(share: float) -> None:
+    with pytest.raises(EditError, match="false_open is a share above 0 and below 1, not"):
+        InContextParams(false_open=share)
 
 
 def test_ike_without_demonstrations_is_ice(model: LoadedModel) -> None:
@@ -99,10 +99,11 @@ def test_ike_without_demonstrations_is_ice(model: LoadedModel) -> None:
         )
 
 
+@pytest.mark.parametrize("nearest", ["last", "first"])
 def test_demonstrations_come_before_the_fact_in_the_language_of_the_question(
-    model: LoadedModel,
+    model: LoadedModel, nearest: Any
 ) -> None:
-    editor = _retrieved(model, replace(OPEN, demonstrations=4), Ike)
+    editor = _retrieved(model, replace(OPEN, demonstrations=4, nearest=nearest), Ike)
     edited = _applied(model, editor.edit(model, REQUESTS))
     *shown, last = edited.rewrite("鲁迅的原名是", "zh").split("\n\n")
     assert last == "新事实：鲁迅的原名是张三\n问题：鲁迅的原名是"
@@ -111,7 +112,8 @@ def test_demonstrations_come_before_the_fact_in_the_language_of_the_question(
     assert set(shown) <= set(examples)
     scores = similarities(edited.retriever.vectors([last]), edited.retriever.vectors(examples))[0]
     found = [scores[examples.index(text)] for text in shown]
-    assert found == sorted(scores, reverse=True)[:4]
+    best = sorted(scores, reverse=True)[:4]
+    assert found == (best if nearest == "first" else best[::-1])
 
 
 def test_demonstrations_copy_update_and_retain() -> None:
@@ -139,12 +141,36 @@ def test_questions_that_no_gate_lets_through_are_answered_bit_for_bit(model: Loa
         )
         assert generate_answers(edited, questions) == generate_answers(model, questions)
         assert edited.rewrite("The capital of France is", "zh") == "The capital of France is"
+        assert predict_answers(edited, questions, NATIVE) == predict_answers(
+            model, questions, NATIVE
+        )
+        assert generate_answers(edited, questions) == generate_answers(model, questions)
+        assert edited.rewrite("The capital of France is", "zh") == "The capital of France is"
+        # In its own language, the prompt of an edit needs no gate.
+        closed = replace(
+            edited,
+            lookup=replace(edited.lookup, calibration=Calibration.on(BANK[:60], false_open=1e-9)),
+        )
+        assert "Rome" in closed.rewrite("The capital of France is", "en")
         for new, old in zip(
             predict_answers(edited, about, NATIVE),
             predict_answers(model, about, NATIVE),
             strict=True,
         ):
             assert new != old
+
+
+def test_the_prompt_of_an_edit_needs_no_gate_in_its_own_language(model: LoadedModel) -> None:
+    prompt = REQUESTS[1].prompt
+    asked = {"zh": (prompt,), "en": (prompt,)}  # unrelated ones reach its similarity
+    edit = _retrieved(model).edit(model, REQUESTS)
+    lookup = replace(edit.lookup, calibration=Calibration(asked, asked, 0.01))
+    edited = _applied(model, replace(edit, lookup=lookup))
+    assert edited.gates is not None
+    assert np.isinf([edited.gates["en", lang].similarity for lang in LANGUAGES]).all()
+    assert edited.find(prompt, "en") == edited.notes[1]
+    assert edited.find(prompt, "zh") is None
+    assert edited.find(f"{prompt} ", "en") is None
 
 
 def test_neither_the_order_nor_repetition_of_edits_changes_what_is_found(
@@ -211,7 +237,8 @@ def test_only_models_that_say_so_are_oracles() -> None:
 
 
 @pytest.mark.parametrize(
-    "params", [OPEN, InContextParams(), InContextParams(demonstrations=2, headings="en")]
+    "params",
+    [OPEN, InContextParams(), InContextParams(demonstrations=2, headings="en", nearest="first")],
 )
 def test_saved_notes_find_the_same(
     model: LoadedModel, params: InContextParams, tmp_path: Path
@@ -271,7 +298,7 @@ def test_a_gate_opens_above_what_unrelated_questions_reach() -> None:
     rows, angles = _planted_rows(5)
     angles["edit"] = 1.0
     edited = {"zh": ["edit"], "en": []}
-    calibrated = Calibration.on(rows, false_open=0.0, min_recall=0.1)
+    calibrated = Calibration.on(rows, false_open=0.01)
     gates = calibrated.gates(_Planted(angles), edited)
     assert set(gates) == {("zh", "zh"), ("zh", "en")}  # nothing is edited in English
     gate = gates["zh", "en"]
@@ -279,21 +306,21 @@ def test_a_gate_opens_above_what_unrelated_questions_reach() -> None:
     assert gate.similarity == pytest.approx(np.cos(1.0 - 0.44))
     assert gate.similarity > np.cos(1.0 - 0.44)
     assert (gate.recall, gate.false_open) == (1.0, 0.0)
-    looser = Calibration.on(rows, false_open=0.2, min_recall=0.1).gates(_Planted(angles), edited)
+    looser = Calibration.on(rows, false_open=0.2).gates(_Planted(angles), edited)
     assert looser["zh", "en"].false_open == 0.2  # 2 of 10: those at 0.44 and 0.4
     assert looser["zh", "en"].similarity == pytest.approx(np.cos(1.0 - 0.33))
 
 
-def test_a_gate_with_little_recall_stays_closed() -> None:
+def test_a_gate_that_no_right_match_opens_stays_closed() -> None:
     rows, angles = _planted_rows(5)
     same = _Planted(dict.fromkeys(angles, 0.0) | {"edit": 0.0})
-    gates = Calibration.on(rows, false_open=0.0, min_recall=0.1).gates(same, {"zh": ["edit"]})
+    gates = Calibration.on(rows, false_open=0.01).gates(same, {"zh": ["edit"]})
     assert gates["zh", "zh"] == Gate(np.inf, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("lang", ["zh", "en"])
 def test_the_more_edits_there_are_the_more_similar_a_question_has_to_be(lang: Language) -> None:
-    calibrated = Calibration.on(BANK[200:], false_open=0.05, min_recall=0.0)
+    calibrated = Calibration.on(BANK[200:], false_open=0.05)
     retriever = NgramRetriever.fit([side(row, lang).prompt for row in BANK[200:]])
     prompts = [side(row, lang).prompt for row in BANK[:200]]
     unrelated = [

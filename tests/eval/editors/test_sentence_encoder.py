@@ -26,6 +26,7 @@ from clm_data.eval.editors.retrieval import similarities
 from clm_data.eval.editors.sentence_encoder import SentenceEncoder
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.protocols import NATIVE
+from clm_data.eval.sweep.identity import encoder_identity
 
 TEXTS = ["鲁迅的原名是", "长江", "The capital of France is"]
 
@@ -149,6 +150,17 @@ def test_an_encoder_that_cannot_be_used_is_one_line(encoder: Path, tmp_path: Pat
     refused(encoder, "modules.json has a module CNN, which is not supported")
 
 
+def test_what_identifies_an_encoder_includes_its_modules(encoder: Path, tmp_path: Path) -> None:
+    _modules(encoder, "Pooling", mean_tokens=True)
+    before = encoder_identity(str(encoder))
+    config = encoder / "1_Pooling" / "config.json"
+    config.write_text('{"pooling_mode_cls_token": true}', encoding="utf-8")
+    after = encoder_identity(str(encoder))
+    assert {name for name in after if after[name] != before[name]} == {"1_Pooling/config.json"}
+    with pytest.raises(InputFileError, match="no such folder"):
+        encoder_identity(str(tmp_path / "none"))
+
+
 @pytest.fixture(scope="module")
 def minilm(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of all-MiniLM-L6-v2, the encoder of the reference runs; skips without its package."""
@@ -178,7 +190,9 @@ def test_the_demonstrations_of_ike_are_those_of_the_reference(
             f"{note}{row['rephrase_prompt']} {row['target_new']}",
             f"{note}{row['locality_prompt']} {row['locality_ground_truth']}",
         ]
-    lookup = Lookup(SentenceEncoder(minilm), None, {"en": tuple(shown)}, run["hparams"]["k"])
+    lookup = Lookup(
+        SentenceEncoder(minilm), None, {"en": tuple(shown)}, run["hparams"]["k"], "first"
+    )
     for request, call in zip(run["requests"], run["calls"], strict=True):
         prompt, answer = request["prompt"], request["target_new"]
         note = Note(str(request["id"]), "en", prompt, f"{prompt} {answer}")
