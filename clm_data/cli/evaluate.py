@@ -59,7 +59,7 @@ def eval_baselines(
         str | None,
         typer.Option(
             help="Comma-separated: memit, alphaedit, langedit, pmet, rome, ft, ft-m, locft-bf, "
-            "lora, ultraedit, grace, ice-oracle, ice-retrieved, ike. Default: memit.",
+            "lora, ultraedit, grace, wise, ice-oracle, ice-retrieved, ike. Default: memit.",
             rich_help_panel=_GRID,
         ),
     ] = None,

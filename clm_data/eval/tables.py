@@ -28,6 +28,7 @@ METHOD_NAMES = {
     "lora": "LoRA",
     "ultraedit": "UltraEdit",
     "grace": "GRACE",
+    "wise": "WISE",
     "ice-oracle": "ICE oracle",
     "ice-retrieved": "ICE retrieved",
     "ike": "IKE",

@@ -46,6 +46,10 @@ def small_params(method: str) -> Any:
         return replace(params_for(method, "tiny"), values=_VALUES)
     elif method == "ultraedit":
         return replace(params_for(method, "tiny"), gate=(1,), up=(1, 2), down=(), lr=1e-3)
+    elif method == "wise":
+        margins = {"alpha": 0.5, "beta": 3.0, "gamma": 2.0}
+        params = params_for(method, "qwen2-7b")
+        return replace(params, layer=2, steps=20, lr=0.5, batch_size=None, **margins)
     else:
         return params_for(method, "tiny")
     return params if method in ("alphaedit", "langedit") else replace(params, moment_weight=100.0)

@@ -24,6 +24,7 @@ METHODS: dict[str, str] = {
     "lora": "lora:Lora",
     "ultraedit": "ultraedit:UltraEdit",
     "grace": "grace:Grace",
+    "wise": "wise:Wise",
     "ice-oracle": "in_context:IceOracle",
     "ice-retrieved": "in_context:IceRetrieved",
     "ike": "in_context:Ike",

@@ -30,6 +30,7 @@ KINDS: dict[str, str] = {
     "deltas": "deltas:Deltas",
     "codebook": "codebook:Codebook",
     "notes": "noted:Notes",
+    "side-memory": "side_memory:SideMemory",
 }
 """Kind of a saved edit to the `module:class` in this package that loads it."""
 

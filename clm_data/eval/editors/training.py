@@ -105,22 +105,45 @@ def training_sentence(
         if params.append_eos:
             raise EditError("append_eos needs the objective answer: set objective to answer")
         return Sentence(prompt, (len(prompt) - 1,) * len(row.labels), row.labels)
-    if params.objective == "answer" and protocol.labels == "reencode":
-        sentence = _counted_sentence(loaded, fact, protocol)
+    if params.objective == "answer":
+        sentence = answer_sentence(loaded, fact, protocol)
     else:
         sentence = Sentence(row.ids, row.reads, row.labels)
-    return _with_eos(loaded, sentence) if params.append_eos else sentence
+    return with_eos(loaded, sentence) if params.append_eos else sentence
 
 
-def _counted_sentence(loaded: LoadedModel, fact: PlacedFact, protocol: EditProtocol) -> Sentence:
-    """The answer's tokens as EasyEdit finds them in training: all after those of the prompt.
+def answer_sentence(
+    loaded: LoadedModel,
+    fact: PlacedFact,
+    protocol: EditProtocol,
+    number: int = 0,
+    template: str = "{}",
+) -> Sentence:
+    """A fact after a context, with each answer token after the ones before it.
+
+    With `reencode`, the answer's tokens are found as EasyEdit's FT-M, LoRA and WISE find them: all
+    after those of the prompt.
+
+    Args:
+        loaded: The model, for its tokenizer.
+        fact: The fact.
+        protocol: How answer tokens are found.
+        number: Number of the context.
+        template: The context.
 
     Raises:
         PlacementError: The answer has no tokens of its own.
     """
+    if protocol.labels == "offsets":
+        row = fact.sentences[number]
+        return Sentence(row.ids, row.reads, row.labels)
     request = fact.request
     encoded, answer = answer_positions(
-        loaded.tokenizer, request.prompt, protocol.join(request.lang), request.target, "reencode"
+        loaded.tokenizer,
+        template.removesuffix("{}") + request.prompt,
+        protocol.join(request.lang),
+        request.target,
+        "reencode",
     )
     labels = tuple(encoded.ids[i] for i in answer)
     return Sentence(encoded.ids[: answer[-1]], tuple(i - 1 for i in answer), labels)
@@ -142,7 +165,7 @@ def answer_rows(
         row = fact.sentences[0]
         if protocol.labels == "reencode":
             try:
-                counted = _counted_sentence(loaded, fact, protocol)
+                counted = answer_sentence(loaded, fact, protocol)
             except PlacementError as error:
                 refused.append((fact.request.id, str(error)))
                 continue
@@ -155,7 +178,12 @@ def answer_rows(
     return kept, rows, tuple(refused)
 
 
-def _with_eos(loaded: LoadedModel, sentence: Sentence) -> Sentence:
+def with_eos(loaded: LoadedModel, sentence: Sentence) -> Sentence:
+    """The sentence with the end-of-sequence token trained after its answer.
+
+    Raises:
+        EditError: The tokenizer has none.
+    """
     end = loaded.tokenizer.eos_token_id
     if end is None:
         raise EditError(
@@ -198,12 +226,14 @@ class TrainingBatch:
         places: (answer tokens,) places in `packed` whose states predict an answer token.
         labels: (answer tokens,) token ids.
         weight: (answer tokens,) share in the mean negative log likelihood of the fact.
+        sentences: By row of `packed`, the number of its sentence.
     """
 
     packed: PackedSuffixes
     places: Tensor
     labels: Tensor
     weight: Tensor
+    sentences: tuple[int, ...] = ()
 
     def loss(self, loaded: LoadedModel) -> Tensor:
         """Sum over the facts of the mean negative log likelihood, a scalar."""
@@ -268,7 +298,8 @@ class TrainingInputs:
         slots, positions, labels, weight = (
             torch.tensor(column, device=device) for column in zip(*entries, strict=True)
         )
-        return TrainingBatch(packed, packed.pivots[slots] + positions, labels, weight)
+        places = packed.pivots[slots] + positions
+        return TrainingBatch(packed, places, labels, weight, tuple(facts))
 
 
 class Trained(Protocol):

@@ -70,7 +70,8 @@ def evaluate(
         model: One or more models: a Hub id, a folder, `gguf:FILE`, or `tiny`, a small model that
             is trained on the dataset. They replace the models of the recipe.
         methods: Any of `memit`, `alphaedit`, `langedit`, `pmet`, `rome`, `ft`, `ft-m`, `locft-bf`,
-            `lora`, `ultraedit`, `grace`, `ice-oracle`, `ice-retrieved`, `ike`; default `memit`.
+            `lora`, `ultraedit`, `grace`, `wise`, `ice-oracle`, `ice-retrieved`, `ike`; default
+            `memit`.
         languages: Languages of the edits: any of `zh`, `en`, `mix`; default all three.
         batch_sizes: Facts per edit: numbers, or `all` for the whole dataset; default `all`.
         layers: Layers to edit, or several such lists to compare; default those of the

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from clm_data import bank, languages
 from clm_data.eval.editors.retrieval import Pair, side
-from clm_data.records import LANGUAGES, Record
+from clm_data.records import LANGUAGES, Language, Record
 
 ENOUGH = 50
 """Number of rows of the dataset from which the bundled bank is not needed."""
@@ -22,15 +22,19 @@ def training_rows(records: Sequence[Record], edited: Sequence[Record]) -> list[P
 
     Returns:
         At most 500 facts in both languages. No subject is that of an edited record, in either
-        language.
+        language, and no prompt is one of its locality probes.
     """
-    taken = {_subject(record, i) for record in edited for i in range(len(LANGUAGES))}
+    taken = {_subject(record, lang) for record in edited for lang in LANGUAGES}
+    probes = {_folded(record.probe(lang).loc) for record in edited for lang in LANGUAGES}
 
     def unrelated(pairs: Sequence[Pair]) -> list[Pair]:
         kept = [
             pair
             for pair in pairs
-            if not any(_subject(pair, i) in taken for i in range(len(LANGUAGES)))
+            if not any(
+                _subject(pair, lang) in taken or _folded(side(pair, lang).prompt) in probes
+                for lang in LANGUAGES
+            )
         ]
         return kept[:_MOST]
 
@@ -40,5 +44,9 @@ def training_rows(records: Sequence[Record], edited: Sequence[Record]) -> list[P
     return unrelated([one for name in bank.domain_ids() for one in bank.load_domain(name)])
 
 
-def _subject(pair: Pair, number: int) -> str:
-    return languages.normalize_text(side(pair, LANGUAGES[number]).subject).casefold()
+def _subject(pair: Pair, lang: Language) -> str:
+    return _folded(side(pair, lang).subject)
+
+
+def _folded(text: str) -> str:
+    return languages.normalize_text(text).casefold()

@@ -41,7 +41,7 @@ from clm_data.eval.protocols import EASYEDIT, NATIVE
 from clm_data.eval.sweep.answers import Question, predict_answers
 
 MULTILAYER = ("alphaedit", "langedit", "memit", "pmet")
-ROUTED = ("grace",)
+ROUTED = ("grace", "wise")
 IN_CONTEXT = ("ice-oracle", "ice-retrieved", "ike")
 COMPUTED = sorted(METHODS.keys() - set(IN_CONTEXT))
 """Methods that run the model to edit it."""
@@ -68,7 +68,12 @@ def _editor(method: str, model: LoadedModel) -> Any:
         params = replace(params, use_moments=True)
     if method in IN_CONTEXT:  # every question gets its nearest fact, in rows of few tokens
         params = replace(params, gate="open", demonstrations=0)
-    editor = make_editor(method, params, _setup(model))
+    return _made(method, params, _setup(model), model)
+
+
+def _made(method: str, params: Any, setup: Setup, model: LoadedModel) -> Any:
+    """An editor, after its training if it needs any."""
+    editor = make_editor(method, params, setup)
     if isinstance(editor, TrainedEditor):
         return editor.fit(model, bank.load_domain(bank.domain_ids()[0]))
     return editor
@@ -188,7 +193,7 @@ def test_single_layer_methods_make_the_answer_more_likely(architecture: str, met
     params = small_params(method)
     if method == "rome":  # the hidden states of these models are small, so the steps must be, too
         params = replace(params, values=replace(params.values, lr=0.05))
-    editor = make_editor(method, params, replace(_setup(model), contexts=BARE_CONTEXTS))
+    editor = _made(method, params, replace(_setup(model), contexts=BARE_CONTEXTS), model)
     for request in REQUESTS:
         deltas = editor.edit(model, [request])
         before = _answer_log_prob(model, request)
@@ -300,7 +305,7 @@ def test_a_missing_layer_is_a_layout_error(method: str) -> None:
     none = Moments({})
     setup = Setup(NATIVE, CONTEXTS, none, language_moments=LanguageMoments({"en": none}))
     with pytest.raises(LayoutError, match="has layers 0 to 4, not"):
-        make_editor(method, params, setup).edit(model, REQUESTS)
+        _made(method, params, setup, model).edit(model, REQUESTS)
 
 
 def test_missing_moments_and_nan_are_edit_errors() -> None:

@@ -354,7 +354,7 @@ def test_facts_without_an_answer_are_refused(model: LoadedModel) -> None:
         _retrieved(model).edit(model, [empty])
 
 
-def test_rows_to_learn_from_share_no_subject_with_what_is_edited() -> None:
+def test_rows_to_learn_from_share_no_subject_or_probe_with_what_is_edited() -> None:
     records = example_records(ENOUGH + 3)
     shared = records[0].zh.subject
     later = records[2].model_copy(
@@ -362,6 +362,9 @@ def test_rows_to_learn_from_share_no_subject_with_what_is_edited() -> None:
     )
     rows = training_rows([*records[:2], later, *records[3:]], records[:2])
     assert rows == records[3:]
+    probe = records[0].zh_probe.model_copy(update={"loc": records[4].zh.prompt})
+    asked = records[0].model_copy(update={"zh_probe": probe})
+    assert records[4] not in training_rows([asked, *records[1:]], [asked, records[1]])
     few = training_rows(records[:5], records[:2])
     assert set(map(type, few)) == {bank.BankEntry}
     taken = BANK[0].en.subject

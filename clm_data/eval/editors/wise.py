@@ -1,0 +1,265 @@
+"""WISE: Wang et al., WISE: Rethinking the Knowledge Memory for Lifelong Editing, NeurIPS 2024."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from clm_data.eval.editors.base import Setup, Stopwatch
+from clm_data.eval.editors.facts import PlacedFact, place_facts
+from clm_data.eval.editors.origin import check_origin, model_id
+from clm_data.eval.editors.retrieval import Pair, side
+from clm_data.eval.editors.side_memory import Shard, SideMemory, SideScope, activation
+from clm_data.eval.editors.solve import check_finite
+from clm_data.eval.editors.training import answer_rows
+from clm_data.eval.editors.wise_training import (
+    SideTraining,
+    Unrelated,
+    WiseParams,
+    trained_entries,
+)
+from clm_data.eval.errors import EditError, edit_errors
+from clm_data.eval.model.loaded import LoadedModel, at_least_float32
+from clm_data.eval.placement import EditRequest
+from clm_data.records import LANGUAGES, Language
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_CALIBRATED_ON = 25
+"""Facts of each language that the unit of distances is measured on."""
+_ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function", "activation")
+"""Names of the activation in models' configs."""
+# EasyEdit, hparams/WISE: llama-7b.yaml and mistral-7b.yaml, which train one fact after another.
+_LLAMA_2 = WiseParams(layer=27)
+
+
+@dataclass(frozen=True)
+class Wise:
+    """Trains a copy of one weight on the facts, and answers prompts near them with that copy.
+
+    Which prompts those are is decided by how far the copy moves the projection's outputs: training
+    moves edited prompts far, and unrelated text, of which each fact has one, hardly at all.
+
+    Attributes:
+        params: Hyperparameters.
+        setup: See `Setup`.
+        unrelated: Texts by language, which `fit` finds; None before.
+        unit: Distance that α, β and γ are multiples of.
+    """
+
+    params: WiseParams
+    setup: Setup
+    unrelated: Mapping[Language, tuple[Unrelated, ...]] | None = None
+    unit: float = 1.0
+
+    name: ClassVar[str] = "wise"
+    PARAMS: ClassVar[Mapping[str, WiseParams]] = {
+        "llama2-chinese-7b": _LLAMA_2,
+        "mistral-7b": _LLAMA_2,
+        # llama3-8b.yaml and llama3.1-8b.yaml
+        "llama-3-8b": WiseParams(layer=29, steps=30, lr=0.9, alpha=2.0, act_ratio=0.5),
+        "llama-3.1-8b": WiseParams(layer=29, steps=30, lr=0.9, beta=10.0),
+        "qwen2.5-7b": WiseParams(layer=23),  # qwen2.5-7b.yaml
+        "qwen2-7b": WiseParams(layer=23),  # There is no yaml; Qwen2.5's.
+        "qwen3-8b": WiseParams(layer=29),  # Our choice: the same relative depth in 36 layers.
+        # The settings of the parity run.
+        "smollm2-135m": WiseParams(layer=26, steps=30, lr=0.2, alpha=1.0, beta=4.0, gamma=2.0),
+        # Our choice, on the second hundred facts of the demo. One copy of the last layer learns 100
+        # facts; its contexts are strings of names, which would only cost time.
+        "tiny": WiseParams(
+            layer=3,
+            steps=60,
+            lr=0.1,
+            alpha=5.0,
+            beta=30.0,
+            gamma=20.0,
+            mask_ratio=1.0,
+            batch_size=None,
+            contexts=1,
+            unrelated=4,
+        ),
+    }
+
+    def fit(self, model: LoadedModel, rows: Sequence[Pair]) -> Self:
+        """See `TrainedEditor.fit`: take the unrelated texts from the rows, and measure the unit."""
+        if not rows:
+            raise EditError(
+                f"{self.name} needs texts about subjects that are not edited, and there are none; "
+                "edit fewer facts with --facts"
+            )
+        texts: dict[Language, tuple[Unrelated, ...]] = {}
+        for lang in LANGUAGES:
+            facts = [side(row, lang) for row in rows]
+            texts[lang] = tuple(Unrelated(lang, one.prompt, one.ground_truth) for one in facts)
+        fitted = replace(self, unrelated=texts, unit=1.0)
+        if self.params.unit == "distance":
+            return fitted
+        return replace(fitted, unit=fitted._measured_unit(model, rows))
+
+    def _measured_unit(self, model: LoadedModel, rows: Sequence[Pair]) -> float:
+        """The median distance of a fact's rows after one step on it."""
+        requests = [
+            EditRequest(f"{number}:{lang}", lang, fact.prompt, fact.subject, fact.target_new)
+            for number, row in enumerate(rows[:_CALIBRATED_ON])
+            for lang in LANGUAGES
+            for fact in [side(row, lang)]
+        ]
+        facts, _ = place_facts(model, requests, self.setup.protocol, self.setup.contexts)
+        weight = _weight(model, self.params.layer)
+        trained = self._trained(weight, 0)
+        found: list[float] = []
+        for fact in facts:
+            run = self._training(model, [fact], steps=1).train(
+                at_least_float32(weight).new_zeros(weight.shape), trained, weight
+            )
+            found += run.distances
+        unit = float(median(found))
+        if not unit > 0:
+            raise EditError(f"{self.name} on {model.name}: a step moves no output; raise lr")
+        return unit
+
+    def edit(
+        self, model: LoadedModel, requests: Sequence[EditRequest], *, past: SideMemory | None = None
+    ) -> SideMemory:
+        """See `Editor.edit`."""
+        params = self.params
+        params.check()
+        if self.unrelated is None:
+            raise EditError(f"{self.name} needs unrelated texts first; call fit")
+        if past is not None:
+            check_origin("an edit", past.model, past.origin, model)
+        scope = self._scope(model)
+        placed, unplaced = place_facts(model, requests, self.setup.protocol, self.setup.contexts)
+        facts, _, refused = answer_rows(model, placed, self.setup.protocol)
+        weight, watch = _weight(model, params.layer), Stopwatch()
+        shards: list[Shard] = []
+        steps: list[int] = []
+        with edit_errors(f"{self.name} on {model.name}"), watch.phase("train"):
+            known = _opened(scope, past, weight)
+            change = known.change.clone()
+            trained = self._trained(weight, known.number)
+            added, threshold = 0, float("inf")
+            while len(steps) < len(facts):
+                if known.facts + added == scope.save_freq:
+                    if added:
+                        shards.append(_added(known, change, threshold, added))
+                    known = _empty(known.number + 1, weight)
+                    change, trained = known.change.clone(), self._trained(weight, known.number)
+                    added, threshold = 0, float("inf")
+                room = len(facts) if scope.save_freq is None else scope.save_freq
+                size = min(params.batch_size or len(facts), room - known.facts - added)
+                batch = facts[len(steps) : len(steps) + size]
+                run = self._training(model, batch).train(change, trained, weight)
+                added += len(batch)
+                threshold = min(threshold, *run.distances)
+                steps += [run.steps] * len(batch)
+            shards.append(_added(known, change, threshold, added))
+        return SideMemory(
+            self.name,
+            model.name,
+            scope,
+            tuple(shards),
+            tuple(fact.request.id for fact in facts),
+            unplaced + refused,
+            watch.seconds,
+            tuple(steps),
+            origin=model_id(model),
+        )
+
+    def _scope(self, model: LoadedModel) -> SideScope:
+        params = self.params
+        model.mlp_out(params.layer)
+        return SideScope(
+            params.layer,
+            model.layout.weight(params.layer),
+            self._activation(model),
+            params.act_ratio,
+            params.save_freq,
+            params.merge_freq,
+            params.density,
+            params.long_prompts,
+            self.unit,
+        )
+
+    def _activation(self, model: LoadedModel) -> str:
+        config = model.model.config
+        named = [getattr(config, name, None) for name in _ACTIVATIONS]
+        found = self.params.activation or next((one for one in named if isinstance(one, str)), None)
+        if found is None:
+            raise EditError(f"{model.name}: its config names no activation; set activation")
+        return found
+
+    def _training(
+        self, model: LoadedModel, facts: Sequence[PlacedFact], *, steps: int | None = None
+    ) -> SideTraining:
+        """Facts that are trained together."""
+        protocol, params = self.setup.protocol, self.params
+        return SideTraining(
+            model,
+            facts,
+            [self._unrelated_to(fact.request) for fact in facts],
+            replace(
+                params,
+                alpha=params.alpha * self.unit,
+                beta=params.beta * self.unit,
+                gamma=params.gamma * self.unit,
+                steps=params.steps if steps is None else steps,
+            ),
+            protocol,
+            [
+                self.setup.contexts.for_fact(protocol, fact.request.lang)[: params.contexts]
+                for fact in facts
+            ],
+            activation(self._activation(model)),
+            self.setup.tokens_per_batch,
+        )
+
+    def _unrelated_to(self, request: EditRequest) -> list[Unrelated]:
+        """Texts for a fact, which depend on the seed and the fact's id only."""
+        other = tuple(lang for lang in LANGUAGES if lang != request.lang)
+        found = []
+        for number in range(self.params.unrelated):
+            lang = (request.lang, *other)[number % len(LANGUAGES)]
+            texts = (self.unrelated or {})[lang]
+            name = repr((self.params.seed, request.id, number)).encode()
+            found.append(texts[int(hashlib.sha256(name).hexdigest(), 16) % len(texts)])
+        return found
+
+    def _trained(self, weight: Tensor, number: int) -> Tensor:
+        """The entries that a shard trains."""
+        rows, columns = weight.shape
+        drawn = trained_entries(rows, columns, self.params.mask_ratio, self.params.seed + number)
+        return drawn.to(weight.device)
+
+
+def _weight(model: LoadedModel, layer: int) -> Tensor:
+    """W of a layer, (d, m)."""
+    weight: Tensor = model.mlp_out(layer).weight.detach()
+    return weight.T if model.layout.transposed else weight
+
+
+def _empty(number: int, weight: Tensor) -> Shard:
+    import torch
+
+    zeros = torch.zeros_like(at_least_float32(weight), memory_format=torch.contiguous_format)
+    return Shard(number, zeros, float("inf"), 0)
+
+
+def _opened(scope: SideScope, past: SideMemory | None, weight: Tensor) -> Shard:
+    """The shard that comes next: the last one of earlier edits, unless it is full."""
+    if past is None or not past.shards:
+        return _empty(0, weight)
+    last = past.shards[-1]
+    if last.facts == scope.save_freq:
+        return _empty(last.number + 1, weight)
+    return replace(last, change=last.change.to(_empty(0, weight).change))
+
+
+def _added(known: Shard, change: Tensor, threshold: float, facts: int) -> Shard:
+    """What an edit adds to a shard."""
+    new = check_finite(change - known.change, "the side memory").cpu()
+    return Shard(known.number, new, threshold, facts)
