@@ -6,15 +6,12 @@ wait for the thread that was interrupted, thousands of times per edit.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from clm_data.log import Log, silent
 
-FIXED_BY = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-"""Environment variables that fix the number of threads; nothing is measured then."""
 _ROUNDS = 4
 _WORTH_IT = 0.9
 """More threads are used only if they take less than this share of the time."""
@@ -24,16 +21,17 @@ Measure = Callable[[int], float]
 
 
 @contextmanager
-def measured_threads(log: Log = silent, environ: Mapping[str, str] = os.environ) -> Iterator[None]:
+def measured_threads(log: Log = silent) -> Iterator[None]:
     """Let torch compute with as many threads as are fastest now, and reset the number afterwards.
 
-    Nothing is measured or changed if a GPU is there or the user fixed the number
-    (`OMP_NUM_THREADS`). Sums over other numbers of threads may differ in their last bits.
+    At most as many as torch would use, which is one per core or `OMP_NUM_THREADS`. Nothing is
+    measured or changed if that is one, or if a GPU is there. Sums over other numbers of threads may
+    differ in their last bits.
     """
     import torch
 
     before = torch.get_num_threads()
-    if before == 1 or torch.cuda.is_available() or any(map(environ.get, FIXED_BY)):
+    if before == 1 or torch.cuda.is_available():
         yield
         return
     try:
@@ -92,5 +90,5 @@ def _words(chosen: int, most: int, seconds: Mapping[int, float]) -> str:
     ratio = seconds[most] / seconds[chosen]
     return (
         f"computing with {chosen} of {most} threads: all of them would take {ratio:.1f} times as "
-        "long now; OMP_NUM_THREADS fixes the number"
+        "long now; OMP_NUM_THREADS limits the number"
     )

@@ -44,12 +44,12 @@ def test_the_fastest_is_chosen_and_of_equal_ones_the_smallest(
 def test_the_number_is_used_said_and_reset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "_seconds_of_products", float)
     said: list[str] = []
-    with measured_threads(said.append, environ={}):
+    with measured_threads(said.append):
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 4
     assert said == [
         "computing with 1 of 4 threads: all of them would take 4.0 times as long now; "
-        "OMP_NUM_THREADS fixes the number"
+        "OMP_NUM_THREADS limits the number"
     ]
 
 
@@ -62,17 +62,20 @@ def test_the_number_is_reset_after_an_error_and_an_interruption(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(threads, "_seconds_of_products", interrupted)
-    with pytest.raises(KeyboardInterrupt), measured_threads(environ={}):
+    with pytest.raises(KeyboardInterrupt), measured_threads():
         pass
     assert torch.get_num_threads() == 4
 
 
-@pytest.mark.usefixtures("four_threads")
-@pytest.mark.parametrize("name", threads.FIXED_BY)
-def test_a_number_fixed_by_the_user_is_kept(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "_seconds_of_products", float)
-    with measured_threads(environ={name: "3"}):
-        assert torch.get_num_threads() == 4
+def test_one_thread_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_seconds_of_products", lambda _: pytest.fail("it was measured"))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with measured_threads(pytest.fail):
+            assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("four_threads")
