@@ -154,7 +154,8 @@ def _ask(environment: EasyEdit, question: str) -> dict[str, Any]:
     if answer is None:
         printed = last_line(done.stderr) or "nothing"
         raise ConfigError(
-            f"{where}: the driver ended with {done.returncode}; it printed: {printed}"
+            f"{where}: the driver, which needs Python 3.9 or later, ended with {done.returncode}; "
+            f"it printed: {printed}"
         )
     if answer["status"] != "ok":
         printed = last_line(done.stderr) if question == "methods" else ""

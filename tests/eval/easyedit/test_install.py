@@ -106,7 +106,7 @@ def test_an_environment_that_was_not_finished_is_made_again(tmp_path: Path) -> N
     (folder / "bin" / "python").write_text(
         (folder / "bin" / "python").read_text("utf-8").replace("exec", "exit 7; exec")
     )
-    with pytest.raises(ConfigError, match="the driver ended with 7"):
+    with pytest.raises(ConfigError, match="later, ended with 7"):
         again()
     assert "installing again: EasyEdit in" in logged[0]
     assert "--force-reinstall" in pip_calls(tmp_path)[-1]

@@ -98,6 +98,42 @@ def test_both_engines_are_in_one_table(small_model: str, checkout: Path, tmp_pat
     assert again().cells[1].key != theirs.key
 
 
+def test_every_kind_of_edit_is_compared(
+    small_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = fake_checkout(tmp_path / "home", complete=True)
+    monkeypatch.setenv("EASYEDIT_HOME", str(home))
+    monkeypatch.setenv("EASYEDIT_PYTHON", sys.executable)
+    recipe = {
+        "models": [{"name": small_model, "params": "tiny", "dtype": "float32"}],
+        "methods": ["lora", "grace"],
+        "languages": ["zh"],
+        "batch_sizes": [2],
+        "modes": ["sequential"],
+        "backends": ["clm-data", "easyeditor"],
+        "params": {
+            "lora": {"order": "depth-first", "append_eos": False, "batch_size": 1, "stop_at": 0},
+            "grace": {"labels": "easyedit"},
+        },
+    }
+    results = evaluate(
+        RECORDS[:4],
+        recipe=Recipe.model_validate(recipe),
+        out=tmp_path / "out",
+        cache=tmp_path / "cache",
+        save_deltas=True,
+    )
+    assert [cell.status for cell in results.cells] == ["done"] * 4
+    _, lora, _, grace = results.cells
+    assert all(".self_attn." in path for path in results.differences[lora.key])
+    found = results.differences[grace.key]
+    assert found.keys() == {"keys", "values"}
+    assert found["keys"].relative < 1e-6
+    assert found["values"].relative > 0.1  # those of the stand-in are not trained
+    table = (tmp_path / "out" / "table.md").read_text("utf-8")
+    assert table.count(f"EasyEdit {grace.engine_version.removeprefix('EasyEdit ')}") == 4
+
+
 def test_without_an_environment_only_easyedits_cells_fail(
     small_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
