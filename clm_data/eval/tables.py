@@ -98,7 +98,7 @@ def row_of(cell: CellResult) -> TableRow:
 
 def _note(cell: CellResult) -> str:
     setting = cell.setting
-    parts = [] if setting.protocol == "native" else [setting.protocol]
+    parts = [] if setting.protocol == "native" else [f"protocol {setting.protocol}"]
     if setting.mode != "batch":
         parts.append(setting.mode)
     if setting.layers is not None:
@@ -292,7 +292,7 @@ def page(results: Results) -> str:
     return "\n".join(lines)
 
 
-ENGINE_HEADINGS = ("cell", *PAPER_MEASURES, "change: relative", "change: cosine", "version")
+ENGINE_HEADINGS = ("cell", *PAPER_MEASURES, "change: rel. diff.", "change: cosine", "version")
 
 
 def engine_fields(row: EngineRow) -> tuple[str, ...]:
@@ -309,8 +309,9 @@ def engine_fields(row: EngineRow) -> tuple[str, ...]:
 def engine_table(rows: Sequence[EngineRow]) -> str:
     """EasyEdit's cells minus ours, as Markdown."""
     lines = [
-        f"{EASYEDIT} minus clm-data in percentage points; of the changes of a weight, the largest "
-        "relative difference and the smallest cosine (with --save-deltas).",
+        f"Measures: {EASYEDIT} minus clm-data, in percentage points. Changes of weights, or keys "
+        "and values of a codebook: the largest relative difference of one, and the smallest "
+        "cosine; they need --save-deltas.",
         "",
         _cells(ENGINE_HEADINGS),
         _cells(["---"] + ["---:"] * (len(ENGINE_HEADINGS) - 2) + ["---"]),

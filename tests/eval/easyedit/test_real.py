@@ -106,11 +106,14 @@ def test_a_cell_of_easyedit_is_next_to_ours_in_one_table(tiny_folder: Path, tmp_
         out=tmp_path,
         cache=tiny_folder.parent,
         tiny_config=CONFIG,
+        save_deltas=True,
     )
     ours, theirs = results.cells
     assert not results.failed
     for name, found in ours.after.items():
         assert found is None or theirs.after[name].mean == pytest.approx(found.mean, abs=1e-4)
+    [difference] = results.differences[theirs.key].values()
+    assert difference.relative < CLOSE["rome"]
     table = (tmp_path / "table.md").read_text("utf-8")
     print(table)
     assert f"| ROME (EasyEdit) | en | {len(RECORDS)} |" in table

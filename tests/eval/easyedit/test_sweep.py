@@ -74,7 +74,7 @@ def test_both_engines_are_in_one_table(small_model: str, checkout: Path, tmp_pat
     assert "has no PMET" in str(failed.error)
     table = (out / "table.md").read_text("utf-8")
     assert "| FT-L (EasyEdit) | zh |" in table
-    assert f"easyedit; sequential; EasyEdit checkout {theirs.engine['source']} |" in table
+    assert f"protocol easyedit; sequential; EasyEdit checkout {theirs.engine['source']} |" in table
     assert not list(cache.glob("easyedit-*"))  # the copy of the model is gone
     [[path, difference]] = results.differences[theirs.key].items()
     first, second = (

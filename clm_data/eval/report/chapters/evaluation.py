@@ -131,9 +131,11 @@ def _engines(results: Results) -> list[Table]:
         ),
         tuple(tables.engine_fields(row) for row in rows),
         BilingualText(
-            "指标为 EasyEdit 减去 clm-data（百分点）；权重变化取各权重中最大的相对差与最小的余弦。",
-            "Measures: EasyEdit minus clm-data in percentage points. Changes of weights: the "
-            "largest relative difference and the smallest cosine.",
+            "指标为 EasyEdit 减去 clm-data（百分点）。权重变化（或码本的键与值）取其中最大的相对差"
+            "与最小的余弦，需要 --save-deltas。",
+            "Measures: EasyEdit minus clm-data, in percentage points. Changes of weights, or keys "
+            "and values of a codebook: the largest relative difference of one, and the smallest "
+            "cosine; they need --save-deltas.",
         ),
     )
     return [table]
