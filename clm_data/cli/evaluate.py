@@ -183,9 +183,11 @@ def eval_baselines(
         ),
     ] = None,
     tokens_per_batch: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            min=64, help="Maximum tokens per forward pass. Default: 4096.", rich_help_panel=_MODEL
+            help="Maximum tokens per forward pass, or auto: by a GPU's free memory, 4096 on a CPU. "
+            "Default: auto.",
+            rich_help_panel=_MODEL,
         ),
     ] = None,
     out: Annotated[

@@ -6,7 +6,14 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import (
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from clm_data.errors import ConfigError, UnknownNameError
 from clm_data.eval.editors import METHODS
@@ -41,8 +48,19 @@ class ModelSpec(OmitsDefaults):
     """`auto` spreads the layers over several GPUs."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model or its tokenizer."""
-    tokens_per_batch: int = Field(4096, ge=64)
-    """Maximum tokens per forward pass, which bounds memory."""
+    tokens_per_batch: Annotated[int, Field(ge=64)] | Literal["auto"] = "auto"
+    """Maximum tokens per forward pass, which bounds memory; `auto`: as many as fit in half of a
+    GPU's free memory, 4096 on a CPU."""
+
+    @field_validator("tokens_per_batch", mode="wrap")
+    @classmethod
+    def _one_reason(cls, value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        """One message, where both parts of the union would have one."""
+        try:
+            return validate(value)
+        except ValidationError as error:
+            reason = "must be a whole number of at least 64, or auto"
+            raise PydanticCustomError("tokens_per_batch", reason) from error
 
     @property
     def shown(self) -> str:

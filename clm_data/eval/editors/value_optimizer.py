@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 
+STEPS_PER_CHECK = 5
+"""Steps on a GPU after which the host waits for it, to drop the facts that are finished."""
+
+
 def optimize_target_values(
     loaded: LoadedModel,
     facts: Sequence[PlacedFact],
@@ -51,11 +55,12 @@ def optimize_target_values(
     import torch
 
     loaded.mlp_out(layer)
+    steps_per_check = 1 if loaded.device.type == "cpu" else STEPS_PER_CHECK
     targets: dict[int, Tensor] = {}
     steps: dict[int, int] = {}
     for batch in fact_batches(facts, tokens_per_batch):
         optimizer = _ValueOptimizer(loaded, [facts[i] for i in batch], layer, params, sites)
-        for index, (target, count) in zip(batch, optimizer.optimize(), strict=True):
+        for index, (target, count) in zip(batch, optimizer.optimize(steps_per_check), strict=True):
             targets[index], steps[index] = target, count
     order = range(len(facts))
     return TargetValues(torch.stack([targets[i] for i in order]), tuple(steps[i] for i in order))
@@ -127,6 +132,7 @@ class _State:
         changes: (facts, d) by site.
         baseline: See `_Loss`; None before the first step.
         nll_factor: (facts,) weight of the likelihood.
+        steps: (facts,) number of updates before a fact was finished; -1 if it is not.
     """
 
     def __init__(self, initial: list[Tensor], params: ValueParams) -> None:
@@ -139,10 +145,30 @@ class _State:
         self.baseline: Tensor | None = None
         first = initial[0]
         self.nll_factor = torch.full((len(first),), params.nll_factor, device=first.device)
+        self.steps = torch.full((len(first),), -1, device=first.device)
+        self._targets = torch.zeros_like(first)
 
-    def target(self, slot: int) -> Tensor:
-        """The current value of a fact at the first site, (d,), on the CPU."""
-        return (self.initial[0][slot] + self.changes[0][slot].detach()).cpu()
+    def finish(self, finished: Tensor, step: int) -> None:
+        """Keep the current values of facts that are finished now, without waiting for the device.
+
+        Args:
+            finished: (facts,) whether a fact is finished; those that were before keep their values.
+            step: Number of updates so far.
+        """
+        import torch
+
+        new = finished & (self.steps < 0)
+        current = self.initial[0] + self.changes[0].detach()
+        self._targets = torch.where(new[:, None], current, self._targets)
+        self.steps = torch.where(new, step, self.steps)
+
+    def finished(self) -> dict[int, tuple[Tensor, int]]:
+        """Of the finished facts the value at the first site, (d,), on the CPU, and the updates.
+
+        This waits for the device.
+        """
+        steps = self.steps.tolist()
+        return {slot: (self._targets[slot].cpu(), n) for slot, n in enumerate(steps) if n >= 0}
 
     def update(self, grads: Sequence[Tensor], step: int) -> None:
         """Apply an Adam step to the changes and clamp their norms; steps count from 1."""
@@ -153,8 +179,12 @@ class _State:
             radius = self._params.clamp * value.norm(dim=1)
             self.changes[site] = _clamp_norm(change, radius).requires_grad_()
 
-    def keep(self, slots: Tensor) -> None:
-        """Drop all facts but those at `slots`."""
+    def keep(self, remaining: Sequence[int]) -> None:
+        """Drop all facts but those at some slots."""
+        import torch
+
+        slots = torch.tensor(remaining, device=self.steps.device)
+        self.steps, self._targets = self.steps[slots], self._targets[slots]
         self.initial = [value[slots] for value in self.initial]
         self.changes = [change.detach()[slots].requires_grad_() for change in self.changes]
         self._averages = [(mean[slots], square[slots]) for mean, square in self._averages]
@@ -195,10 +225,14 @@ class _ValueOptimizer:
         start = layer + 1 if sites == ("layer",) else layer
         self._suffixes = precompute_prefixes(loaded, ids, subjects, start)
 
-    def optimize(self) -> list[tuple[Tensor, int]]:
+    def optimize(self, steps_per_check: int) -> list[tuple[Tensor, int]]:
         """The target value (d,) and the number of updates, by fact.
 
-        A fact that is finished leaves the batch.
+        A fact that is finished leaves the batch at the next check; until then its later values are
+        ignored.
+
+        Args:
+            steps_per_check: Steps after which the host learns which facts are finished.
         """
         import torch
 
@@ -208,19 +242,22 @@ class _ValueOptimizer:
         results: dict[int, tuple[Tensor, int]] = {}
         for step in range(self._params.steps - 1):
             finished, loss = self._evaluate(plan, state)
-            for slot in finished.nonzero().flatten().tolist():
-                results[active[slot]] = (state.target(slot), step)
-            remaining = (~finished).nonzero().flatten()
-            if not len(remaining):
+            state.finish(finished, step)
+            leaving: dict[int, tuple[Tensor, int]] = {}
+            if (step + 1) % steps_per_check == 0:
+                leaving = state.finished()
+                results |= {active[slot]: found for slot, found in leaving.items()}
+            remaining = [slot for slot in range(len(active)) if slot not in leaving]
+            if not remaining:
                 break
             state.update(torch.autograd.grad(loss, state.changes), step + 1)
-            if len(remaining) < len(active):
-                active = [active[i] for i in remaining.tolist()]
+            if leaving:
+                active = [active[slot] for slot in remaining]
                 plan = self._plan(active)
                 state.keep(remaining)
         else:  # the loss after the last update is not needed
-            for slot, fact in enumerate(active):
-                results[fact] = (state.target(slot), self._params.steps - 1)
+            state.finish(torch.ones_like(state.steps, dtype=torch.bool), self._params.steps - 1)
+            results |= {active[slot]: found for slot, found in state.finished().items()}
         return [results[i] for i in range(len(self._facts))]
 
     def _plan(self, active: list[int]) -> _StepPlan:

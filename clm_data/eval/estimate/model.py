@@ -18,6 +18,7 @@ from clm_data.eval.estimate.speed import Speed, measure_speed
 from clm_data.eval.estimate.texts import Texts
 from clm_data.eval.estimate.work import SweepTime, Timing
 from clm_data.eval.memory import free_memory, used_memory
+from clm_data.eval.model.activations import DEFAULT_TOKENS, batch_tokens
 from clm_data.eval.model.layout import numbers
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.model.loading import default_device, frozen, model_without_weights
@@ -85,15 +86,16 @@ class ModelCells:
         if not usable:
             return None, refused
         speed, remark = self._measured()
-        needs = {index: self._needs(cell, speed) for index, cell in usable.items()}
+        tokens = self._tokens_per_batch(speed)
+        needs = {index: self._needs(cell, speed, tokens) for index, cell in usable.items()}
         seconds: dict[int, float | None] = {}
         shared: dict[str, float | None] = {}
         scale = None
         if speed is not None:
-            shared, seconds, scale = self._seconds(usable, speed)
+            shared, seconds, scale = self._seconds(usable, speed, tokens)
         largest = max(needs.values(), key=self._peak)
         slowdown = None if speed is None else speed.slowdown
-        return self._about(largest, shared, scale, slowdown, remark), refused | {
+        return self._about(largest, tokens, shared, scale, slowdown, remark), refused | {
             index: CellEstimate(
                 cell.setting,
                 "done" if index in self.finished else "to compute",
@@ -106,6 +108,7 @@ class ModelCells:
     def _about(
         self,
         needs: Needs,
+        tokens_per_batch: int,
         shared: Mapping[str, float | None],
         scale: float | None,
         slowdown: float | None,
@@ -118,7 +121,7 @@ class ModelCells:
             parameters=sum(one.numel() for one in model.parameters()),
             dtype=str(model.dtype).removeprefix("torch."),
             device=self._device,
-            tokens_per_batch=self.spec.tokens_per_batch,
+            tokens_per_batch=tokens_per_batch,
             seconds=shared,
             memory=self._memory(needs),
             main_memory=dict(needs.main) if self._gpu else {},
@@ -210,11 +213,21 @@ class ModelCells:
             reason = (str(error).strip().splitlines() or [""])[0]
             return None, f"time is unknown: {type(error).__name__}: {reason}"
 
-    def _needs(self, cell: PlannedCell, speed: Speed | None) -> Needs:
+    def _tokens_per_batch(self, speed: Speed | None) -> int:
+        """As a sweep would choose it after loading the model."""
+        if self.spec.tokens_per_batch != "auto":
+            return self.spec.tokens_per_batch
+        if not self._gpu or speed is None or self._free is None:
+            return DEFAULT_TOKENS
+        sizes = sizes_of(self._model, self._model.editable[0], None, 1)
+        kept = speed.kept * self._model.depth
+        return batch_tokens(max(0, self._free - sizes.weights), kept, sizes.vocabulary)
+
+    def _needs(self, cell: PlannedCell, speed: Speed | None, tokens_per_batch: int) -> Needs:
         setting, model = cell.setting, self._model
         layer = next(iter(cell.params.edited_layers), model.editable[0])
         kept = None if speed is None else speed.kept
-        sizes = sizes_of(model, layer, kept, self.spec.tokens_per_batch)
+        sizes = sizes_of(model, layer, kept, tokens_per_batch)
         batch = batches_of(len(self._records), setting.batch_size, 1)[0]
         texts = self._texts[setting.protocol]
         facts = [one for i in batch for one in texts.facts(i, setting.language).values()]
@@ -222,10 +235,10 @@ class ModelCells:
         return needs_of(cell, sizes, model, facts, asked)
 
     def _seconds(
-        self, cells: Mapping[int, PlannedCell], speed: Speed
+        self, cells: Mapping[int, PlannedCell], speed: Speed, tokens_per_batch: int
     ) -> tuple[dict[str, float | None], dict[int, float | None], float | None]:
         """Seconds by phase of what the cells share, seconds of each cell, and their scale."""
-        timing = Timing(speed, self._model.depth, self.spec.tokens_per_batch)
+        timing = Timing(speed, self._model.depth, tokens_per_batch)
         sweep = SweepTime(timing, self.recipe, self._texts, len(self._records))
         seconds = {index: sweep.cell(cell) for index, cell in cells.items()}
         scale = _scale(seconds, self.finished)

@@ -1,16 +1,25 @@
-"""How much memory a token takes while a model runs."""
+"""How much memory a token takes while a model runs, and how many tokens fit."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from clm_data.eval.memory import free_memory
 from clm_data.eval.model.loaded import LoadedModel
+from clm_data.log import Log, silent
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 ROW = 16
 """Tokens of a row, about those of a fact's sentence."""
+DEFAULT_TOKENS = 4096
+"""Tokens per batch on a CPU, where larger batches are not faster."""
+_FEWEST, _MOST = 256, 65_536
+_SHARE = 0.5
+"""Share of the free memory for a batch; the rest is for second moments and solves."""
+_LOGITS = 3 * 4 / 4
+"""Bytes of logits per token and vocabulary entry: three float32 arrays, at one token in four."""
 
 
 def sample_states(loaded: LoadedModel, tokens: int) -> Tensor:
@@ -50,3 +59,38 @@ def kept_bytes(loaded: LoadedModel, tokens: int = 4 * ROW) -> float:
         out = run_body(loaded, states)
     del out
     return sum(kept.values()) / tokens
+
+
+def batch_tokens(free: int | None, kept: float, vocabulary: int) -> int:
+    """Tokens per batch that fit into memory: the largest power of two.
+
+    Args:
+        free: Bytes that are free; None if that is unknown, which gives the number for a CPU.
+        kept: Bytes per token of :func:`kept_bytes`.
+        vocabulary: Number of tokens of the vocabulary.
+    """
+    if free is None:
+        return DEFAULT_TOKENS
+    fitting = _SHARE * free / (kept + _LOGITS * vocabulary)
+    return min(_MOST, max(_FEWEST, 1 << max(0, int(fitting)).bit_length() >> 1))
+
+
+def choose_batch_tokens(loaded: LoadedModel, log: Log = silent) -> int:
+    """Tokens per batch for a loaded model: by the free memory of its GPUs, or the CPU's number.
+
+    Args:
+        loaded: The model; several GPUs are counted as the one with the least free memory.
+        log: Called with the choice.
+    """
+    devices = {str(one.device) for one in loaded.model.parameters()}
+    if "cpu" in devices:
+        return DEFAULT_TOKENS
+    known = [free for one in sorted(devices) if (free := free_memory(one)) is not None]
+    free, kept = min(known, default=None), kept_bytes(loaded)
+    chosen = batch_tokens(free, kept, loaded.model.get_input_embeddings().weight.shape[0])
+    if free is not None:
+        log(
+            f"{chosen} tokens per batch: {free / 1e9:.1f} GB are free, and a token keeps "
+            f"{kept / 1e6:.2f} MB; --tokens-per-batch fixes the number"
+        )
+    return chosen

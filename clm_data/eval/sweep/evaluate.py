@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -43,7 +43,7 @@ def evaluate(
     trust_remote_code: bool | None = None,
     revision: str | None = None,
     layout: str | Path | Mapping[str, Any] | ModelLayout | None = None,
-    tokens_per_batch: int | None = None,
+    tokens_per_batch: int | Literal["auto"] | None = None,
     corpus: str | None = None,
     seed: int | None = None,
     out: str | Path = "eval_results",
@@ -93,7 +93,8 @@ def evaluate(
         revision: Branch, tag or commit of a model on the Hub; default its main branch.
         layout: Names of the model's parts, or a YAML file with them, for a model whose parts are
             not known; see `eval/README.md`.
-        tokens_per_batch: Maximum tokens per forward pass, which bounds memory; default 4096.
+        tokens_per_batch: Maximum tokens per forward pass, which bounds memory; default `auto`: as
+            many as fit in half of a GPU's free memory, 4096 on a CPU.
         corpus: Text for second moments: `auto`, `bank`, `dataset`, a file, or `hub:ID`; default
             `auto`.
         seed: Random seed of contexts and bootstrap; default 42.

@@ -14,6 +14,7 @@ from clm_data.eval.editors.contexts import Contexts, sample_contexts
 from clm_data.eval.editors.moments import LanguageMoments, Moments, second_moments
 from clm_data.eval.editors.value_cache import TargetValueCache
 from clm_data.eval.intervals import Bootstrap
+from clm_data.eval.model.activations import choose_batch_tokens
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.protocols import get_protocol
 from clm_data.eval.recipe import Recipe
@@ -57,6 +58,8 @@ class ModelWorkbench:
         self.model, self.spec, self.recipe, self.dataset = model, cell.spec, recipe, dataset
         self.records = dataset.first(recipe.facts).records
         self.out, self.cache, self.deltas_folder, self.log = out, cache, deltas_folder, log
+        chosen = cell.spec.tokens_per_batch
+        self.tokens_per_batch = choose_batch_tokens(model, log) if chosen == "auto" else chosen
         self._values = TargetValueCache([cell.model_identity, self.spec.dtype], out / "values")
         self._evaluators: dict[str, Evaluator] = {}
         self._contexts: dict[str, Contexts] = {}
@@ -82,7 +85,7 @@ class ModelWorkbench:
             get_protocol(protocol),
             contexts,
             moments,
-            self.spec.tokens_per_batch,
+            self.tokens_per_batch,
             self._values,
             language_moments,
         )
@@ -140,7 +143,7 @@ class ModelWorkbench:
                 self.records,
                 get_protocol(protocol),
                 generate=self.recipe.generate,
-                tokens_per_batch=self.spec.tokens_per_batch,
+                tokens_per_batch=self.tokens_per_batch,
             )
             self._write_baseline(evaluator, cell.baseline)
             self._evaluators[protocol] = evaluator
@@ -209,6 +212,6 @@ class ModelWorkbench:
                 texts,
                 layers,
                 cache=self.cache,
-                tokens_per_batch=self.spec.tokens_per_batch,
+                tokens_per_batch=self.tokens_per_batch,
             )
         return self._moments[protocol, layers, language]

@@ -23,7 +23,6 @@ from clm_data.eval.estimate.run import estimate_evaluation
 from clm_data.eval.estimate.speed import Line, Speed, measure_speed
 from clm_data.eval.estimate.texts import Texts
 from clm_data.eval.estimate.work import SweepTime, Timing
-from clm_data.eval.model.activations import kept_bytes, run_body, sample_states
 from clm_data.eval.model.loading import load_model, model_without_weights
 from clm_data.eval.model.tiny import TinyConfig
 from clm_data.eval.protocols import NATIVE
@@ -203,15 +202,6 @@ def test_target_values_and_factors_are_counted_once(inputs: Path) -> None:
     assert first
     assert second == 0
     assert third
-
-
-def test_kept_bytes_are_those_of_the_tensors_that_the_backward_pass_reads(inputs: Path) -> None:
-    model = load_model(str(inputs / "small"), device="cpu")
-    few, many = kept_bytes(model, 64), kept_bytes(model, 256)
-    assert many == pytest.approx(few, rel=0.2)
-    width = model.model.config.hidden_size
-    assert few > model.depth * 4 * 4 * width  # norms, attention and MLP keep their inputs
-    assert run_body(model, sample_states(model, 64)).shape == (4, 16, width)
 
 
 def test_speed_is_measured_without_changing_the_model(inputs: Path) -> None:
