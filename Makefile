@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo demo-eval demo-eval-all paper-mini paper-small test test-slow test-eval test-easyedit fuzz lint bench-dedup bench-edit bench-threads bench-generate docs docs-architectures docs-site wheel clean
+.PHONY: demo demo-eval demo-eval-all paper-mini paper-small test test-slow test-eval test-easyedit test-gpu fuzz lint bench-dedup bench-edit bench-gpu bench-threads bench-generate docs docs-architectures docs-site wheel clean
 
 # The light core: what a user installs.
 $(VENV)/.core: pyproject.toml constraints.txt
@@ -70,6 +70,9 @@ test-slow: $(VENV)/.dev   ## the slow tests
 test-eval: $(VENV)/.eval   ## the evaluation's tests with torch, slow ones and parity included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/eval -n auto -m 'not gpu'
 
+test-gpu: $(VENV)/.eval   ## the tests that need a GPU
+	$(BIN)/python -m pytest tests/eval -m gpu
+
 # The environment is not in the checkout: it takes 1 GB and minutes, and is kept.
 EASYEDIT_ENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/clm-data/easyedit-$(if $(EASYEDIT_HOME),checkout,release)
 
@@ -94,6 +97,9 @@ bench-edit: $(VENV)/.eval    ## MEMIT edits of 10 and 50 facts against a plain l
 
 bench-threads: $(VENV)/.eval   ## a sweep with one thread and with all, on a machine kept busy
 	$(BIN)/python benchmarks/busy_machine.py
+
+bench-gpu: $(VENV)/.eval   ## a MEMIT edit of 1,000 facts in a random 8B model on a GPU; BENCH="--model DIR"
+	$(BIN)/python benchmarks/gpu_edit.py $(BENCH)
 
 bench-generate: $(VENV)/.dev   ## 1,000 requests against a chat server on loopback
 	$(BIN)/python benchmarks/generate_throughput.py

@@ -205,7 +205,7 @@ class TrainedEditor(Protocol):
 
 
 class Stopwatch:
-    """Accumulates seconds by phase.
+    """Accumulates seconds by phase; a phase ends when a GPU has finished its work.
 
     Attributes:
         seconds: Phase name to seconds.
@@ -217,8 +217,12 @@ class Stopwatch:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Add the time spent inside to a phase."""
+        import torch
+
         start = time.perf_counter()
         try:
             yield
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
