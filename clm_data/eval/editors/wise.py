@@ -66,6 +66,10 @@ class Wise:
         "qwen2.5-7b": WiseParams(layer=23),  # qwen2.5-7b.yaml
         "qwen2-7b": WiseParams(layer=23),  # There is no yaml; Qwen2.5's.
         "qwen3-8b": WiseParams(layer=29),  # Our choice: the same relative depth in 36 layers.
+        "gpt-j-6b": WiseParams(layer=21, alpha=15.0, beta=40.0, gamma=20.0),  # gpt-j-6B.yaml
+        # gpt2-xl.yaml loads GPT-2, of 12 layers. Our choice: its settings, at GPT-J's relative
+        # depth.
+        "gpt2-xl": WiseParams(layer=36, steps=40, act_ratio=0.8),
         # The settings of the parity run.
         "smollm2-135m": WiseParams(layer=26, steps=30, lr=0.2, alpha=1.0, beta=4.0, gamma=2.0),
         # Our choice, on the second hundred facts of the demo. One copy of the last layer learns 100
