@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Self
 
-from clm_data.eval.editors.base import EditorParams
+from clm_data.eval.editors.base import EditorParams, Setup
 from clm_data.eval.editors.facts import PlacedFact
-from clm_data.eval.editors.side_memory import token_distances
+from clm_data.eval.editors.side_memory import activation, token_distances
 from clm_data.eval.editors.training import (
     Sentence,
     TrainingBatch,
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+_ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function", "activation")
+"""Names of the activation in models' configs."""
 _STOP_CHANGE, _STOP_LOSS = 1e-4, 0.02
 """Training ends when the loss changes by no more than the first and is no more than the second."""
 
@@ -230,14 +232,11 @@ class SideTraining:
         facts: The facts.
         unrelated: Texts by fact, equally many for each.
         params: Hyperparameters; α, β and γ in distances.
-        protocol: How answers are placed.
-        templates: The contexts of each fact.
-        function: The activation φ.
-        tokens_per_batch: Maximum tokens per forward pass.
+        setup: How answers are placed, and the contexts.
 
     Raises:
         PlacementError: An answer has no tokens of its own.
-        EditError: See :func:`clm_data.eval.editors.training.with_eos`.
+        EditError: See :func:`activation_name` and `clm_data.eval.editors.training.with_eos`.
     """
 
     def __init__(
@@ -246,28 +245,23 @@ class SideTraining:
         facts: Sequence[PlacedFact],
         unrelated: Sequence[Sequence[Unrelated]],
         params: WiseParams,
-        protocol: EditProtocol,
-        templates: Sequence[Sequence[str]],
-        function: Callable[[Tensor], Tensor],
-        tokens_per_batch: int,
+        setup: Setup,
     ) -> None:
         import torch
 
-        self._model, self._params, self._function = model, params, function
-        self._facts, self._contexts = len(facts), len(templates[0])
-        rows = [
-            _edit_row(model, fact, protocol, number, template, params)
-            for fact, contexts in zip(facts, templates, strict=True)
-            for number, template in enumerate(contexts)
-        ]
-        rows += [_unrelated_row(model, text, protocol) for texts in unrelated for text in texts]
+        self._model, self._params, self._facts = model, params, len(facts)
+        self._function = activation(activation_name(model, params))
+        rows = [row for fact in facts for row in _edit_rows(model, fact, setup, params)]
+        self._contexts = len(rows) // len(facts)
+        texts = [text for of_fact in unrelated for text in of_fact]
+        rows += [_unrelated_row(model, text, setup.protocol) for text in texts]
         if params.padding == "counted":
             rows = _padded_answers(rows)
             pads = [max(len(row.ids) for row in rows) - len(row.ids) for row in rows]
             self._inputs, self._outputs = _padded_states(model, rows, params.layer)
         else:
             pads = [0] * len(rows)
-            self._inputs, self._outputs = _states(model, rows, params.layer, tokens_per_batch)
+            self._inputs, self._outputs = _states(model, rows, params.layer, setup.tokens_per_batch)
         starts = _starts([pad + len(row.ids) for pad, row in zip(pads, rows, strict=True)])
         firsts = [start + pad for start, pad in zip(starts, pads, strict=True)]
         row_of, share = [], []
@@ -279,7 +273,7 @@ class SideTraining:
         device = self._outputs.device
         self._row_of = torch.tensor(row_of, device=device)
         self._share = torch.tensor(share, device=device, dtype=self._outputs.dtype)
-        self._passes = self._loss_passes(rows, firsts, tokens_per_batch)
+        self._passes = self._loss_passes(rows, firsts, setup.tokens_per_batch)
 
     def _loss_passes(
         self, rows: Sequence[_Row], firsts: Sequence[int], tokens_per_batch: int
@@ -418,20 +412,33 @@ def trained_entries(rows: int, columns: int, ratio: float, seed: int) -> torch.T
     return torch.from_numpy(chosen)
 
 
-def _edit_row(
-    model: LoadedModel,
-    fact: PlacedFact,
-    protocol: EditProtocol,
-    number: int,
-    template: str,
-    params: WiseParams,
-) -> _Row:
-    """A fact after one of its contexts."""
-    sentence = answer_sentence(model, fact, protocol, number, template)
-    if params.append_eos:
-        sentence = with_eos(model, sentence)
-    prompt = min(fact.sentences[number].prompt, sentence.places[0] + 1)
-    return _Row((*sentence.ids, sentence.labels[-1]), prompt, sentence)
+def activation_name(model: LoadedModel, params: WiseParams) -> str:
+    """Name of the activation that distances are measured behind.
+
+    Raises:
+        EditError: The model's config names none, and the hyperparameters neither.
+    """
+    config = model.model.config
+    named = [getattr(config, name, None) for name in _ACTIVATIONS]
+    found = params.activation or next((one for one in named if isinstance(one, str)), None)
+    if found is None:
+        raise EditError(f"{model.name}: its config names no activation; set activation")
+    return found
+
+
+def _edit_rows(
+    model: LoadedModel, fact: PlacedFact, setup: Setup, params: WiseParams
+) -> list[_Row]:
+    """A fact after each of its contexts."""
+    templates = setup.contexts.for_fact(setup.protocol, fact.request.lang)
+    rows = []
+    for number, template in enumerate(templates[: params.contexts]):
+        sentence = answer_sentence(model, fact, setup.protocol, number, template)
+        if params.append_eos:
+            sentence = with_eos(model, sentence)
+        prompt = min(fact.sentences[number].prompt, sentence.places[0] + 1)
+        rows.append(_Row((*sentence.ids, sentence.labels[-1]), prompt, sentence))
+    return rows
 
 
 def _unrelated_row(model: LoadedModel, text: Unrelated, protocol: EditProtocol) -> _Row:

@@ -26,7 +26,7 @@ from clm_data.eval.editors.deltas import Deltas, WeightDelta
 from clm_data.eval.editors.edits import applied, load_edit
 from clm_data.eval.editors.facts import place_facts
 from clm_data.eval.editors.routed import OUT_OF_SCOPE, RoutedModel
-from clm_data.eval.editors.side_memory import Shard, SideMemory, SideScope, activation, ties
+from clm_data.eval.editors.side_memory import Shard, SideMemory, SideScope, ties
 from clm_data.eval.editors.wise import Wise
 from clm_data.eval.editors.wise_training import (
     Loss,
@@ -94,9 +94,7 @@ def _training(
 ) -> SideTraining:
     params = _params(**changes)
     facts, _ = place_facts(model, requests or [REQUESTS[1]], NATIVE, CONTEXTS)
-    templates = [CONTEXTS.templates[fact.request.lang] for fact in facts]
-    function, texts = activation("silu"), [[unrelated]] * len(facts)
-    return SideTraining(model, facts, texts, params, NATIVE, templates, function, 4096)
+    return SideTraining(model, facts, [[unrelated]] * len(facts), params, SETUP)
 
 
 def _train(
@@ -387,18 +385,29 @@ def test_the_threshold_is_that_of_prompts_as_they_are_asked_or_of_all_contexts()
     assert OUT_OF_SCOPE in _routes(model, closer, [one.prompt for one in REQUESTS])
 
 
-def test_unrelated_texts_are_in_the_language_of_the_fact() -> None:
+def test_the_first_unrelated_text_is_in_the_language_of_the_fact_and_the_second_is_not() -> None:
     model = small_model("llama")
-    editor = _wise(model)
+    editor = _wise(model, steps=1, unrelated=2)
     assert editor.unrelated is not None
     chinese, english = editor.unrelated["zh"], editor.unrelated["en"]
-    for changed, same in ((chinese, False), (english, True)):
-        texts = {"zh": chinese[:1], "en": english[:1]}
-        texts[changed[0].lang] = changed[1:2]
-        one = replace(editor, unrelated={"zh": chinese[:1], "en": english[:1]})
-        two = replace(editor, unrelated=texts)
-        first, second = (edit.edit(model, [REQUESTS[0]]).shards[0].change for edit in (one, two))
-        assert torch.equal(first, second) == same
+
+    def change(zh: int, en: int, unrelated: int) -> torch.Tensor:
+        texts = {"zh": chinese[zh : zh + 1], "en": english[en : en + 1]}
+        params = _params(unrelated=unrelated)
+        one = replace(editor, params=params, unrelated=texts)
+        return one.edit(model, [REQUESTS[0]]).shards[0].change
+
+    assert torch.equal(change(0, 0, 1), change(0, 1, 1))
+    assert not torch.equal(change(0, 0, 2), change(0, 1, 2))
+    assert not torch.equal(change(0, 0, 2), change(1, 0, 2))
+
+
+def test_the_number_of_contexts_can_be_limited() -> None:
+    model = small_model("llama", dtype="float64")
+    one = _wise(model, contexts=1).edit(model, REQUESTS)
+    bare = Wise(_params(), replace(SETUP, contexts=BARE_CONTEXTS)).fit(model, ROWS)
+    assert torch.equal(one.shards[0].change, bare.edit(model, REQUESTS).shards[0].change)
+    assert not torch.equal(one.shards[0].change, _edit(model).shards[0].change)
 
 
 def test_margins_can_be_multiples_of_a_distance_of_the_model_which_the_edit_keeps(
@@ -528,7 +537,7 @@ def test_entries_losses_and_side_matrices_agree_with_the_reference(smollm2: Load
 
     folder = shared_path("reference", "easyedit_methods")
     run = json.loads((folder / "wise_en5.json").read_text("utf-8"))
-    hparams, templates = run["hparams"], tuple(run["context_templates"])
+    hparams = run["hparams"]
     params = Wise.PARAMS["smollm2-135m"]
     for ours, theirs in (
         ("lr", "edit_lr"), ("steps", "n_iter"), ("alpha", "alpha"), ("beta", "beta"),
@@ -555,23 +564,15 @@ def test_entries_losses_and_side_matrices_agree_with_the_reference(smollm2: Load
         EditRequest(str(one["id"]), "en", one["prompt"], one["subject"], one["target_new"])
         for one in run["requests"]
     ]
-    facts, _ = place_facts(smollm2, requests, EASYEDIT, contexts_from({"en": templates}))
+    setup = Setup(EASYEDIT, contexts_from({"en": run["context_templates"]}))
+    facts, _ = place_facts(smollm2, requests, EASYEDIT, setup.contexts)
     for kind, count, error_of_losses in ((_AsTheReferenceRounds, 5, 1e-3), (SideTraining, 1, 2e-2)):
         kind.weight = weight  # type: ignore[attr-defined]
         change = torch.zeros_like(weight)
         for number, call in enumerate(run["calls"][:count]):
             one = run["requests"][number]
             text = Unrelated("en", one["loc"], one["loc_ans"])
-            training = kind(
-                smollm2,
-                [facts[number]],
-                [[text]],
-                params,
-                EASYEDIT,
-                [templates],
-                activation("silu"),
-                4096,
-            )
+            training = kind(smollm2, [facts[number]], [[text]], params, setup)
             trained = training.train(change, drawn, weight)
             losses = torch.tensor([[x.total, x.answer, x.margins] for x in trained.losses])
             worst = (losses - torch.tensor(call["losses"][0]))[:10].abs().amax(dim=1)
