@@ -307,7 +307,8 @@ class _Row:
         return None, {TEXT_COLUMNS[column]: text for column, text in changes.items()}
 
     def _is_current(self, content: Candidate) -> bool:
-        return self.row.cell("content_hash").lower() == content.content_hash
+        hashes = (content.content_hash, content.text_hash)
+        return self.row.cell("content_hash").lower() in hashes
 
     def _changes(self, content: Candidate) -> dict[str, str]:
         """Edited texts by column."""
