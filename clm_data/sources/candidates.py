@@ -9,7 +9,6 @@ from typing import Any
 
 from clm_data.records import (
     LANGUAGES,
-    About,
     Candidate,
     Language,
     LooseFact,
@@ -228,7 +227,7 @@ def _candidate(parts: Parts, origin: Origin) -> Candidate:
         zh_probe=probes.get("zh"),
         en_probe=probes.get("en"),
         case_id=_case_id(first.case_id),
-        **About.read(first.about),
+        **first.about,
     )
 
 
