@@ -42,7 +42,7 @@ def setup_easyeditor(
     """Make an environment with EasyEdit for `eval-baselines --backend easyeditor`.
 
     Installs pinned packages with pip. The release has MEMIT, ROME and FT for older models; a
-    checkout has AlphaEdit, PMET, FT-M, LoRA, UltraEdit and GRACE as well.
+    checkout has AlphaEdit, PMET, FT-M, LoRA, UltraEdit, GRACE and WISE as well.
 
     Example: `clm-data eval setup-easyeditor ~/easyedit`
     """

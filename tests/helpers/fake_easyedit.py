@@ -9,7 +9,7 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-from helpers.fake_easyedit_methods import HYPERPARAMS, METHODS
+from helpers.fake_easyedit_methods import HYPERPARAMS, METHODS, WISE_UTILS
 
 _FILES = {
     "__init__.py": """
@@ -225,6 +225,8 @@ def fake_checkout(folder: Path, *, complete: bool = False) -> Path:
         files["util/alg_dict.py"] += (
             f"from ..models.{module} import {function}\nALG_DICT['{method}'] = {function}\n"
         )
+    if complete:
+        files["models/wise/utils.py"] = WISE_UTILS
     for name, text in files.items():
         file = folder / "easyeditor" / name
         file.parent.mkdir(parents=True, exist_ok=True)

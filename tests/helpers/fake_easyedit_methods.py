@@ -298,12 +298,82 @@ def apply_grace_to_model(model, tok, requests, hparams, **kwargs):
     return model, {}
 """
 
+WISE_UTILS = """
+CONTEXT_TEMPLATES_CACHE = None
+
+def get_context_templates(model, tok):
+    return CONTEXT_TEMPLATES_CACHE
+"""
+
+WISE = """
+import copy
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from .utils import get_context_templates
+
+@dataclass
+class WISEHyperParams:
+    edit_lr: Any
+    n_iter: Any
+    objective_optimization: Any
+    mask_ratio: Any
+    alpha: Any
+    beta: Any
+    gamma: Any
+    act_ratio: Any
+    merge_freq: Any
+    retrieve: Any
+    replay: Any
+    save_freq: Any
+    merge_alg: Any
+    norm_constraint: Any
+    inner_params: Any
+    weights: Any
+    densities: Any
+    device: Any
+    alg_name: Any
+    model_name: Any
+    batch_size: int = 1
+
+class WISEAdapter(torch.nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.weight = layer, layer.weight
+        self.new_weight = copy.deepcopy(layer.weight)
+        self.facts = 0
+        self.editing_mean_act = SimpleNamespace(min_act=lambda: 9.0 - self.facts)
+
+    def forward(self, inputs):
+        return torch.nn.functional.linear(inputs, self.new_weight)
+
+def apply_wise_to_model(model, tok, requests, hparams, **kwargs):
+    [request] = requests
+    templates = get_context_templates(model, tok)
+    assert templates[0] == "{}" and all(isinstance(one, str) for one in templates)
+    assert tok.padding_side == "left" and hparams.sequential_edit
+    model.requires_grad_(False)
+    parent, _, name = hparams.inner_params[0].rpartition(".")[0].rpartition(".")
+    holder = eval(f"model.{parent}")
+    if not isinstance(getattr(holder, name), WISEAdapter):
+        setattr(holder, name, WISEAdapter(getattr(holder, name)))
+    adapter = getattr(holder, name)
+    with torch.no_grad():
+        adapter.new_weight += len(request["loc_prompt"])
+    adapter.facts += 1
+    return model, {}
+"""
+
 METHODS = {
     "AlphaEdit": ("alphaedit.AlphaEdit_main", "apply_AlphaEdit_to_model", ALPHAEDIT),
     "PMET": ("pmet.pmet_main", "apply_pmet_to_model", PMET),
     "LoRA": ("lora.lora_main", "apply_lora_to_model", LORA),
     "ULTRAEDIT": ("ultraedit.ultraedit_main", "apply_ultraedit", ULTRAEDIT),
     "GRACE": ("grace.grace_main", "apply_grace_to_model", GRACE),
+    "WISE": ("wise.wise_main", "apply_wise_to_model", WISE),
 }
 """EasyEdit's name of a method to its module, function and source."""
 HYPERPARAMS = {"ULTRAEDIT": "UltraEditHyperParams", "GRACE": "GraceHyperParams"}

@@ -14,6 +14,7 @@ METHODS = {
     "lora": "LoRA",
     "ultraedit": "ULTRAEDIT",
     "grace": "GRACE",
+    "wise": "WISE",
 }
 """The methods that both have: our name to EasyEdit's."""
 RELEASE_METHODS = ("memit", "rome", "ft")

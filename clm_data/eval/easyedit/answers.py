@@ -11,6 +11,7 @@ from clm_data.eval.editors.codebook import Codebook, Entries, no_entries
 from clm_data.eval.editors.deltas import Deltas, WeightDelta
 from clm_data.eval.editors.edits import Edit
 from clm_data.eval.editors.grace import GraceParams
+from clm_data.eval.editors.side_memory import Shard, SideMemory, SideScope
 from clm_data.eval.editors.solve import check_finite
 from clm_data.eval.errors import EditError
 from clm_data.eval.model.loaded import LoadedModel
@@ -29,6 +30,7 @@ def edit_of(
     model: LoadedModel,
     params: EditorParams,
     past: Edit | None,
+    scope: SideScope | None = None,
 ) -> Edit:
     """The edit in a file of the driver.
 
@@ -39,6 +41,7 @@ def edit_of(
         model: The model.
         params: Our hyperparameters of the method.
         past: Earlier edits, which this one is on top of.
+        scope: How WISE's memories are chosen; None for other methods.
 
     Raises:
         EditError: The file cannot be read, numbers are not finite, or a codebook is not what its
@@ -58,6 +61,10 @@ def edit_of(
         assert isinstance(params, GraceParams)
         known = past.entries if isinstance(past, Codebook) else None
         return _codebook(tensors, tuple(answer["labels"]), about, params, known)
+    if answer["kind"] == "side-memory":
+        assert scope is not None
+        shard = Shard(0, tensors["change"], answer["threshold"], len(about["edited"]))
+        return SideMemory(scope=scope, shards=(shard,), **about)
     if answer["kind"] == "factors":
         weights = {
             name: WeightDelta(tensors[f"left:{name}"], tensors[f"right:{name}"])

@@ -14,7 +14,7 @@ everything that EasyEdit prints. Requests:
 
 An answer is `{"status": "ok", ...}`, or `{"status": "error", "kind", "message", "printed"}` with
 the last line that EasyEdit printed. That of `edit` says as `kind` what the file has: `weights`,
-`factors` or `codebook`.
+`factors`, `codebook` or `side-memory`.
 """
 
 from __future__ import annotations
@@ -159,6 +159,9 @@ class Session:
         hparams = self.hparams(request)
         apply = self.editor(hparams, request["method"]).apply_algo
         prepare_module(apply, request["contexts"], fresh)
+        # WISE takes the tokens after the longest prompt as the answer, of rows padded on the left.
+        self.tokenizer.padding_side = "left" if request["method"] == "WISE" else "right"
+        hparams.sequential_edit = True  # else WISE starts each fact from the original weight
         self.keep(request["weights"])
         result = results.RESULTS.get(request["method"], results.Weights)(self.model, request, apply)
         seed_everything(request["seed"])
@@ -248,6 +251,7 @@ def groups(request: dict[str, Any]) -> list[list[dict[str, Any]]]:
             "subject": fact["subject"],
             "target_new": fact["target_new"],
             "ground_truth": fact.get("ground_truth", ""),
+            "loc_prompt": fact["unrelated"],
             "portability": {},
             "locality": {},
         }
@@ -259,9 +263,12 @@ def groups(request: dict[str, Any]) -> list[list[dict[str, Any]]]:
 def prepare_module(apply: Any, contexts: list[Any], fresh: bool) -> None:
     """Set what the method's module keeps in globals: contexts, and keys of earlier edits."""
     module: Any = sys.modules[apply.__module__]
-    if hasattr(module, "CONTEXT_TEMPLATES_CACHE"):
-        nested = module.__name__.split(".")[-2] not in ("rome", "r_rome")
-        module.CONTEXT_TEMPLATES_CACHE = [contexts[:1], contexts[1:]] if nested else list(contexts)
+    # WISE keeps them where the function is that samples them.
+    sampler = getattr(module, "get_context_templates", apply)
+    cached: Any = sys.modules[sampler.__module__]
+    if hasattr(cached, "CONTEXT_TEMPLATES_CACHE"):
+        nested = module.__name__.split(".")[-2] not in ("rome", "r_rome", "wise")
+        cached.CONTEXT_TEMPLATES_CACHE = [contexts[:1], contexts[1:]] if nested else list(contexts)
     if fresh and hasattr(module, "cache_c_new"):
         module.cache_c_new = False
     if fresh and hasattr(module, "P_loaded"):

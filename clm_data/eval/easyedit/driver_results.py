@@ -1,7 +1,7 @@
 """The last part of the driver: reading what a method left behind. Stands alone, as `driver.py`.
 
 Most methods change weights; UltraEdit's change is taken before it is rounded into them. LoRA leaves
-an adapter, and GRACE a layer with a codebook.
+an adapter, GRACE a layer with a codebook, and WISE one with a second weight.
 """
 
 from __future__ import annotations
@@ -156,5 +156,26 @@ class Codebook(Weights):
         self.hook.remove()
 
 
-RESULTS = {"ULTRAEDIT": Shifts, "LoRA": Factors, "GRACE": Codebook}
+class SideMemory(Weights):
+    """The change of WISE's second weight, and the smallest distance of an edited fact so far."""
+
+    kind = "side-memory"
+
+    def __init__(self, model: Any, request: dict[str, Any], apply: Any) -> None:
+        self.model, self.path = model, request["module"]
+        layer = model.get_submodule(self.path)
+        self.old = getattr(layer, "new_weight", layer.weight).detach().clone()
+
+    def tensors(self) -> dict[str, Any]:
+        """The change since the last edit."""
+        adapter = self.model.get_submodule(self.path)
+        return {"change": (adapter.new_weight.detach().double() - self.old.double()).float()}
+
+    def about(self) -> dict[str, Any]:
+        """The smallest distance."""
+        adapter = self.model.get_submodule(self.path)
+        return {"threshold": float(adapter.editing_mean_act.min_act())}
+
+
+RESULTS = {"ULTRAEDIT": Shifts, "LoRA": Factors, "GRACE": Codebook, "WISE": SideMemory}
 """EasyEdit's name of a method to what reads its result; others change weights."""

@@ -13,11 +13,14 @@ from clm_data.eval.easyedit.found import EasyEdit
 from clm_data.eval.easyedit.handover import model_checks, write_model, write_statistics
 from clm_data.eval.easyedit.params import EasyEditParams, easyedit_params, model_folder_name
 from clm_data.eval.easyedit.process import DriverProcess
-from clm_data.eval.editors.base import EditorParams, Setup
+from clm_data.eval.editors.base import Editor, EditorParams, Setup
 from clm_data.eval.editors.edits import Edit
 from clm_data.eval.editors.facts import PlacedFact, place_facts
 from clm_data.eval.editors.moments import Moments
 from clm_data.eval.editors.origin import model_id
+from clm_data.eval.editors.side_memory import SideScope
+from clm_data.eval.editors.wise import Wise
+from clm_data.eval.editors.wise_training import WiseParams
 from clm_data.eval.errors import EditError
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.placement import EditRequest
@@ -63,9 +66,26 @@ class EasyEditEngine:
         self._temporary.cleanup()
 
     def run(
-        self, params: EasyEditParams, facts: Sequence[PlacedFact], setup: Setup, *, more: bool
+        self,
+        params: EasyEditParams,
+        facts: Sequence[PlacedFact],
+        setup: Setup,
+        unrelated: Sequence[str],
+        *,
+        more: bool,
     ) -> tuple[dict[str, Any], Path]:
-        """Edit facts; the driver's answer and the file with what the method left."""
+        """Edit facts; the driver's answer and the file with what the method left.
+
+        Args:
+            params: EasyEdit's hyperparameters.
+            facts: The facts.
+            setup: Contexts and second moments.
+            unrelated: For each fact a text that is not to change; empty for methods without.
+            more: Whether the edit is on top of the last one.
+
+        Raises:
+            EditError: EasyEdit failed, or the model cannot be handed over.
+        """
         if setup.moments is not None and id(setup.moments) not in self._moments:
             write_statistics(setup.moments, self.model, self.folder)
             self._moments[id(setup.moments)] = setup.moments
@@ -82,7 +102,10 @@ class EasyEditEngine:
             weights=params.weights,
             module=params.module,
             contexts=list(setup.contexts.for_fact(setup.protocol, requests[0].lang)),
-            facts=[self._fact(request) for request in requests],
+            facts=[
+                {**self._fact(request), "unrelated": text}
+                for request, text in zip(requests, unrelated, strict=True)
+            ],
             seed=setup.contexts.seed or 0,
             out=file.name,
             **{"continue": more},
@@ -137,12 +160,14 @@ class EasyEditEditor:
         params: Its hyperparameters.
         setup: Protocol, contexts and second moments.
         engine: EasyEdit with the model.
+        ours: Our editor, after `fit`, for WISE: EasyEdit gets the same unrelated texts.
     """
 
     method: str
     params: EditorParams
     setup: Setup
     engine: EasyEditEngine
+    ours: Editor[Any] | None = None
 
     def edit(
         self, model: LoadedModel, requests: Sequence[EditRequest], *, past: Edit | None = None
@@ -156,7 +181,10 @@ class EasyEditEditor:
         facts, refused = self._place(model, requests)
         checkout = engine.environment.checkout is not None
         params = easyedit_params(self.method, self.params, model, len(facts), checkout=checkout)
-        answer, file = engine.run(params, facts, self.setup, more=past is not None)
+        unrelated, scope = [""] * len(facts), None
+        if isinstance(self.params, WiseParams):
+            unrelated, scope = self._side(model, facts, len(past.edited) if past else 0)
+        answer, file = engine.run(params, facts, self.setup, unrelated, more=past is not None)
         edited = tuple(fact.request.id for fact in facts)
         about = {
             "method": self.method,
@@ -166,10 +194,24 @@ class EasyEditEditor:
             "seconds": {"EasyEdit": answer["seconds"]},
             "origin": model_id(model),
         }
-        edit = edit_of(answer, file, about, model, self.params, past)
+        edit = edit_of(answer, file, about, model, self.params, past, scope)
         file.unlink()
         engine.edited = (past.edited if past is not None else ()) + edited
         return edit
+
+    def _side(
+        self, model: LoadedModel, facts: Sequence[PlacedFact], before: int
+    ) -> tuple[list[str], SideScope]:
+        """WISE's unrelated texts by fact, and how its memory is chosen."""
+        assert isinstance(self.ours, Wise)
+        scope, protocol = self.ours.scope_of(model), self.setup.protocol
+        if before + len(facts) >= (scope.save_freq or 0):
+            raise EditError(
+                f"wise: EasyEdit is asked for one side memory, and starts another after "
+                f"{scope.save_freq} facts; set save_freq above {before + len(facts)}"
+            )
+        texts = [self.ours.unrelated_to(fact.request)[0] for fact in facts]
+        return [f"{one.prompt}{protocol.join(one.lang)}{one.answer}" for one in texts], scope
 
     def _place(
         self, model: LoadedModel, requests: Sequence[EditRequest]

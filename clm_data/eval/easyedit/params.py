@@ -18,6 +18,7 @@ from clm_data.eval.editors.pmet import PmetParams
 from clm_data.eval.editors.rome import RomeParams
 from clm_data.eval.editors.ultraedit import UltraEditParams
 from clm_data.eval.editors.values import ValueParams
+from clm_data.eval.editors.wise_training import WiseParams
 from clm_data.eval.errors import EditError
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.records import digest
@@ -82,6 +83,8 @@ def easyedit_params(
         return _ultraedit(params, model, facts, optional)
     if isinstance(params, GraceParams):
         return _grace(params, model, optional)
+    if isinstance(params, WiseParams):
+        return _wise(params, model, optional)
     weights = tuple(model.layout.weight(layer) for layer in params.edited_layers)
     common = {**_modules(model, method), "layers": list(params.edited_layers)}
     if isinstance(params, FineTuningParams):
@@ -208,7 +211,6 @@ def _ultraedit(
 def _grace(params: GraceParams, model: LoadedModel, optional: dict[str, Any]) -> EasyEditParams:
     """One fact after another in the same codebook."""
     _check_fixed("grace", params, {"labels": "easyedit"})
-    layout = model.layout
     hparams = {
         "edit_lr": params.lr,
         "n_iter": params.steps,
@@ -222,12 +224,63 @@ def _grace(params: GraceParams, model: LoadedModel, optional: dict[str, Any]) ->
         "eps_expand": "coverage",
         "num_pert": 8,
         "dropout": 0.0,
-        "inner_params": [f"{layout.layers}[{params.layer}].{layout.mlp_out}.weight"],
+        "inner_params": [_bracketed(model, params.layer)],
     }
-    module = layout.weight(params.layer).removesuffix(".weight")
+    module = model.layout.weight(params.layer).removesuffix(".weight")
     return EasyEditParams(
         "GRACE", hparams, optional | {"batch_size": 1}, module=module, one_by_one=True
     )
+
+
+def _wise(params: WiseParams, model: LoadedModel, optional: dict[str, Any]) -> EasyEditParams:
+    """One fact after another in the same side memory."""
+    fixed = {
+        "unit": "distance",
+        "measured": "row",
+        "threshold": "contexts",
+        "append_eos": False,
+        "activation": None,
+        "decayed": "all",
+        "divisor": "tokens+1",
+        "padding": "counted",
+        "long_prompts": "max",
+        "batch_size": 1,
+        "contexts": None,
+        "unrelated": 1,
+        "weight_decay": 1e-5,
+    }
+    _check_fixed("wise", params, fixed)
+    if params.save_freq is None or model.layout.transposed:
+        what = "save_freq is None" if params.save_freq is None else "its weights are (in, out)"
+        raise EditError(f"wise on {model.name}: {what}, which EasyEdit cannot compute")
+    hparams = {
+        "edit_lr": params.lr,
+        "n_iter": params.steps,
+        "objective_optimization": "only_label",
+        "mask_ratio": params.mask_ratio,
+        "alpha": params.alpha,
+        "beta": params.beta,
+        "gamma": params.gamma,
+        "act_ratio": params.act_ratio,
+        "merge_freq": params.merge_freq or params.save_freq,
+        "retrieve": True,
+        "replay": False,
+        "save_freq": params.save_freq,
+        "merge_alg": "ties",
+        "norm_constraint": False if params.limit is None else float(params.limit),
+        "weights": 1.0,
+        "densities": params.density,
+        "inner_params": [_bracketed(model, params.layer)],
+    }
+    module = model.layout.weight(params.layer).removesuffix(".weight")
+    return EasyEditParams(
+        "WISE", hparams, optional | {"batch_size": 1}, module=module, one_by_one=True
+    )
+
+
+def _bracketed(model: LoadedModel, layer: int) -> str:
+    """Path of a weight as an expression."""
+    return f"{model.layout.layers}[{layer}].{model.layout.mlp_out}.weight"
 
 
 def _check_fixed(group: str, params: Any, fixed: Mapping[str, Any]) -> None:

@@ -135,7 +135,7 @@ class Wise:
             raise EditError(f"{self.name} needs unrelated texts first; call fit")
         if past is not None:
             check_origin("an edit", past.model, past.origin, model)
-        scope = self._scope(model)
+        scope = self.scope_of(model)
         placed, unplaced = place_facts(model, requests, self.setup.protocol, self.setup.contexts)
         facts, _, refused = answer_rows(model, placed, self.setup.protocol)
         weight, watch = _weight(model, params.layer), Stopwatch()
@@ -173,7 +173,8 @@ class Wise:
             origin=model_id(model),
         )
 
-    def _scope(self, model: LoadedModel) -> SideScope:
+    def scope_of(self, model: LoadedModel) -> SideScope:
+        """How side memories of a model are kept and chosen."""
         params = self.params
         model.mlp_out(params.layer)
         return SideScope(
@@ -196,7 +197,7 @@ class Wise:
         return SideTraining(
             model,
             facts,
-            [self._unrelated_to(fact.request) for fact in facts],
+            [self.unrelated_to(fact.request) for fact in facts],
             replace(
                 params,
                 alpha=params.alpha * self.unit,
@@ -207,7 +208,7 @@ class Wise:
             self.setup,
         )
 
-    def _unrelated_to(self, request: EditRequest) -> list[Unrelated]:
+    def unrelated_to(self, request: EditRequest) -> list[Unrelated]:
         """Texts for a fact, which depend on the seed and the fact's id only."""
         other = tuple(lang for lang in LANGUAGES if lang != request.lang)
         found = []

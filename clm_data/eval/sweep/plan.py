@@ -129,7 +129,7 @@ def plan_cells(
         }
         if engine is not None:
             about["easyedit"] = engine.as_json()
-        if engine is None and hasattr(method_class(setting.method), "fit"):
+        if hasattr(method_class(setting.method), "fit"):
             about["training"] = training()
             encoder = getattr(params, "encoder", None)
             about["encoder"] = encoder and encoder_files(encoder)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from clm_data.eval.editors.codebook import Codebook
 from clm_data.eval.editors.deltas import Deltas, WeightDelta
 from clm_data.eval.editors.edits import Edit, load_edit
+from clm_data.eval.editors.side_memory import SideMemory
 from clm_data.eval.engines import engine_pairs
 from clm_data.eval.results import CellResult, WeightDifference
 from clm_data.eval.sweep.cell import edit_files
@@ -70,6 +71,8 @@ def _tensors(edit: Edit) -> dict[str, Callable[[], Tensor]]:
         return {path: partial(_dense, delta) for path, delta in edit.weights.items()}
     if isinstance(edit, Codebook):
         return {"keys": edit.keys.double, "values": edit.values.double}
+    if isinstance(edit, SideMemory):
+        return {f"side memory {shard.number}": shard.change.double for shard in edit.shards}
     return {}
 
 

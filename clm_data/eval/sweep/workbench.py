@@ -115,12 +115,14 @@ class ModelWorkbench:
             self._engine.close()
 
     def _editor(self, cell: PlannedCell, setup: Setup) -> Editor[Any]:
+        editor = make_editor(cell.setting.method, cell.params, setup)
+        if isinstance(editor, TrainedEditor):
+            editor = self._fitted(editor)
         if cell.easyedit is None:
-            editor = make_editor(cell.setting.method, cell.params, setup)
-            return self._fitted(editor) if isinstance(editor, TrainedEditor) else editor
+            return editor
         if self._engine is None:
             self._engine = EasyEditEngine(cell.easyedit, self.model, self.cache)
-        return EasyEditEditor(cell.setting.method, cell.params, setup, self._engine)
+        return EasyEditEditor(cell.setting.method, cell.params, setup, self._engine, editor)
 
     def _fitted(self, editor: Any) -> Editor[Any]:
         """A trained editor after its training."""

@@ -160,7 +160,7 @@ def test_a_method_that_lacks_its_package_is_not_offered(tmp_path: Path) -> None:
     text = source.read_text("utf-8").replace("a_package_for_images.adapters", "peft")
     source.write_text(text, encoding="utf-8")
     found = examine(find_easyedit(sys.executable, {"EASYEDIT_HOME": str(home)}))
-    offered = "memit, alphaedit, pmet, rome, ft, ft-m, ultraedit, grace"
+    offered = "memit, alphaedit, pmet, rome, ft, ft-m, ultraedit, grace, wise"
     assert str(found).endswith(f": {offered}; lora needs the package peft")
     assert found.as_json()["lacking"] == {"lora": "peft"}
 

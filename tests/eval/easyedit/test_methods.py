@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch", reason="the extra eval is not installed")
 
 from helpers.small_models import BARE_CONTEXTS, REQUESTS, small_model, small_params
 
+from clm_data import bank
 from clm_data.eval.easyedit.editor import EasyEditEditor, EasyEditEngine
 from clm_data.eval.easyedit.found import find_easyedit
 from clm_data.eval.editors import make_editor, params_for
@@ -25,6 +26,8 @@ from clm_data.eval.editors.deltas import Deltas
 from clm_data.eval.editors.edits import load_edit
 from clm_data.eval.editors.ft import FineTuningParams
 from clm_data.eval.editors.moments import Moments
+from clm_data.eval.editors.side_memory import SideMemory
+from clm_data.eval.editors.wise import Wise
 from clm_data.eval.errors import EditError
 from clm_data.eval.protocols import EASYEDIT
 
@@ -38,6 +41,17 @@ LORA = replace(
     alpha=6.0,
     layers=(1,),
 )
+EASYEDITS_WISE: dict[str, Any] = {
+    "measured": "row",
+    "threshold": "contexts",
+    "decayed": "all",
+    "divisor": "tokens+1",
+    "padding": "counted",
+    "long_prompts": "max",
+    "batch_size": 1,
+    "contexts": None,
+    "unrelated": 1,
+}
 GRACE = replace(params_for("grace", "tiny"), layer=2, steps=3, lr=0.5, labels="easyedit")
 
 
@@ -133,6 +147,32 @@ def test_a_codebook_that_follows_another_rule_is_refused(engine: EasyEditEngine)
     editor = EasyEditEditor("grace", GRACE, Setup(EASYEDIT, BARE_CONTEXTS), engine)
     with pytest.raises(EditError, match="the radii of its codebook of 1 entries are not those"):
         editor.edit(engine.model, other)
+
+
+def test_wise_gets_our_unrelated_texts_and_its_memory_is_routed_as_ours(
+    engine: EasyEditEngine, tmp_path: Path
+) -> None:
+    params = replace(small_params("wise"), layer=2, save_freq=10, merge_freq=None, **EASYEDITS_WISE)
+    setup = Setup(EASYEDIT, BARE_CONTEXTS)
+    ours = Wise(params, setup).fit(engine.model, bank.load_domain(bank.domain_ids()[0]))
+    editor = EasyEditEditor("wise", params, setup, engine, ours)
+    lengths = []
+    for request in REQUESTS:
+        text = ours.unrelated_to(request)[0]
+        lengths.append(len(f"{text.prompt} {text.answer}"))
+    first = editor.edit(engine.model, REQUESTS[:2])
+    second = editor.edit(engine.model, REQUESTS[2:], past=first)
+    both = first.plus(second)
+    assert isinstance(both, SideMemory)
+    [shard] = both.shards
+    assert torch.allclose(shard.change, torch.tensor(float(sum(lengths))), atol=1e-3)
+    assert (shard.threshold, shard.facts) == (6.0, 3)
+    assert both.scope == ours.scope_of(engine.model)
+    both.save(tmp_path / "edit.safetensors")
+    assert load_edit(tmp_path / "edit.safetensors").edited == ("a", "b", "c")
+    few = replace(editor, ours=replace(ours, params=replace(params, save_freq=3)))
+    with pytest.raises(EditError, match="starts another after 3 facts; set save_freq above 3"):
+        few.edit(engine.model, REQUESTS)
 
 
 def test_alphaedit_protects_the_keys_of_this_run_only(engine: EasyEditEngine) -> None:
