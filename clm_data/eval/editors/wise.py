@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import TYPE_CHECKING, ClassVar, Self
 
@@ -142,25 +142,17 @@ class Wise:
         shards: list[Shard] = []
         steps: list[int] = []
         with edit_errors(f"{self.name} on {model.name}"), watch.phase("train"):
-            known = _opened(scope, past, weight)
-            change = known.change.clone()
-            trained = self._trained(weight, known.number)
-            added, threshold = 0, float("inf")
+            shard = self._opened(weight, _last(past, scope, weight))
             while len(steps) < len(facts):
-                if known.facts + added == scope.save_freq:
-                    if added:
-                        shards.append(_added(known, change, threshold, added))
-                    known = _empty(known.number + 1, weight)
-                    change, trained = known.change.clone(), self._trained(weight, known.number)
-                    added, threshold = 0, float("inf")
-                room = len(facts) if scope.save_freq is None else scope.save_freq
-                size = min(params.batch_size or len(facts), room - known.facts - added)
+                if shard.room == 0:
+                    shards.append(shard.added())
+                    shard = self._opened(weight, _empty(shard.known.number + 1, weight))
+                size = min(params.batch_size or len(facts), shard.room or len(facts))
                 batch = facts[len(steps) : len(steps) + size]
-                run = self._training(model, batch).train(change, trained, weight)
-                added += len(batch)
-                threshold = min(threshold, *run.distances)
+                run = self._training(model, batch).train(shard.change, shard.trained, weight)
+                shard.distances += run.distances
                 steps += [run.steps] * len(batch)
-            shards.append(_added(known, change, threshold, added))
+            shards.append(shard.added())
         return SideMemory(
             self.name,
             model.name,
@@ -219,11 +211,46 @@ class Wise:
             found.append(texts[int(hashlib.sha256(name).hexdigest(), 16) % len(texts)])
         return found
 
+    def _opened(self, weight: Tensor, known: Shard) -> _OpenShard:
+        return _OpenShard(
+            known, known.change.clone(), self._trained(weight, known.number), self.params.save_freq
+        )
+
     def _trained(self, weight: Tensor, number: int) -> Tensor:
         """The entries that a shard trains."""
         rows, columns = weight.shape
         drawn = trained_entries(rows, columns, self.params.mask_ratio, self.params.seed + number)
         return drawn.to(weight.device)
+
+
+@dataclass
+class _OpenShard:
+    """A shard while facts are added to it.
+
+    Attributes:
+        known: The shard after earlier edits.
+        change: W' - W, which is trained in place.
+        trained: The entries that are trained.
+        save_freq: Facts per shard.
+        distances: Of the added facts.
+    """
+
+    known: Shard
+    change: Tensor
+    trained: Tensor
+    save_freq: int | None
+    distances: list[float] = field(default_factory=list)
+
+    @property
+    def room(self) -> int | None:
+        """Number of facts that can still be added; None if there is no limit."""
+        known = self.known.facts + len(self.distances)
+        return None if self.save_freq is None else self.save_freq - known
+
+    def added(self) -> Shard:
+        """What the facts added."""
+        new = check_finite(self.change - self.known.change, "the side memory").cpu()
+        return Shard(self.known.number, new, min(self.distances), len(self.distances))
 
 
 def _weight(model: LoadedModel, layer: int) -> Tensor:
@@ -239,7 +266,7 @@ def _empty(number: int, weight: Tensor) -> Shard:
     return Shard(number, zeros, float("inf"), 0)
 
 
-def _opened(scope: SideScope, past: SideMemory | None, weight: Tensor) -> Shard:
+def _last(past: SideMemory | None, scope: SideScope, weight: Tensor) -> Shard:
     """The shard that comes next: the last one of earlier edits, unless it is full."""
     if past is None or not past.shards:
         return _empty(0, weight)
@@ -247,9 +274,3 @@ def _opened(scope: SideScope, past: SideMemory | None, weight: Tensor) -> Shard:
     if last.facts == scope.save_freq:
         return _empty(last.number + 1, weight)
     return replace(last, change=last.change.to(_empty(0, weight).change))
-
-
-def _added(known: Shard, change: Tensor, threshold: float, facts: int) -> Shard:
-    """What an edit adds to a shard."""
-    new = check_finite(change - known.change, "the side memory").cpu()
-    return Shard(known.number, new, threshold, facts)

@@ -275,6 +275,15 @@ def test_facts_fill_one_shard_after_another_at_once_or_in_several_edits() -> Non
     assert not torch.equal(first_entries, second_entries)  # each shard draws its own
 
 
+def test_one_shard_without_a_limit_takes_facts_in_any_number_of_edits() -> None:
+    model = small_model("llama")
+    editor = _wise(model, steps=1, save_freq=None, merge_freq=None)
+    past = editor.edit(model, REQUESTS)
+    for request in REQUESTS:
+        past = past.plus(editor.edit(model, [request], past=past))
+    assert [(shard.number, shard.facts) for shard in past.shards] == [(0, 6)]
+
+
 def test_only_the_entries_that_were_drawn_move() -> None:
     model = small_model("llama")
     (shard,) = _edit(model, mask_ratio=0.3, limit=0.05).shards
