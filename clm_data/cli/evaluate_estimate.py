@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from clm_data.cli.output import counted, log, print_json, print_table, say
+from clm_data.cli.output import counted, log, print_json, print_table, say, say_block
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,12 +56,12 @@ def _show_model(model: ModelEstimate) -> None:
         f"{model.dtype} on {model.device}, {model.tokens_per_batch} tokens per batch"
     )
     fits = {True: "fits", False: "does not fit", None: "unknown whether it fits"}[model.fits]
-    say(
-        f"  estimated memory: {size(model.peak)} of {size(model.free)} free, {fits}: "
-        f"{_parts(model.memory)}"
-    )
+    say(f"  estimated memory: {size(model.peak)} of {size(model.free)} free, {fits}")
+    say_block(_parts(model.memory), 2)
     if model.main_memory:
-        say(f"  estimated main memory: {_parts(model.main_memory)}")
+        total, free = sum(model.main_memory.values()), model.free_main
+        say(f"  estimated main memory: {size(total)} of {size(free)} free")
+        say_block(_parts(model.main_memory), 2)
     if model.seconds:
         shared = "; ".join(f"{name} {duration(one)}" for name, one in model.seconds.items())
         say(f"  estimated time before the cells: {shared}")

@@ -142,7 +142,9 @@ def test_the_tokens_per_batch_are_chosen_and_said(device: str) -> None:
 
 def test_a_sweep_runs_and_its_memory_is_estimated(device: str, tmp_path: Path) -> None:
     dataset_folder(tmp_path / "set", example_records(6))
-    model_folder(tmp_path / "small", hidden_size=128, intermediate_size=512, vocab_size=20_000)
+    width = 512 if device == "cuda" else 64  # weights that count beside cuBLAS's workspace
+    sizes = {"hidden_size": width, "intermediate_size": 4 * width, "vocab_size": 20_000}
+    model_folder(tmp_path / "small", **sizes)
     request: dict[str, Any] = {
         "dataset": tmp_path / "set",
         "model": str(tmp_path / "small"),

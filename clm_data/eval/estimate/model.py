@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -87,33 +87,31 @@ class ModelCells:
             return None, refused
         speed, remark = self._measured()
         tokens = self._tokens_per_batch(speed)
-        needs = {index: self._needs(cell, speed, tokens) for index, cell in usable.items()}
+        needs: dict[int, Needs] = {}
         seconds: dict[int, float | None] = {}
-        shared: dict[str, float | None] = {}
-        scale = None
+        about = self._about(tokens, remark)
         if speed is not None:
+            needs = {
+                index: self._needs(cell, speed, tokens)
+                for index, cell in usable.items()
+                if cell.easyedit is None
+            }
             shared, seconds, scale = self._seconds(usable, speed, tokens)
-        largest = max(needs.values(), key=self._peak)
-        slowdown = None if speed is None else speed.slowdown
-        return self._about(largest, tokens, shared, scale, slowdown, remark), refused | {
+            about = replace(about, seconds=shared, scale=scale, slowdown=speed.slowdown)
+        if needs:
+            about = self._with_memory(about, max(needs.values(), key=self._peak))
+        return about, refused | {
             index: CellEstimate(
                 cell.setting,
                 "done" if index in self.finished else "to compute",
                 seconds=_measured_seconds(self.finished.get(index)) or seconds.get(index),
-                peak=self._peak(needs[index]),
+                peak=self._peak(needs[index]) if index in needs else None,
             )
             for index, cell in usable.items()
         }
 
-    def _about(
-        self,
-        needs: Needs,
-        tokens_per_batch: int,
-        shared: Mapping[str, float | None],
-        scale: float | None,
-        slowdown: float | None,
-        remark: str,
-    ) -> ModelEstimate:
+    def _about(self, tokens_per_batch: int, remark: str) -> ModelEstimate:
+        """The model, with nothing estimated yet."""
         model = self._model.model
         return ModelEstimate(
             model=self.spec.shown,
@@ -122,14 +120,17 @@ class ModelCells:
             dtype=str(model.dtype).removeprefix("torch."),
             device=self._device,
             tokens_per_batch=tokens_per_batch,
-            seconds=shared,
+            free=self._free,
+            free_main=free_memory(),
+            remark=remark,
+        )
+
+    def _with_memory(self, about: ModelEstimate, needs: Needs) -> ModelEstimate:
+        return replace(
+            about,
             memory=self._memory(needs),
             main_memory=dict(needs.main) if self._gpu else {},
             peak=self._peak(needs),
-            free=self._free,
-            scale=scale,
-            slowdown=slowdown,
-            remark=remark,
         )
 
     def _refused(self, index: int, error: ClmDataError) -> CellEstimate:
@@ -205,13 +206,13 @@ class ModelCells:
     def _measured(self) -> tuple[Speed | None, str]:
         """The speed of the model on this machine; None and why if it cannot be measured."""
         self.log(f"measuring two layers of {self.spec.shown} on {self._device}")
-        inner = sizes_of(self._model, self._model.editable[0], None, 1).inner
+        inner = sizes_of(self._model, self._model.editable[0], 0.0, 1).inner
         try:
             with measured_threads(self.log):
                 return measure_speed(self._model, self._device, inner), ""
         except Exception as error:  # whatever the model raises if its layers cannot run alone
             reason = (str(error).strip().splitlines() or [""])[0]
-            return None, f"time is unknown: {type(error).__name__}: {reason}"
+            return None, f"time and memory are unknown: {type(error).__name__}: {reason}"
 
     def _tokens_per_batch(self, speed: Speed | None) -> int:
         """As a sweep would choose it after loading the model."""
@@ -219,15 +220,14 @@ class ModelCells:
             return self.spec.tokens_per_batch
         if not self._gpu or speed is None or self._free is None:
             return DEFAULT_TOKENS
-        sizes = sizes_of(self._model, self._model.editable[0], None, 1)
+        sizes = sizes_of(self._model, self._model.editable[0], 0.0, 1)
         kept = speed.kept * self._model.depth
         return batch_tokens(max(0, self._free - sizes.weights), kept, sizes.vocabulary)
 
-    def _needs(self, cell: PlannedCell, speed: Speed | None, tokens_per_batch: int) -> Needs:
+    def _needs(self, cell: PlannedCell, speed: Speed, tokens_per_batch: int) -> Needs:
         setting, model = cell.setting, self._model
         layer = next(iter(cell.params.edited_layers), model.editable[0])
-        kept = None if speed is None else speed.kept
-        sizes = sizes_of(model, layer, kept, tokens_per_batch)
+        sizes = sizes_of(model, layer, speed.kept, tokens_per_batch)
         batch = batches_of(len(self._records), setting.batch_size, 1)[0]
         texts = self._texts[setting.protocol]
         facts = [one for i in batch for one in texts.facts(i, setting.language).values()]

@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from clm_data.eval.editors.alphaedit import AlphaEditParams
+from clm_data.eval.editors.base import EditorParams
 from clm_data.eval.editors.ft import FineTuningParams
+from clm_data.eval.editors.grace import GraceParams
 from clm_data.eval.editors.lora import LoraParams, adapted_maps
 from clm_data.eval.editors.multilayer import MultilayerParams
 from clm_data.eval.editors.rome import RomeParams
 from clm_data.eval.editors.training import TrainingParams
+from clm_data.eval.editors.ultraedit import UltraEditParams
 from clm_data.eval.estimate.texts import FactTokens, QuestionTokens
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.sweep.plan import PlannedCell
@@ -44,8 +47,7 @@ class Sizes:
         inner: m, what enters an edited projection.
         vocabulary: Tokens.
         depth: Layers.
-        kept: Bytes per token and layer that a forward pass keeps for the backward pass; None if
-            that is unknown, which leaves it out.
+        kept: Bytes per token and layer that a forward pass keeps for the backward pass.
         tokens_per_batch: Maximum tokens per forward pass.
     """
 
@@ -55,7 +57,7 @@ class Sizes:
     inner: int
     vocabulary: int
     depth: int
-    kept: float | None
+    kept: float
     tokens_per_batch: int
 
     def forward(self, tokens: int) -> int:
@@ -66,14 +68,14 @@ class Sizes:
     def backward(self, tokens: int, layers: int) -> int:
         """Bytes that a pass with gradients holds at once."""
         tokens = min(tokens, self.tokens_per_batch)
-        return self.forward(tokens) + round(tokens * layers * (self.kept or 0.0))
+        return self.forward(tokens) + round(tokens * layers * self.kept)
 
     def logits(self, tokens: int) -> int:
         """Bytes of the logits at some tokens."""
         return _LOGITS * tokens * self.vocabulary * _SINGLE
 
 
-def sizes_of(model: LoadedModel, layer: int, kept: float | None, tokens_per_batch: int) -> Sizes:
+def sizes_of(model: LoadedModel, layer: int, kept: float, tokens_per_batch: int) -> Sizes:
     """The sizes of a model without weights.
 
     Args:
@@ -105,7 +107,7 @@ def needs_of(
     facts: Sequence[FactTokens],
     questions: Sequence[QuestionTokens],
 ) -> Needs:
-    """What a cell needs, its largest phase included.
+    """What a cell needs: what stays, and its largest phase.
 
     Args:
         cell: The cell.
@@ -114,43 +116,84 @@ def needs_of(
         facts: The facts of one edit.
         questions: The questions that are asked after it.
     """
-    params, count = cell.params, len(facts)
-    d, m = sizes.hidden, sizes.inner
-    layers = len(params.edited_layers)
-    device = {"weights": sizes.weights}
-    main: dict[str, int] = {}
-    phases = {"measuring": _measuring(sizes, questions)}
-    if moments := len(params.moment_layers):
-        square = m * m
-        kinds = 2 if params.moments_by_language else 1
-        main["second moments"] = kinds * moments * square * _SINGLE
-        kind = "projector" if isinstance(params, AlphaEditParams) else "factors of second moments"
-        main[kind] = moments * square * _DOUBLE
-        phases["sums of second moments"] = 2 * moments * square * _DOUBLE + 3 * square * _SINGLE
-        phases["solving"] = 4 * square * _DOUBLE + 4 * m * count * _DOUBLE
+    params = cell.params
+    found = _Found({"weights": sizes.weights}, {}, {"measuring": _measuring(sizes, questions)})
+    if params.moment_layers:
+        _add_moments(found, params, sizes, len(facts))
     if isinstance(params, MultilayerParams | RomeParams):
-        together = facts if isinstance(params, MultilayerParams) else facts[:1]
-        phases["search for target values"] = _searching(sizes, params.edited_layers[-1], together)
-        device["originals of edited weights"] = layers * d * m * sizes.element
-        main["weight changes"] = layers * count * (d + 3 * m) * _SINGLE
+        _add_targets(found, params, sizes, facts)
     elif isinstance(params, TrainingParams):
-        trained = _trained(params, sizes, model)
-        tokens, reads = sum(f.sentence for f in facts), sum(f.answer for f in facts)
-        start = params.layer if isinstance(params, FineTuningParams) else 0
-        part = min(1.0, sizes.tokens_per_batch / max(tokens, 1))
-        phases["training"] = sizes.backward(tokens, sizes.depth - start) + sizes.logits(
-            round(reads * part)
-        )
-        device["optimizer, gradient and change"] = 6 * trained * _SINGLE
-        main["weight changes"] = trained * _SINGLE
-    else:
-        tokens, reads = sum(f.sentence for f in facts), sum(f.answer for f in facts)
-        phases["gradients"] = sizes.backward(tokens, sizes.depth) + sizes.logits(reads)
-        device["originals of edited weights"] = layers * d * m * sizes.element
-        main["weight changes"] = layers * tokens * (d + m) * _SINGLE
-    largest = max(phases, key=lambda name: phases[name])
-    device[f"{largest} (the largest phase)"] = phases[largest]
-    return Needs(device, main)
+        _add_training(found, params, sizes, facts, _trained(params, sizes, model))
+    elif isinstance(params, UltraEditParams):
+        _add_gradients(found, params, sizes, facts)
+    elif isinstance(params, GraceParams):
+        answers = sum(fact.answer for fact in facts)
+        above = sizes.depth - params.layer
+        found.phases["training"] = sizes.backward(answers, above) + sizes.logits(answers)
+        found.main["codebook"] = len(facts) * (sizes.hidden + sizes.inner) * _SINGLE
+    largest = max(found.phases, key=lambda name: found.phases[name])
+    found.device[f"{largest} (the largest phase)"] = found.phases[largest]
+    return Needs(found.device, found.main)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Bytes by what they are for: on the device, in main memory, and of phases on the device."""
+
+    device: dict[str, int]
+    main: dict[str, int]
+    phases: dict[str, int]
+
+
+def _add_moments(found: _Found, params: EditorParams, sizes: Sizes, facts: int) -> None:
+    square, layers = sizes.inner**2, len(params.moment_layers)
+    kinds = 2 if params.moments_by_language else 1
+    found.main["second moments"] = kinds * layers * square * _SINGLE
+    kind = "projector" if isinstance(params, AlphaEditParams) else "factors of second moments"
+    found.main[kind] = layers * square * _DOUBLE
+    found.phases["sums of second moments"] = square * (2 * layers * _DOUBLE + 3 * _SINGLE)
+    found.phases["solving"] = 4 * _DOUBLE * (square + sizes.inner * facts)
+
+
+def _add_targets(
+    found: _Found,
+    params: MultilayerParams | RomeParams,
+    sizes: Sizes,
+    facts: Sequence[FactTokens],
+) -> None:
+    d, m, layers = sizes.hidden, sizes.inner, len(params.edited_layers)
+    together = facts if isinstance(params, MultilayerParams) else facts[:1]
+    search = _searching(sizes, params.edited_layers[-1], together)
+    found.phases["search for target values"] = search
+    found.device["originals of edited weights"] = layers * d * m * sizes.element
+    found.main["weight changes"] = layers * len(facts) * (d + 3 * m) * _SINGLE
+
+
+def _add_training(
+    found: _Found,
+    params: TrainingParams,
+    sizes: Sizes,
+    facts: Sequence[FactTokens],
+    trained: int,
+) -> None:
+    tokens, reads = sum(f.sentence for f in facts), sum(f.answer for f in facts)
+    start = params.layer if isinstance(params, FineTuningParams) else 0
+    part = min(1.0, sizes.tokens_per_batch / max(tokens, 1))
+    activations = sizes.backward(tokens, sizes.depth - start)
+    found.phases["training"] = activations + sizes.logits(round(reads * part))
+    found.device["optimizer, gradient and change"] = 6 * trained * _SINGLE
+    found.main["weight changes"] = trained * _SINGLE
+
+
+def _add_gradients(
+    found: _Found, params: UltraEditParams, sizes: Sizes, facts: Sequence[FactTokens]
+) -> None:
+    d, m, weights = sizes.hidden, sizes.inner, len(params.weights())
+    tokens, reads = sum(f.sentence for f in facts), sum(f.answer for f in facts)
+    above = sizes.depth - params.edited_layers[0]
+    found.phases["gradients"] = sizes.backward(tokens, above) + sizes.logits(reads)
+    found.device["originals of edited weights"] = weights * d * m * sizes.element
+    found.main["weight changes"] = weights * min(reads * (d + m), d * m) * _SINGLE
 
 
 def _searching(sizes: Sizes, layer: int, facts: Sequence[FactTokens]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from clm_data.eval.results import Setting
@@ -44,18 +44,20 @@ class ModelEstimate:
         dtype: Of the weights.
         device: Where the cells would be computed.
         tokens_per_batch: Maximum tokens per forward pass.
+        free: Bytes that are free on the device now.
+        free_main: Bytes of main memory that are free now.
         seconds: Estimated seconds by phase that the cells share; a phase whose time is unknown is
             None.
-        memory: Estimated bytes on the device by what they are for, of the cell that needs most.
+        memory: Estimated bytes on the device by what they are for, of the cell that needs most;
+            empty if unknown.
         main_memory: The same in main memory, if the device is a GPU; empty otherwise.
         peak: Sum of `memory`.
-        free: Bytes that are free on the device now.
         scale: Measured over estimated seconds of the finished cells, by which all estimates of time
             are multiplied; None if there are none. Without it, times are those of a machine that
             does nothing else.
         slowdown: How many times longer the short measurement took because the machine did something
             else; None if nothing was measured.
-        remark: What an estimate leaves out, and why.
+        remark: What is unknown, and why.
     """
 
     model: str
@@ -64,11 +66,12 @@ class ModelEstimate:
     dtype: str
     device: str
     tokens_per_batch: int
-    seconds: Mapping[str, float | None]
-    memory: Mapping[str, int]
-    main_memory: Mapping[str, int]
-    peak: int | None
     free: int | None
+    free_main: int | None
+    seconds: Mapping[str, float | None] = field(default_factory=dict)
+    memory: Mapping[str, int] = field(default_factory=dict)
+    main_memory: Mapping[str, int] = field(default_factory=dict)
+    peak: int | None = None
     scale: float | None = None
     slowdown: float | None = None
     remark: str = ""
@@ -76,7 +79,9 @@ class ModelEstimate:
     @property
     def fits(self) -> bool | None:
         """Whether the cells fit into the free memory; None if that is unknown."""
-        return None if self.peak is None or self.free is None else self.peak <= self.free
+        if self.peak is None or self.free is None or (self.main_memory and not self.free_main):
+            return None
+        return self.peak <= self.free and sum(self.main_memory.values()) <= (self.free_main or 0)
 
 
 @dataclass(frozen=True)

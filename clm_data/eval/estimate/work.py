@@ -120,7 +120,7 @@ class SweepTime:
         facts: dict[str, FactTokens] = {}
         for index in batch:
             facts |= self._texts[setting.protocol].facts(index, setting.language)
-        if cell.easyedit is not None:
+        if cell.easyedit is not None or getattr(params, "stabilizes", False):
             return None
         tokens = list(facts.values())
         if isinstance(params, MultilayerParams):

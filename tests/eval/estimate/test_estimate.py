@@ -34,6 +34,8 @@ from clm_data.eval.sweep.workbench import ModelWorkbench
 TOKENS = Speed(Line(0, 1), Line(0, 1), 0, 0, 0, 0, 0, 0, 1)
 """A second per token and layer, whether forward only or with a backward pass, and nothing else."""
 
+WITH_VALUES = ("memit", "alphaedit", "langedit", "pmet", "rome")
+
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -140,13 +142,23 @@ def test_what_cannot_be_computed_is_refused_with_its_reason(inputs: Path) -> Non
 
 def test_what_is_unknown_is_not_zero(inputs: Path) -> None:
     found = estimate_evaluation(**options(inputs, methods=["memit", "ice-oracle"], corpus="hub:x"))
-    (model,) = found.models
+    model = found.models[0]
     assert [name for name, one in model.seconds.items() if one is None] == [
         name for name in model.seconds if name.startswith("second moments")
     ]
     assert found.cells[0].seconds is not None
     assert found.cells[1].seconds is None
     assert found.seconds is None
+
+
+def test_where_nothing_can_be_measured_time_and_memory_are_unknown(inputs: Path) -> None:
+    found = estimate_evaluation(**options(inputs, device="nonsense"))
+    (model,) = found.models
+    assert model.remark.startswith("time and memory are unknown: ")
+    assert "nonsense" in model.remark
+    assert (model.peak, model.fits, found.seconds) == (None, None, None)
+    assert [(cell.seconds, cell.peak) for cell in found.cells] == [(None, None)] * 2
+    assert model.parameters > 0
 
 
 def planned(inputs: Path, **fields: Any) -> tuple[Recipe, list[PlannedCell]]:
@@ -172,11 +184,13 @@ def tokens_run(model: Any) -> Iterator[list[int]]:
         yield found
 
 
-@pytest.mark.parametrize("method", ["memit", "alphaedit", "rome", "ft", "ultraedit"])
+@pytest.mark.parametrize(
+    "method", ["memit", "alphaedit", "langedit", "pmet", "rome", "ft", "lora", "ultraedit", "grace"]
+)
 def test_the_work_is_that_of_the_sweep(inputs: Path, tmp_path: Path, method: str) -> None:
     """Tokens times layers, edits and measurements together, differ by less than a factor of two."""
     model = load_model(str(inputs / "small"), device="cpu")
-    never = {"values": {"stop_at": -1.0}} if method in ("memit", "alphaedit", "rome") else {}
+    never = {"values": {"stop_at": -1.0}} if method in WITH_VALUES else {}
     recipe, (cell,) = planned(inputs, methods=(method,), params={method: never})
     dataset = load_dataset(inputs / "set")
     bench = ModelWorkbench(model, cell, recipe, dataset, out=tmp_path, cache=tmp_path)
