@@ -13,7 +13,7 @@ from typing import ClassVar, Literal, Self
 
 from clm_data.eval.editors.base import SWITCH, EditorParams, Setup, Stopwatch
 from clm_data.eval.editors.known_models import KNOWN_MODELS
-from clm_data.eval.editors.noted import Lookup, Note, Notes, with_note
+from clm_data.eval.editors.noted import KINDS, Kind, Lookup, Note, Notes, with_note
 from clm_data.eval.editors.origin import check_origin, model_id
 from clm_data.eval.editors.retrieval import Calibration, NgramRetriever, Pair, side
 from clm_data.eval.editors.sentence_encoder import SentenceEncoder
@@ -36,6 +36,9 @@ class InContextParams(EditorParams):
         false_open: See `Calibration`.
         encoder: Folder of a sentence encoder; None compares runs of characters.
         encoder_prefix: See `SentenceEncoder`.
+        kinds: Kinds of demonstrations, see `KINDS`.
+        shares: Whether each kind has an equal share, or those most like the question are shown, of
+            any kind, as in EasyEdit.
         nearest: Whether the demonstration most like the question is the last one, as in the code of
             IKE's authors, or the first, as in EasyEdit.
         headings: Whether headings are in the language of the question, or always English, as in
@@ -47,12 +50,18 @@ class InContextParams(EditorParams):
     false_open: float = 0.02
     encoder: str | None = None
     encoder_prefix: str = ""
+    kinds: tuple[Kind, ...] = field(default=KINDS, metadata=SWITCH)
+    shares: Literal["equal", "any"] = field(default="equal", metadata=SWITCH)
     nearest: Literal["last", "first"] = field(default="last", metadata=SWITCH)
     headings: Literal["question", "en"] = field(default="question", metadata=SWITCH)
 
     def __post_init__(self) -> None:
         if not 0 < self.false_open < 1:
             raise EditError(f"false_open is a share above 0 and below 1, not {self.false_open}")
+        if not self.kinds or len(set(self.kinds)) < len(self.kinds):
+            raise EditError(
+                f"kinds {list(self.kinds)} must be some of {', '.join(KINDS)}, each once"
+            )
 
     @property
     def edited_layers(self) -> tuple[int, ...]:
@@ -158,7 +167,16 @@ class IceRetrieved(IceOracle):
             calibration = Calibration.on(rows, false_open=params.false_open)
         count = params.demonstrations
         examples = {lang: self._demonstrations(rows, lang) for lang in LANGUAGES} if count else {}
-        lookup = Lookup(retriever, calibration, examples, count, params.nearest, self._headings)
+        lookup = Lookup(
+            retriever,
+            calibration,
+            examples,
+            count,
+            params.kinds,
+            params.shares,
+            params.nearest,
+            self._headings,
+        )
         return replace(self, lookup=lookup)
 
     def edit(
@@ -170,20 +188,18 @@ class IceRetrieved(IceOracle):
         return self._noted(model, requests, past, self.lookup)
 
     def _demonstrations(self, rows: Sequence[Pair], lang: Language) -> tuple[str, ...]:
-        """Three examples per row: its own prompt, a rephrased one, and that of the next row.
-
-        The first two are answered with the new answer, the third with its true one.
-        """
+        """For each row, how its note is used: one example of each kind."""
         texts = []
         facts = [side(row, lang) for row in rows]
         for fact, other in zip(facts, [*facts[1:], facts[0]], strict=True):
             note = self._sentence(fact.prompt, fact.target_new, lang)
-            for asked, answer in (
-                (fact.prompt, fact.target_new),
-                (fact.rephrase_prompt, fact.target_new),
-                (other.prompt, other.ground_truth),
-            ):
-                sentence = self._sentence(asked, answer, lang)
+            answered: dict[Kind, tuple[str, str]] = {
+                "copy": (fact.prompt, fact.target_new),
+                "update": (fact.rephrase_prompt, fact.target_new),
+                "retain": (other.prompt, other.ground_truth),
+            }
+            for kind in self.params.kinds:
+                sentence = self._sentence(*answered[kind], lang)
                 texts.append(with_note(note, sentence, self._headings or lang))
         return tuple(texts)
 
@@ -194,11 +210,10 @@ class Ike(IceRetrieved):
 
     name: ClassVar[str] = "ike"
     # EasyEdit, hparams/IKE: k is 16 for every model. The others are our choice: the tiny model's
-    # rows are short; on SmolLM2, 8 take half the time and were as good on 30 facts in English
-    # (94.1% of the tokens, 95.2% with 16).
+    # rows are short; those of SmolLM2 were chosen on 40 facts (docs/explanation/editing.md).
     PARAMS: ClassVar[Mapping[str, InContextParams]] = dict.fromkeys(
         KNOWN_MODELS, InContextParams(demonstrations=16)
     ) | {
         "tiny": InContextParams(demonstrations=2),
-        "smollm2-135m": InContextParams(demonstrations=8),
+        "smollm2-135m": InContextParams(demonstrations=8, kinds=("copy", "update")),
     }

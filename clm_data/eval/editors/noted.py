@@ -37,6 +37,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+Kind = Literal["copy", "update", "retain"]
+KINDS: tuple[Kind, ...] = ("copy", "update", "retain")
+"""Demonstrations of a fact: its own prompt, a rephrased one, and a prompt that it is not about."""
+
+
 @dataclass(frozen=True)
 class Note:
     """An edited fact as text.
@@ -68,8 +73,11 @@ class Lookup:
             told the fact that a question is about.
         calibration: Decides from what similarity on a note is used; None takes the best note for
             every question.
-        demonstrations: Examples of how a note is used, by language of the question.
+        demonstrations: Examples of how a note is used, by language of the question: one of each
+            kind for a fact, then for the next.
         count: Number of demonstrations that are put before a note.
+        kinds: Kinds of the demonstrations.
+        shares: Whether each kind has an equal share of them, or only similarity counts.
         nearest: Place of the demonstration that is most like the question.
         headings: Language of the headings; None for that of the question.
     """
@@ -78,6 +86,8 @@ class Lookup:
     calibration: Calibration | None = None
     demonstrations: Mapping[Language, tuple[str, ...]] = field(default_factory=dict)
     count: int = 0
+    kinds: tuple[Kind, ...] = KINDS
+    shares: Literal["equal", "any"] = "equal"
     nearest: Literal["last", "first"] = "last"
     headings: Language | None = None
 
@@ -90,6 +100,8 @@ class Lookup:
             "calibration": None if self.calibration is None else asdict(self.calibration),
             "demonstrations": self.demonstrations,
             "count": self.count,
+            "kinds": self.kinds,
+            "shares": self.shares,
             "nearest": self.nearest,
             "headings": self.headings,
         }
@@ -100,7 +112,9 @@ class Lookup:
         settings = value["retriever"]
         retriever: NgramRetriever | SentenceEncoder | None = None
         if value["kind"] == "NgramRetriever":
-            retriever = NgramRetriever(tuple(settings["ngrams"]), tuple(settings["idf"]))
+            retriever = NgramRetriever(
+                tuple(settings["columns"]), tuple(settings["idf"]), settings["unseen"]
+            )
         elif value["kind"] == "SentenceEncoder":
             retriever = SentenceEncoder(**settings)
         examples = _tuples(value["demonstrations"])
@@ -108,9 +122,8 @@ class Lookup:
         if about is not None:
             texts = {name: _tuples(about[name]) for name in ("prompts", "rephrased")}
             about = Calibration(**{**about, **texts})
-        return Lookup(
-            retriever, about, examples, value["count"], value["nearest"], value["headings"]
-        )
+        rest = {name: value[name] for name in ("count", "shares", "nearest", "headings")}
+        return Lookup(retriever, about, examples, kinds=tuple(value["kinds"]), **rest)
 
 
 def _tuples(texts: Mapping[Language, Sequence[str]]) -> dict[Language, tuple[str, ...]]:
@@ -237,14 +250,13 @@ class NotedModel:
         A question that is the prompt of a note, letter for letter, needs no gate.
         """
         known, index = self._known
+        for note in known:
+            if (note.lang, note.prompt) == (lang, prompt):
+                return note
         found = similarities(self.retriever.vectors([prompt]), index)[0]
         if self.gates is not None:
-            opens = [
-                score >= self.gates[note.lang, lang].similarity
-                or (note.lang == lang and note.prompt == prompt)
-                for note, score in zip(known, found, strict=True)
-            ]
-            found = np.where(opens, found, -np.inf)
+            lowest = [self.gates[note.lang, lang].similarity for note in known]
+            found = np.where(found >= np.array(lowest), found, -np.inf)
         best = int(found.argmax())
         return known[best] if np.isfinite(found[best]) else None
 
@@ -261,7 +273,16 @@ class NotedModel:
         if not self.lookup.count:
             return []
         found = similarities(self.retriever.vectors([asked]), self._examples[lang])[0]
-        order = np.argsort(-found, kind="stable")[: self.lookup.count]
+        order = np.argsort(-found, kind="stable")
+        if self.lookup.shares == "equal":
+            kinds = len(self.lookup.kinds)
+            nth = np.empty(len(order), dtype=int)  # how many of its kind are more similar
+            for kind in range(kinds):
+                of_kind = order[order % kinds == kind]
+                nth[of_kind] = np.arange(len(of_kind))
+            chosen = order[np.argsort(nth[order], kind="stable")][: self.lookup.count]
+            order = chosen[np.argsort(-found[chosen], kind="stable")]
+        order = order[: self.lookup.count]
         if self.lookup.nearest == "last":
             order = order[::-1]
         return [self.lookup.demonstrations[lang][i] for i in order]

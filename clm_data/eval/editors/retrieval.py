@@ -34,18 +34,22 @@ class NgramRetriever:
     Across languages it only finds what both write alike, such as numbers and Latin names.
 
     Attributes:
-        ngrams: The known runs of characters.
+        columns: Hashes of the runs of characters that have been seen.
         idf: Their inverse document frequencies.
+        unseen: That of all others, which tell texts apart best.
     """
 
-    ngrams: tuple[str, ...]
+    columns: tuple[int, ...]
     idf: tuple[float, ...]
+    unseen: float
 
     @staticmethod
     def fit(texts: Sequence[str]) -> NgramRetriever:
         """Weigh the runs of characters by how few of some texts contain them."""
-        found = _vectorizer().fit(texts)
-        return NgramRetriever(tuple(found.get_feature_names_out()), tuple(found.idf_.tolist()))
+        columns, counts = np.unique(_counted(texts).indices, return_counts=True)
+        idf = np.log((1 + len(texts)) / (1 + counts)) + 1
+        unseen = float(np.log(1 + len(texts)) + 1)
+        return NgramRetriever(tuple(columns.tolist()), tuple(idf.tolist()), unseen)
 
     @staticmethod
     def of(rows: Sequence[Pair]) -> NgramRetriever:
@@ -56,20 +60,31 @@ class NgramRetriever:
         )
 
     @cached_property
-    def _fitted(self) -> Any:
-        vectorizer = _vectorizer(vocabulary={name: i for i, name in enumerate(self.ngrams)})
-        vectorizer.idf_ = np.array(self.idf)
-        return vectorizer
+    def _weights(self) -> FloatArray:
+        """Inverse document frequency by hash."""
+        weights = np.full(_HASHES, self.unseen)
+        weights[list(self.columns)] = self.idf
+        return weights
 
     def vectors(self, texts: Sequence[str]) -> Any:
         """See `Retriever.vectors`."""
-        return self._fitted.transform(texts)
+        from sklearn.preprocessing import normalize
+
+        found = _counted(texts)
+        found.data = (1 + np.log(found.data)) * self._weights[found.indices]
+        return normalize(found)
 
 
-def _vectorizer(**settings: Any) -> Any:
-    from sklearn.feature_extraction.text import TfidfVectorizer
+_HASHES = 2**20
 
-    return TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True, **settings)
+
+def _counted(texts: Sequence[str]) -> Any:
+    """How often each text has each run of characters, (texts, hashes), sparse."""
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    return HashingVectorizer(
+        analyzer="char", ngram_range=(1, 3), n_features=_HASHES, alternate_sign=False, norm=None
+    ).transform(texts)
 
 
 class Pair(Protocol):

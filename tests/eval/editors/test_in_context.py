@@ -23,7 +23,7 @@ from clm_data.eval.editors import METHODS
 from clm_data.eval.editors.base import Setup
 from clm_data.eval.editors.edits import applied, load_edit
 from clm_data.eval.editors.in_context import IceOracle, IceRetrieved, Ike, InContextParams
-from clm_data.eval.editors.noted import NotedModel, Notes, OracleModel
+from clm_data.eval.editors.noted import KINDS, NotedModel, Notes, OracleModel
 from clm_data.eval.editors.retrieval import (
     Calibration,
     Gate,
@@ -103,7 +103,7 @@ def test_ike_without_demonstrations_is_ice(model: LoadedModel) -> None:
 def test_demonstrations_come_before_the_fact_in_the_language_of_the_question(
     model: LoadedModel, nearest: Any
 ) -> None:
-    editor = _retrieved(model, replace(OPEN, demonstrations=4, nearest=nearest), Ike)
+    editor = _retrieved(model, replace(OPEN, demonstrations=4, shares="any", nearest=nearest), Ike)
     edited = _applied(model, editor.edit(model, REQUESTS))
     *shown, last = edited.rewrite("鲁迅的原名是", "zh").split("\n\n")
     assert last == "新事实：鲁迅的原名是张三\n问题：鲁迅的原名是"
@@ -114,6 +114,29 @@ def test_demonstrations_come_before_the_fact_in_the_language_of_the_question(
     found = [scores[examples.index(text)] for text in shown]
     best = sorted(scores, reverse=True)[:4]
     assert found == (best if nearest == "first" else best[::-1])
+
+
+@pytest.mark.parametrize("kinds", [KINDS, ("update", "copy"), ("retain",)])
+def test_each_kind_of_demonstration_has_an_equal_share(
+    model: LoadedModel, kinds: tuple[Any, ...]
+) -> None:
+    editor = _retrieved(model, replace(OPEN, demonstrations=6, kinds=kinds), Ike)
+    edited = _applied(model, editor.edit(model, REQUESTS))
+    *shown, last = edited.rewrite(REQUESTS[1].prompt, "en").split("\n\n")
+    examples = editor.lookup.demonstrations["en"]
+    scores = similarities(edited.retriever.vectors([last]), edited.retriever.vectors(examples))[0]
+    at = [examples.index(text) for text in shown]
+    assert list(scores[at]) == sorted(scores[at])  # the most similar one is the last
+    share = 6 // len(kinds)
+    for kind in range(len(kinds)):
+        of_kind = sorted(scores[kind :: len(kinds)])
+        assert sorted(scores[i] for i in at if i % len(kinds) == kind) == of_kind[-share:]
+
+
+@pytest.mark.parametrize("kinds", [(), ("copy", "copy")])
+def test_kinds_of_demonstrations_are_named_once_each(kinds: tuple[Any, ...]) -> None:
+    with pytest.raises(EditError, match="must be some of copy, update, retain, each once"):
+        InContextParams(kinds=kinds)
 
 
 def test_demonstrations_copy_update_and_retain() -> None:
@@ -238,7 +261,11 @@ def test_only_models_that_say_so_are_oracles() -> None:
 
 @pytest.mark.parametrize(
     "params",
-    [OPEN, InContextParams(), InContextParams(demonstrations=2, headings="en", nearest="first")],
+    [
+        OPEN,
+        InContextParams(),
+        InContextParams(demonstrations=2, headings="en", shares="any", nearest="first"),
+    ],
 )
 def test_saved_notes_find_the_same(
     model: LoadedModel, params: InContextParams, tmp_path: Path
@@ -373,6 +400,16 @@ def test_rows_to_learn_from_share_no_subject_or_probe_with_what_is_edited() -> N
     )
     assert len(training_rows([edited], [edited])) < len(few)
     assert taken not in [side(row, "en").subject for row in training_rows([edited], [edited])]
+
+
+def test_runs_of_characters_that_were_not_seen_before_tell_texts_apart() -> None:
+    retriever = NgramRetriever.fit(["长江发源于", "黄河发源于", "熊猫属于", "Bears are"])
+    whale, spider, same = retriever.vectors(["鲸鱼属于", "蜘蛛属于", "鲸鱼属于"])
+    assert similarities(whale, same)[0, 0] == pytest.approx(1.0)
+    assert similarities(whale, spider)[0, 0] < 0.5
+    seen, unseen = retriever.vectors(["熊猫", "蜘蛛"])
+    both = retriever.vectors(["熊猫蜘蛛"])
+    assert similarities(both, seen)[0, 0] < similarities(both, unseen)[0, 0]
 
 
 def test_runs_of_characters_find_rephrased_prompts_in_both_languages() -> None:

@@ -191,7 +191,11 @@ def test_the_demonstrations_of_ike_are_those_of_the_reference(
             f"{note}{row['locality_prompt']} {row['locality_ground_truth']}",
         ]
     lookup = Lookup(
-        SentenceEncoder(minilm), None, {"en": tuple(shown)}, run["hparams"]["k"], "first"
+        SentenceEncoder(minilm),
+        demonstrations={"en": tuple(shown)},
+        count=run["hparams"]["k"],
+        shares="any",
+        nearest="first",
     )
     for request, call in zip(run["requests"], run["calls"], strict=True):
         prompt, answer = request["prompt"], request["target_new"]
