@@ -38,9 +38,11 @@ demo-eval: $(VENV)/.eval   ## train a small model on the demo's dataset, edit it
 	$(BIN)/clm-data demo clm_demo
 	$(BIN)/clm-data eval-baselines --recipe cpu-miniature --dataset clm_demo/dataset --out clm_demo/eval
 
-demo-eval-all: $(VENV)/.eval   ## the same with every method; about half an hour
+demo-eval-all: $(VENV)/.eval   ## the same with every method, the report, and a check of the results; a quarter of an hour
 	$(BIN)/clm-data demo clm_demo
 	$(BIN)/clm-data eval-baselines --recipe all-methods --dataset clm_demo/dataset --out clm_demo/eval-all
+	$(BIN)/clm-data report clm_demo/eval-all --html clm_demo/eval-all/report.html --dataset clm_demo/dataset
+	$(BIN)/python docs/every_method.py clm_demo/eval-all
 
 paper-mini: $(VENV)/.eval   ## the paper's tables and figures, scaled down, and the report, from the demo's dataset
 	$(BIN)/clm-data demo clm_demo

@@ -50,6 +50,8 @@ def small_params(method: str) -> Any:
         margins = {"alpha": 0.5, "beta": 3.0, "gamma": 2.0}
         params = params_for(method, "qwen2-7b")
         return replace(params, layer=2, steps=20, lr=0.5, batch_size=None, **margins)
+    elif method == "lora":
+        return replace(params_for(method, "tiny"), targets=None)
     else:
         return params_for(method, "tiny")
     return params if method in ("alphaedit", "langedit") else replace(params, moment_weight=100.0)

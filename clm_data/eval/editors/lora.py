@@ -112,8 +112,18 @@ class Lora:
         "gpt-j-6b": replace(_REFERENCE, epochs=50, targets=("fc_in", "fc_out")),  # gpt-j-6B.yaml
         "gpt2-xl": replace(_REFERENCE, epochs=30),  # gpt2-xl.yaml
         "smollm2-135m": replace(_REFERENCE, epochs=25, lr=1e-3),  # our choice
-        # Our choice. Rank 8 in every layer learns the facts, too, but all other answers change.
-        "tiny": LoraParams(epochs=40, lr=3e-3, batch_size=10, rank=64, alpha=64.0, layers=(3,)),
+        # Our choice, on facts 101 to 200 of the demo. Adapting the attention learns the facts, too,
+        # but changes nearly all other answers.
+        "tiny": LoraParams(
+            epochs=40,
+            lr=1e-3,
+            batch_size=10,
+            rank=64,
+            alpha=64.0,
+            dropout=0.0,
+            targets=("gate_proj", "up_proj"),
+            layers=(3,),
+        ),
     }
 
     def edit(

@@ -33,6 +33,7 @@ from clm_data.eval.protocols import EASYEDIT
 
 LORA = replace(
     params_for("lora", "tiny"),
+    targets=None,
     batch_size=1,
     order="depth-first",
     append_eos=False,
