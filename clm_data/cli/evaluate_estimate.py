@@ -37,10 +37,11 @@ def show_estimate(found: EvaluationEstimate, *, as_json: bool) -> None:
             for cell in found.cells
         ],
     )
+    known = "" if found.seconds is not None else f" ({duration(found.known_seconds)} are known)"
     say(
         f"{counted(found.count('to compute'), 'cell')} to compute, {found.count('done')} done, "
-        f"{found.count('refused')} refused; estimated time {duration(found.seconds)}, without "
-        "downloads and loading"
+        f"{found.count('refused')} refused; estimated time {duration(found.seconds)}{known}, "
+        "without downloads and loading"
     )
     busy = max((model.slowdown or 1.0 for model in found.models), default=1.0)
     if busy >= _BUSY and found.seconds:

@@ -92,9 +92,9 @@ class ModelCells:
         about = self._about(tokens, remark)
         if speed is not None:
             needs = {
-                index: self._needs(cell, speed, tokens)
+                index: found
                 for index, cell in usable.items()
-                if cell.easyedit is None
+                if (found := self._needs(cell, speed, tokens)) is not None
             }
             shared, seconds, scale = self._seconds(usable, speed, tokens)
             about = replace(about, seconds=shared, scale=scale, slowdown=speed.slowdown)
@@ -224,7 +224,10 @@ class ModelCells:
         kept = speed.kept * self._model.depth
         return batch_tokens(max(0, self._free - sizes.weights), kept, sizes.vocabulary)
 
-    def _needs(self, cell: PlannedCell, speed: Speed, tokens_per_batch: int) -> Needs:
+    def _needs(self, cell: PlannedCell, speed: Speed, tokens_per_batch: int) -> Needs | None:
+        """The memory of a cell; None if it is unknown."""
+        if cell.easyedit is not None:
+            return None
         setting, model = cell.setting, self._model
         layer = next(iter(cell.params.edited_layers), model.editable[0])
         sizes = sizes_of(model, layer, speed.kept, tokens_per_batch)

@@ -106,8 +106,8 @@ def needs_of(
     model: LoadedModel,
     facts: Sequence[FactTokens],
     questions: Sequence[QuestionTokens],
-) -> Needs:
-    """What a cell needs: what stays, and its largest phase.
+) -> Needs | None:
+    """What a cell needs: what stays, and its largest phase; None for methods not known here.
 
     Args:
         cell: The cell.
@@ -131,6 +131,8 @@ def needs_of(
         above = sizes.depth - params.layer
         found.phases["training"] = sizes.backward(answers, above) + sizes.logits(answers)
         found.main["codebook"] = len(facts) * (sizes.hidden + sizes.inner) * _SINGLE
+    else:
+        return None
     largest = max(found.phases, key=lambda name: found.phases[name])
     found.device[f"{largest} (the largest phase)"] = found.phases[largest]
     return Needs(found.device, found.main)

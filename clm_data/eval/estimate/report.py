@@ -48,8 +48,8 @@ class ModelEstimate:
         free_main: Bytes of main memory that are free now.
         seconds: Estimated seconds by phase that the cells share; a phase whose time is unknown is
             None.
-        memory: Estimated bytes on the device by what they are for, of the cell that needs most;
-            empty if unknown.
+        memory: Estimated bytes on the device by what they are for, of the cell that needs most
+            of those whose memory is known; empty if there are none.
         main_memory: The same in main memory, if the device is a GPU; empty otherwise.
         peak: Sum of `memory`.
         scale: Measured over estimated seconds of the finished cells, by which all estimates of time
@@ -124,9 +124,17 @@ class EvaluationEstimate(Tabular):
     @property
     def seconds(self) -> float | None:
         """Seconds of everything that would be computed; None if a part of it is unknown."""
+        parts = self._parts()
+        return None if None in parts else self.known_seconds
+
+    @property
+    def known_seconds(self) -> float:
+        """Seconds of the parts of it that are known."""
+        return sum(part for part in self._parts() if part is not None)
+
+    def _parts(self) -> list[float | None]:
         shared = [one for model in self.models for one in model.seconds.values()]
-        parts = shared + [cell.seconds for cell in self.cells if cell.state == "to compute"]
-        return None if None in parts else sum(part for part in parts if part is not None)
+        return shared + [cell.seconds for cell in self.cells if cell.state == "to compute"]
 
     def as_json(self) -> dict[str, Any]:
         """The estimate as JSON values; what is unknown is null."""
@@ -135,6 +143,7 @@ class EvaluationEstimate(Tabular):
             "title": self.title,
             "records": self.records,
             "seconds": self.seconds,
+            "known_seconds": self.known_seconds,
             "models": [asdict(model) | {"fits": model.fits} for model in self.models],
             "cells": self.table_rows(),
         }

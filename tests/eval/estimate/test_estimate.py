@@ -147,8 +147,10 @@ def test_what_is_unknown_is_not_zero(inputs: Path) -> None:
         name for name in model.seconds if name.startswith("second moments")
     ]
     assert found.cells[0].seconds is not None
-    assert found.cells[1].seconds is None
+    assert (found.cells[1].seconds, found.cells[1].peak) == (None, None)
+    assert found.cells[0].peak == model.peak
     assert found.seconds is None
+    assert found.known_seconds > found.cells[0].seconds
 
 
 def test_where_nothing_can_be_measured_time_and_memory_are_unknown(inputs: Path) -> None:
@@ -242,5 +244,6 @@ def test_the_command_prints_or_writes_json(inputs: Path, capfd: pytest.CaptureFi
     assert run([*command, "--json", "--methods", "ice-oracle"]) == 0
     found = json.loads(capfd.readouterr().out)
     assert found["cells"][0]["seconds"] is None
-    assert found["models"][0]["memory"]["weights"] > 0
+    assert found["models"][0]["parameters"] > 0
+    assert found["models"][0]["peak"] is None
     assert run([*command, "--tokens-per-batch", "1"]) == 2
