@@ -54,7 +54,7 @@ class SentenceEncoder:
 
         folder = Path(self.folder)
         if not folder.is_dir():
-            raise InputFileError(f"encoder {self.folder}: no such folder")
+            raise InputFileError(f"encoder {self.folder}: no such folder; download it first")
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.folder)
             model = AutoModel.from_pretrained(self.folder).eval()

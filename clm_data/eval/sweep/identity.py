@@ -48,7 +48,7 @@ def encoder_identity(folder: str) -> dict[str, str]:
     """
     path = Path(folder)
     if not path.is_dir():
-        raise InputFileError(f"encoder {folder}: no such folder")
+        raise InputFileError(f"encoder {folder}: no such folder; download it first")
     try:
         files = sorted(file for file in path.rglob("*") if file.is_file())
         return {file.relative_to(path).as_posix(): sha256_file(file) for file in files}
