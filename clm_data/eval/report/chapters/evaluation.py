@@ -72,10 +72,10 @@ def result_tables(evaluation: Evaluation) -> list[Part]:
         return [Paragraph(failed, mark="bad"), *_failed(results)]
     return [
         _overview(results),
+        *_engines(results),
         _before_and_after(done),
         _further_measures(done),
         _transfer(evaluation),
-        *_engines(results),
         *_refused(done),
         *_failed(results),
     ]
