@@ -25,7 +25,7 @@ from clm_data.eval.editors.wise_training import (
 from clm_data.eval.errors import EditError, edit_errors
 from clm_data.eval.model.loaded import LoadedModel, at_least_float32
 from clm_data.eval.placement import EditRequest
-from clm_data.records import LANGUAGES, Language
+from clm_data.records import LANGUAGES, Language, Record
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,7 +75,7 @@ class Wise:
         # copy learns 100 facts. With contexts, which are strings of names, generality is the same.
         "tiny": WiseParams(
             layer=3,
-            steps=100,
+            steps=150,
             lr=0.2,
             alpha=5.0,
             beta=30.0,
@@ -83,12 +83,16 @@ class Wise:
             mask_ratio=0.5,
             batch_size=None,
             contexts=1,
-            unrelated=4,
+            unrelated=8,
         ),
     }
 
     def fit(self, model: LoadedModel, rows: Sequence[Pair]) -> Self:
-        """See `TrainedEditor.fit`: take the unrelated texts from the rows, and measure the unit."""
+        """See `TrainedEditor.fit`: take the unrelated texts from the rows, and measure the unit.
+
+        The locality probes of records that are not edited are unrelated texts as well; the paper's
+        texts are such questions, too.
+        """
         if not rows:
             raise EditError(
                 f"{self.name} needs texts about subjects that are not edited, and there are none; "
@@ -97,7 +101,11 @@ class Wise:
         texts: dict[Language, tuple[Unrelated, ...]] = {}
         for lang in LANGUAGES:
             facts = [side(row, lang) for row in rows]
-            texts[lang] = tuple(Unrelated(lang, one.prompt, one.ground_truth) for one in facts)
+            probes = [row.probe(lang) for row in rows if isinstance(row, Record)]
+            texts[lang] = (
+                *(Unrelated(lang, fact.prompt, fact.ground_truth) for fact in facts),
+                *(Unrelated(lang, probe.loc, probe.loc_ans) for probe in probes),
+            )
         fitted = replace(self, unrelated=texts, unit=1.0)
         if self.params.unit == "distance":
             return fitted

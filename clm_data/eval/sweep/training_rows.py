@@ -22,7 +22,7 @@ def training_rows(records: Sequence[Record], edited: Sequence[Record]) -> list[P
 
     Returns:
         At most 500 facts in both languages. No subject is that of an edited record, in either
-        language, and no prompt is one of its locality probes.
+        language, and none of its locality probes is a prompt or a probe of theirs.
     """
     taken = {_subject(record, lang) for record in edited for lang in LANGUAGES}
     probes = {_folded(record.probe(lang).loc) for record in edited for lang in LANGUAGES}
@@ -32,7 +32,7 @@ def training_rows(records: Sequence[Record], edited: Sequence[Record]) -> list[P
             pair
             for pair in pairs
             if not any(
-                _subject(pair, lang) in taken or _folded(side(pair, lang).prompt) in probes
+                _subject(pair, lang) in taken or not probes.isdisjoint(_questions(pair, lang))
                 for lang in LANGUAGES
             )
         ]
@@ -42,6 +42,11 @@ def training_rows(records: Sequence[Record], edited: Sequence[Record]) -> list[P
     if len(rest) >= ENOUGH:
         return rest
     return unrelated([one for name in bank.domain_ids() for one in bank.load_domain(name)])
+
+
+def _questions(pair: Pair, lang: Language) -> list[str]:
+    probe = [pair.probe(lang).loc] if isinstance(pair, Record) else []
+    return [_folded(text) for text in (side(pair, lang).prompt, *probe)]
 
 
 def _subject(pair: Pair, lang: Language) -> str:

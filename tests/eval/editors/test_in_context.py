@@ -392,6 +392,8 @@ def test_rows_to_learn_from_share_no_subject_or_probe_with_what_is_edited() -> N
     probe = records[0].zh_probe.model_copy(update={"loc": records[4].zh.prompt})
     asked = records[0].model_copy(update={"zh_probe": probe})
     assert records[4] not in training_rows([asked, *records[1:]], [asked, records[1]])
+    shared_probe = records[5].model_copy(update={"zh_probe": records[1].zh_probe})
+    assert shared_probe not in training_rows([*records, shared_probe], records[:2])
     few = training_rows(records[:5], records[:2])
     assert set(map(type, few)) == {bank.BankEntry}
     taken = BANK[0].en.subject

@@ -411,6 +411,14 @@ def test_the_first_unrelated_text_is_in_the_language_of_the_fact_and_the_second_
     assert not torch.equal(change(0, 0, 2), change(1, 0, 2))
 
 
+def test_probes_of_records_that_are_not_edited_are_unrelated_texts() -> None:
+    editor = Wise(_params(), SETUP).fit(small_model("llama"), RECORDS)
+    assert editor.unrelated is not None
+    texts = {(one.prompt, one.answer) for one in editor.unrelated["zh"]}
+    facts = {(one.zh.prompt, one.zh.ground_truth) for one in RECORDS}
+    assert texts == facts | {(one.zh_probe.loc, one.zh_probe.loc_ans) for one in RECORDS}
+
+
 def test_the_number_of_contexts_can_be_limited() -> None:
     model = small_model("llama", dtype="float64")
     one = _wise(model, contexts=1).edit(model, REQUESTS)
