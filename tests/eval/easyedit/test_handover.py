@@ -23,6 +23,7 @@ from clm_data.eval.easyedit.handover import (
 )
 from clm_data.eval.easyedit.params import easyedit_params
 from clm_data.eval.editors import params_for
+from clm_data.eval.editors.lora import LoraParams
 from clm_data.eval.errors import EditError
 from clm_data.eval.model.tiny import _tokenizer_texts, train_tokenizer
 from clm_data.records import LANGUAGES
@@ -150,8 +151,9 @@ def test_a_value_that_is_fixed_in_easyedit_cannot_be_another(method: str) -> Non
 
 
 def test_all_values_that_easyedit_fixes_are_in_one_message() -> None:
+    params = LoraParams(epochs=1, lr=1e-3, batch_size=10)
     with pytest.raises(EditError) as error:
-        easyedit_params("lora", params_for("lora", "tiny"), small_model(), 3, checkout=True)
+        easyedit_params("lora", params, small_model(), 3, checkout=True)
     assert str(error.value) == (
         "lora: append_eos is True, batch_size is 10, order is breadth-first, stop_at is 0.01; in "
         "EasyEdit it is always False, 1, depth-first, 0; set that under params in a recipe"

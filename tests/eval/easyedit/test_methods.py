@@ -25,15 +25,16 @@ from clm_data.eval.editors.codebook import Codebook
 from clm_data.eval.editors.deltas import Deltas
 from clm_data.eval.editors.edits import load_edit
 from clm_data.eval.editors.ft import FineTuningParams
+from clm_data.eval.editors.lora import LoraParams
 from clm_data.eval.editors.moments import Moments
 from clm_data.eval.editors.side_memory import SideMemory
 from clm_data.eval.editors.wise import Wise
 from clm_data.eval.errors import EditError
 from clm_data.eval.protocols import EASYEDIT
 
-LORA = replace(
-    params_for("lora", "tiny"),
-    targets=None,
+LORA = LoraParams(
+    epochs=1,
+    lr=1e-3,
     batch_size=1,
     order="depth-first",
     append_eos=False,

@@ -112,7 +112,10 @@ def test_every_kind_of_edit_is_compared(
         "modes": ["sequential"],
         "backends": ["clm-data", "easyeditor"],
         "params": {
-            "lora": {"order": "depth-first", "append_eos": False, "batch_size": 1, "stop_at": 0},
+            "lora": {
+                **{"order": "depth-first", "append_eos": False, "batch_size": 1, "stop_at": 0},
+                "targets": ["q_proj", "v_proj"],
+            },
             "grace": {"labels": "easyedit"},
         },
     }
