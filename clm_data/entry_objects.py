@@ -52,9 +52,12 @@ def candidate_of(
     zh = facts["zh"]
     if zh and not problems and not languages_of(value) and is_latin(zh.prompt or ""):
         return [unreadable(UNNAMED)]
+    try:
+        about = About.read({_normal(key): content for key, content in value.items()})
+    except ValueError as error:
+        problems.append(unreadable(str(error)))
     if problems:
         return problems
-    about, _ = About.read({_normal(key): content for key, content in value.items()})
     content: JSONObject = {"domain": domain}
     for lang, fact in facts.items():
         content[lang] = fact_fields(fact)
@@ -169,8 +172,7 @@ def _fact(part: Any, lang: Language, problems: list[Problem]) -> LooseFact | Non
         try:
             fields[name] = _texts(content) if name in LIST_FIELDS else _text(content)
         except ValueError as error:
-            if name in FACT_FIELDS:  # other keys are read if they can be
-                problems.append(unreadable(str(error), lang, name))
+            problems.append(unreadable(str(error), lang, name))
     return LooseFact.model_validate(fields)
 
 

@@ -225,24 +225,21 @@ class About(Frozen):
         return {name: getattr(self, name) for name in ABOUT_FIELDS}
 
     @staticmethod
-    def read(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    def read(values: Mapping[str, Any]) -> dict[str, Any]:
         """Read these fields of an object; other fields, and null, are skipped.
 
-        Returns:
-            The fields of the right form, and the reason for each of the others. Files and answers
-            have fields of these names that mean something else, so a wrong form is no error.
+        Raises:
+            ValueError: A field has a wrong form; the message names it.
         """
-        found: dict[str, Any] = {}
-        wrong: dict[str, str] = {}
-        for name in ABOUT_FIELDS:
-            if values.get(name) is None:
-                continue
-            try:
-                found[name] = getattr(About.model_validate({name: values[name]}), name)
-            except ValidationError as error:
-                first = error.errors()[0]
-                wrong[name] = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        return found, wrong
+        given = {name: values[name] for name in ABOUT_FIELDS if values.get(name) is not None}
+        try:
+            return About.model_validate(given).about
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            found = canonical_json(json_value(first["input"]))
+            shown = found if len(found) <= 60 else f"{found[:57]}..."
+            raise ValueError(f"{place}: {first['msg']}, found {shown}") from error
 
     @model_serializer(mode="wrap")
     def _these_last(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from clm_data.records import (
     LANGUAGES,
+    About,
     Candidate,
     Language,
     LooseFact,
@@ -227,7 +228,7 @@ def _candidate(parts: Parts, origin: Origin) -> Candidate:
         zh_probe=probes.get("zh"),
         en_probe=probes.get("en"),
         case_id=_case_id(first.case_id),
-        **first.about,
+        **About.read(first.about),
     )
 
 

@@ -16,7 +16,6 @@ from clm_data.records import (
     LANGUAGES,
     LIST_FIELDS,
     PROBE_FIELDS,
-    About,
     Language,
 )
 from clm_data.review.cells import decode
@@ -213,9 +212,9 @@ def read_clm_data(row: Fields) -> ParsedRow:
         side = row.part(key)
         if side is None:
             continue
-        fact = {name: side.get(name) for name in FACT_FIELDS if name != "ground_truth"}
-        more = {name: side.all(name) for name in LIST_FIELDS if name != "ground_truth_aliases"}
-        fact |= _optional(side, {**more, "scope": side.get("scope")})
+        names = [name for name in (*FACT_FIELDS, "scope") if name != "ground_truth"]
+        fact = {name: side.get(name) for name in names}
+        fact |= {name: side.all(name) for name in LIST_FIELDS}
         # Version 1 keeps other accepted answers outside the fact, in candidates only.
         others = accepted.all(lang) if accepted and lang in accepted else ()
         truth, aliases = side.answers("ground_truth")
@@ -224,28 +223,8 @@ def read_clm_data(row: Fields) -> ParsedRow:
         probe = next((place for place in places if place is not None), side)
         sides[lang] = fact, {name: probe.get(name) for name in PROBE_FIELDS}
     found = _in_both({lang: sides[lang] for lang in LANGUAGES if lang in sides}, row)
-    about = _about(row, {name: row.get(name) for name in ABOUT_FIELDS})
+    about = {name: value for name in ABOUT_FIELDS if (value := row.get(name)) is not None}
     return replace(found, domain=row.get("domain"), about=about)
-
-
-def _about(row: Fields, values: dict[str, Any]) -> dict[str, Any]:
-    """The fields of :data:`ABOUT_FIELDS` that a row has; those of a wrong form are left."""
-    about, wrong = About.read(values)
-    for reason in wrong.values():
-        row.leave(reason)
-    return about
-
-
-def _optional(side: Fields, values: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a fact that may be missing; those of a wrong form are left."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        items = value if isinstance(value, tuple) else (value,)
-        if all(item is None or isinstance(item, str | int | float) for item in items):
-            found[name] = value
-        else:
-            side.leave(f"{name}: expected {'texts' if name in LIST_FIELDS else 'text'}")
-    return found
 
 
 _COLUMN_FIELDS = (*FACT_FIELDS, *LIST_FIELDS, "scope", *PROBE_FIELDS)
@@ -301,13 +280,13 @@ def read_csv(row: Fields) -> ParsedRow:
                 name: sides[each].get(name, ()) for name in LIST_FIELDS
             }
             lists["ground_truth_aliases"] = others.get(each, ()) + lists["ground_truth_aliases"]
-            fact |= _optional(row, {**lists, "scope": _if_filled(sides[each].get("scope"))})
+            fact |= {**lists, "scope": _if_filled(sides[each].get("scope"))}
             probe = {name: sides[each].get(name) for name in PROBE_FIELDS}
             given[each] = fact, probe
     found = _in_both(given, row)
     ids = {name: _if_filled(row.get(name)) for name in ("case_id", "domain")}
-    cells = {name: _if_filled(_cell_json(row.get(name))) for name in ABOUT_FIELDS}
-    return replace(found, about=_about(row, cells), **ids)
+    about = {name: value for name in ABOUT_FIELDS if (value := _cell_json(row.get(name)))}
+    return replace(found, about=about, **ids)
 
 
 def _cell_json(value: Any) -> Any:

@@ -106,7 +106,7 @@ def test_schema_prints_the_shipped_one_or_the_list(capsys: pytest.CaptureFixture
     assert run(["schema", "record"]) == 0
     assert json.loads(capsys.readouterr().out)["title"] == "Record"
     assert run(["schema"]) == 0
-    assert "urn:clm-data:schema:entry:2" in capsys.readouterr().out
+    assert "urn:clm-data:schema:entry:1" in capsys.readouterr().out
     assert run(["schema", "recrod"]) == 2
     assert "did you mean record" in capsys.readouterr().err
 
