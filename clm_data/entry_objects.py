@@ -18,7 +18,7 @@ from clm_data.records import (
     Origin,
     Problem,
     content_id,
-    fact_fields,
+    fact_texts,
 )
 from clm_data.text import number_as_text
 
@@ -60,7 +60,7 @@ def candidate_of(
         return problems
     content: JSONObject = {"domain": domain}
     for lang, fact in facts.items():
-        content[lang] = fact_fields(fact)
+        content[lang] = fact_texts(fact)
     return Candidate(
         id=content_id(content),
         domain=domain,

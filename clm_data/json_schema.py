@@ -68,11 +68,9 @@ def generate(kind: str) -> dict[str, Any]:
     schema = KINDS[kind].model_json_schema()
     docstrings = _field_docstrings()
     for name, definition in {KINDS[kind].__name__: schema, **schema.get("$defs", {})}.items():
-        inherited = [docstrings.get(base.__name__, {}) for base in getattr(records, name).mro()]
         for field, properties in definition.get("properties", {}).items():
-            found = next((texts[field] for texts in inherited if field in texts), None)
-            if found is not None:
-                properties["description"] = found
+            if field in docstrings.get(name, {}):
+                properties["description"] = docstrings[name][field]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:clm-data:schema:{kind}:{VERSION}",

@@ -283,7 +283,7 @@ class Candidate(About):
 
         Without fields of version 2, it equals :attr:`content_hash`.
         """
-        return digest({lang: fact_fields(self.fact(lang)) for lang in LANGUAGES})
+        return digest({lang: fact_texts(self.fact(lang)) for lang in LANGUAGES})
 
 
 class Entry(About):
@@ -484,7 +484,7 @@ def unique_ids(candidates: Iterable[Candidate]) -> list[Candidate]:
     return out
 
 
-def fact_fields(fact: Fact | LooseFact | None) -> dict[str, str | None] | None:
+def fact_texts(fact: Fact | LooseFact | None) -> dict[str, str | None] | None:
     """The :data:`FACT_FIELDS` of a fact, from which the ids of entries are derived."""
     return None if fact is None else {name: getattr(fact, name) for name in FACT_FIELDS}
 

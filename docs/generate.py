@@ -12,8 +12,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 import typer
 from pydantic import BaseModel
@@ -106,10 +105,6 @@ def schema_page() -> str:
     shown: tuple[type[BaseModel], ...] = (
         records.Fact,
         records.Probe,
-        records.About,
-        records.Basis,
-        records.KindProbe,
-        records.Question,
         records.Origin,
         records.Entry,
         records.Record,
@@ -126,12 +121,7 @@ def schema_page() -> str:
         lines += ["", f"## {model.__name__}", "", _first_paragraph(model), ""]
         lines += ["| field | type | default | meaning |", "|---|---|---|---|"]
         docs = _attribute_docs(model)
-        fields = model.model_fields.items()
-        lines += [
-            _field(name, info, docs) for name, info in fields if name in model.__annotations__
-        ]
-        if records.About in model.__bases__:
-            lines += ["", "It has the fields of `About`, too."]
+        lines += [_field(name, info, docs) for name, info in model.model_fields.items()]
     lines += ["", "## Codes", "", "| code | severity | meaning | 含义 |", "|---|---|---|---|"]
     lines += [f"| `{n}` | {c.severity} | {c.en} | {c.zh} |" for n, c in CODES.items()]
     return "\n".join(lines) + "\n"
@@ -142,26 +132,16 @@ def _first_paragraph(model: type[BaseModel]) -> str:
 
 
 def _field(name: str, info: FieldInfo, docs: dict[str, str]) -> str:
-    kind = _type_name(info.annotation)
+    kind = str(info.annotation)
+    if isinstance(info.annotation, type) and not hasattr(info.annotation, "__args__"):
+        kind = info.annotation.__name__
+    for noise in ("clm_data.records.", "clm_data.config.", "typing.", "NoneType"):
+        kind = kind.replace(noise, "None" if noise == "NoneType" else "")
     default = "required"
     if not info.is_required():
         default = "see below" if isinstance(info.default, BaseModel) else f"`{info.default!r}`"
     shown = kind.replace("|", "\\|")
     return f"| `{name}` | `{shown}` | {default} | {docs.get(name, '')} |"
-
-
-def _type_name(annotation: Any) -> str:
-    origin, parts = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _type_name(parts[0])
-    if origin in (Union, UnionType):
-        return " | ".join(_type_name(part) for part in parts)
-    if origin is Literal:
-        return f"Literal[{', '.join(map(repr, parts))}]"
-    if origin is not None:
-        names = ", ".join("..." if part is ... else _type_name(part) for part in parts)
-        return f"{origin.__name__}[{names}]"
-    return "None" if annotation is type(None) else str(getattr(annotation, "__name__", annotation))
 
 
 def _attribute_docs(model: type[BaseModel]) -> dict[str, str]:

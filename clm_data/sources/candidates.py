@@ -21,7 +21,7 @@ from clm_data.records import (
     canonical_json,
     content_id,
     digest,
-    fact_fields,
+    fact_texts,
 )
 from clm_data.sources.fields import Fields
 from clm_data.sources.files import SourceFile
@@ -217,7 +217,7 @@ def _candidate(parts: Parts, origin: Origin) -> Candidate:
     domain = _text(first.domain, "domain")
     content: dict[str, Any] = {
         "domain": domain,
-        **{lang: fact_fields(facts.get(lang)) for lang in LANGUAGES},
+        **{lang: fact_texts(facts.get(lang)) for lang in LANGUAGES},
     }
     return Candidate(
         id=content_id(content),
