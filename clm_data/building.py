@@ -12,10 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
-
-from pydantic import BaseModel
+from typing import Any
 
 from clm_data import json_schema, layouts
 from clm_data.assemble import Assembly, assemble
@@ -314,33 +311,27 @@ def _write_records(folder: Path, records: Sequence[Record]) -> None:
     for record in records:
         json_schema.check("record", record.model_dump(mode="json"), f"record {record.id}")
     for name, configuration in layouts.CONFIGURATIONS.items():
-        path = folder / name / "test.parquet"
-        _write_parquet(path, configuration(records), layouts.TYPES[name])
+        _write_parquet(folder / name / "test.parquet", configuration(records))
     for name, text in clm_bench(records).items():
         (folder / name).write_text(text, encoding="utf-8")
 
 
-def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], types: Mapping[str, Any]) -> None:
+def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     pa: Any = import_module("pyarrow")  # untyped
     parquet: Any = import_module("pyarrow.parquet")
-    schema = pa.schema([(name, _arrow_type(pa, types[name])) for name in rows[0]])
+    arrays = {name: _column(pa, [row[name] for row in rows]) for name in rows[0]}
     path.parent.mkdir()
-    parquet.write_table(pa.Table.from_pylist(list(rows), schema=schema), path)
+    parquet.write_table(pa.table(arrays), path)
 
 
-def _arrow_type(pa: Any, annotation: Any) -> Any:
-    """The Arrow type of an annotation; it does not depend on values, which may all be missing."""
-    origin, parts = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _arrow_type(pa, parts[0])
-    if origin in (Union, UnionType):
-        return _arrow_type(pa, next(part for part in parts if part is not type(None)))
-    if origin is tuple:
-        return pa.list_(_arrow_type(pa, parts[0]))
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        fields = annotation.model_fields.items()
-        return pa.struct([(name, _arrow_type(pa, field.annotation)) for name, field in fields])
-    return pa.int64() if annotation is int else pa.string()
+def _column(pa: Any, values: Sequence[Any]) -> Any:
+    """A column. Columns with only None are typed as text, so that types do not vary."""
+    if isinstance(values[0], Mapping):
+        names = list(values[0])
+        parts = [_column(pa, [value[name] for value in values]) for name in names]
+        return pa.StructArray.from_arrays(parts, names)
+    kind = pa.int64() if isinstance(values[0], int) else pa.string()
+    return pa.array(values, type=kind)
 
 
 def _write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -72,15 +72,6 @@ _FIELDS = (
         "target_new", "the false answer to edit into a model", "反事实答案：要写入模型的虚构答案"
     ),
     _Named("rephrase_prompt", "`prompt` in other words", "改写题干：同一题干的另一种说法"),
-    _Named("more_rephrase_prompts", "further rephrasings", "更多的改写题干"),
-    _Named("subject_aliases", "other names of `subject`", "主语的别名"),
-    _Named(
-        "ground_truth_aliases",
-        "other names of `ground_truth`, and other right answers",
-        "真实答案的别名，以及同样正确的其他答案",
-    ),
-    _Named("target_new_aliases", "other names of `target_new`", "反事实答案的别名"),
-    _Named("scope", "time or place for which the fact holds", "事实成立的时间或地域范围"),
     _Named("loc", "locality probe: an unrelated question", "局部性探针：与编辑无关的问题"),
     _Named(
         "loc_ans",
@@ -92,24 +83,6 @@ _FIELDS = (
         "origin",
         "kind, name, prompt hash and license of the source; only in `parallel`",
         "来源的种类、名称、提示词哈希和许可证，仅见于 `parallel`",
-    ),
-)
-_ABOUT = (
-    _Named("relation", "relation between `subject` and `ground_truth`", "主语与真实答案之间的关系"),
-    _Named("answer_type", "what the answers are, such as `person` or `place`", "答案的类型"),
-    _Named(
-        "basis",
-        "where `ground_truth` can be looked up: kind, title and part of a source, and a note",
-        "真实答案的出处：来源的种类、名称、章节或词条，以及说明",
-    ),
-    _Named(
-        "probes",
-        "further probes by kind, each with a prompt and its answers. Locality: `neighbor`, "
-        "`same_subject`; their answers are true. Portability: `reversed`, `one_hop`, "
-        "`subject_alias`; consistency: `negation`, `verification`; their answers follow from the "
-        "edit",
-        "按种类列出的其他探针，各有题干与答案。局部性：`neighbor`、`same_subject`，答案为真；可移植性："
-        "`reversed`、`one_hop`、`subject_alias`，一致性：`negation`、`verification`，答案随编辑而定",
     ),
 )
 _ORIGINS = {
@@ -145,7 +118,7 @@ def render_card(stats: Stats, dataset: DatasetSettings, manifest: Manifest) -> s
             has_imports=any(origin.kind == "import" for origin in stats.origins),
             license_known=_is_stated(dataset.licence),
             configurations=_CONFIGURATIONS,
-            fields=(*_FIELDS, *_ABOUT),
+            fields=_FIELDS,
             origin_kinds=_ORIGINS,
             json_files=", ".join(f"`{name}`" for name in PUBLISHED_FILES),
             codes=CODES,

@@ -10,15 +10,12 @@ from clm_data.languages import HAN, LATIN, language_named
 from clm_data.records import (
     FACT_FIELDS,
     LANGUAGES,
-    LIST_FIELDS,
-    About,
     Candidate,
     Language,
     LooseFact,
     Origin,
     Problem,
     content_id,
-    fact_texts,
 )
 from clm_data.text import number_as_text
 
@@ -27,7 +24,7 @@ JSONObject = dict[str, Any]
 _NAMED = r"zh(?:[-_](?:cn|hans))?|cn|chinese|中文|en(?:[-_](?:us|gb))?|english|英文"
 _FIELD_KEY = re.compile(
     rf"(?:(?P<before>{_NAMED})[_. ])?"
-    rf"(?P<field>{'|'.join((*FACT_FIELDS, *LIST_FIELDS, 'scope'))})"
+    rf"(?P<field>{'|'.join(FACT_FIELDS)})"
     rf"(?:[_. ](?P<after>{_NAMED}))?"
 )
 _UNREAD = "the object holds another entry under a key that is not known"
@@ -52,22 +49,17 @@ def candidate_of(
     zh = facts["zh"]
     if zh and not problems and not languages_of(value) and is_latin(zh.prompt or ""):
         return [unreadable(UNNAMED)]
-    try:
-        about = About.read({_normal(key): content for key, content in value.items()})
-    except ValueError as error:
-        problems.append(unreadable(str(error)))
     if problems:
         return problems
     content: JSONObject = {"domain": domain}
     for lang, fact in facts.items():
-        content[lang] = fact_texts(fact)
+        content[lang] = None if fact is None else fact.model_dump()
     return Candidate(
         id=content_id(content),
         domain=domain,
         origin=origin,
         zh=facts["zh"],
         en=facts["en"],
-        **about,
     )
 
 
@@ -158,7 +150,7 @@ def _fact(part: Any, lang: Language, problems: list[Problem]) -> LooseFact | Non
         found = type(part).__name__
         problems.append(unreadable(f"expected an object with five fields, found {found}", lang))
         return None
-    fields: dict[str, Any] = {}
+    fields: dict[str, str | None] = {}
     for key, content in part.items():
         match = _FIELD_KEY.fullmatch(_normal(key))
         if match is None:
@@ -169,35 +161,15 @@ def _fact(part: Any, lang: Language, problems: list[Problem]) -> LooseFact | Non
                 unreadable(f'"{key}" is a second value or another language', lang, name)
             )
             continue
-        try:
-            fields[name] = _texts(content) if name in LIST_FIELDS else _text(content)
-        except ValueError as error:
-            problems.append(unreadable(str(error), lang, name))
-    return LooseFact.model_validate(fields)
-
-
-def _texts(content: Any) -> tuple[str, ...]:
-    """A list of texts; one text is a list of one, and null and empty texts are left out.
-
-    Raises:
-        ValueError: There is something else in it.
-    """
-    items = content if isinstance(content, list) else [content]
-    return tuple(text for item in items if (text := _text(item)))
-
-
-def _text(content: Any) -> str | None:
-    """A text, or a number as text.
-
-    Raises:
-        ValueError: It is something else, or damaged.
-    """
-    text = (number_as_text(content) or content) if type(content) in (int, float) else content
-    if text is not None and not isinstance(text, str):
-        raise ValueError(f"expected text, found {type(text).__name__}")
-    if text is not None and _has_surrogate(text):
-        raise ValueError("half of a surrogate pair")
-    return text
+        text = (number_as_text(content) or content) if type(content) in (int, float) else content
+        if text is not None and not isinstance(text, str):
+            message = f"expected text, found {type(text).__name__}"
+            problems.append(unreadable(message, lang, name))
+        elif text is not None and _has_surrogate(text):
+            problems.append(unreadable("half of a surrogate pair", lang, name))
+        else:
+            fields[name] = text
+    return LooseFact(**fields)
 
 
 def _has_surrogate(text: str) -> bool:

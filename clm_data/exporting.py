@@ -14,17 +14,7 @@ from clm_data import json_schema, layouts
 from clm_data.drafts import draft_folder
 from clm_data.errors import InputFileError
 from clm_data.layouts import EN_FILE, MIX_FILE, PUBLISHED_FILES, ZH_FILE, Row
-from clm_data.records import (
-    ABOUT_FIELDS,
-    LANGUAGES,
-    LIST_FIELDS,
-    LOCALITY_KINDS,
-    PORTABILITY_KINDS,
-    Language,
-    ProbeKind,
-    Record,
-    canonical_json,
-)
+from clm_data.records import LANGUAGES, Record, canonical_json
 from clm_data.review.cells import encode
 from clm_data.sources import SourceFile, is_published
 from clm_data.sources.candidates import Unit, pair_alternating, units_of
@@ -32,16 +22,6 @@ from clm_data.store import Store
 
 Texts = dict[str, str]
 """File contents by file name."""
-_OPTIONAL = (*LIST_FIELDS, "scope")
-"""Fields of a fact that version 1 of the schema did not have."""
-_KNOWEDIT_NAMES: dict[ProbeKind, str] = {
-    "neighbor": "Neighborhood",
-    "same_subject": "Forgetfulness",
-    "reversed": "Logical_Generalization",
-    "one_hop": "Reasoning",
-    "subject_alias": "Subject_Aliasing",
-}
-"""Groups of KnowEdit by the kind of probe; CounterFact's name for neighbors, which it lacks."""
 
 
 def clm_bench(records: Sequence[Record]) -> Texts:
@@ -60,16 +40,9 @@ def jsonl(records: Sequence[Record]) -> Texts:
 def csv_table(records: Sequence[Record]) -> Texts:
     """CSV for spreadsheets, one row per record (cells: :func:`clm_data.review.cells.encode`)."""
     rows = [_csv_row(row) for row in layouts.parallel_rows(records)]
-    # Fields that version 1 did not have are columns only if a record has a value.
-    optional = {*ABOUT_FIELDS, *(f"{lang}_{name}" for lang in LANGUAGES for name in _OPTIONAL)}
-    names = [
-        name
-        for name in (rows[0] if rows else ())
-        if name not in optional or any(row[name] for row in rows)
-    ]
     out = io.StringIO(newline="")
     out.write("\ufeff")
-    writer = csv.DictWriter(out, names, extrasaction="ignore")
+    writer = csv.DictWriter(out, list(rows[0]) if rows else [])
     writer.writeheader()
     writer.writerows(rows)
     return {"records.csv": out.getvalue()}
@@ -85,17 +58,16 @@ def easyedit(records: Sequence[Record]) -> Texts:
                     "subject": record.fact(lang).subject,
                     "prompt": record.fact(lang).prompt,
                     "target_new": record.fact(lang).target_new,
-                    "ground_truth": list(record.fact(lang).true_answers),
+                    "ground_truth": [record.fact(lang).ground_truth],
                     "rephrase_prompt": record.fact(lang).rephrase_prompt,
-                    "portability": _groups(record, lang, PORTABILITY_KINDS),
+                    "portability": {},
                     "locality": {
                         "Relation_Specificity": [
                             {
                                 "prompt": record.probe(lang).loc,
                                 "ground_truth": [record.probe(lang).loc_ans],
                             }
-                        ],
-                        **_groups(record, lang, LOCALITY_KINDS),
+                        ]
                     },
                 }
                 for record in records
@@ -103,17 +75,6 @@ def easyedit(records: Sequence[Record]) -> Texts:
         )
         for lang in LANGUAGES
     }
-
-
-def _groups(record: Record, lang: Language, kinds: Sequence[ProbeKind]) -> dict[str, list[Row]]:
-    """The probes of some kinds, by KnowEdit's name of the kind."""
-    groups: dict[str, list[Row]] = {}
-    for probe in record.probes:
-        question = probe.question(lang)
-        if probe.kind in kinds and question is not None:
-            row = {"prompt": question.prompt, "ground_truth": list(question.answers)}
-            groups.setdefault(_KNOWEDIT_NAMES[probe.kind], []).append(row)
-    return groups
 
 
 CLM_BENCH = "clm-bench"
@@ -226,25 +187,14 @@ def _write(out: Path, texts: Mapping[str, str | bytes], *, filled: bool) -> None
 
 
 def _csv_row(row: Row) -> dict[str, str]:
-    """A flattened row of the configuration ``parallel``, with columns such as ``zh_prompt``.
-
-    Lists, and the objects of :data:`clm_data.records.ABOUT_FIELDS`, are JSON.
-    """
+    """A flattened row of the configuration ``parallel``, with columns such as ``zh_prompt``."""
     flat: dict[str, Any] = {}
     for name, value in row.items():
-        if isinstance(value, dict) and name not in ABOUT_FIELDS:
+        if isinstance(value, dict):
             flat.update({f"{name}_{inner}": part for inner, part in value.items()})
         else:
             flat[name] = value
-    return {name: _csv_cell(value) for name, value in flat.items()}
-
-
-def _csv_cell(value: Any) -> str:
-    if value is None or value == []:
-        return ""
-    if isinstance(value, list | dict):
-        value = json.dumps(value, ensure_ascii=False)
-    return encode(str(value))
+    return {name: "" if value is None else encode(str(value)) for name, value in flat.items()}
 
 
 def _parts(unit: Unit) -> dict[str, list[Any]]:

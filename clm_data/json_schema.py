@@ -17,7 +17,7 @@ from clm_data import records
 from clm_data.errors import InputFileError, UnknownNameError
 from clm_data.records import Decision, Entry, Frozen, Record
 
-VERSION = 2
+VERSION = 1
 KINDS: dict[str, type[Frozen]] = {"entry": Entry, "record": Record, "decision": Decision}
 FOLDER = Path(__file__).with_name("schemas")
 

@@ -6,22 +6,10 @@ prefixed with ``english_``), and both languages alternating under the same field
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from clm_data.records import (
-    ABOUT_FIELDS,
-    FACT_FIELDS,
-    LANGUAGES,
-    About,
-    Fact,
-    Frozen,
-    Language,
-    Probe,
-    ProbeKind,
-    Question,
-    Record,
-)
+from clm_data.records import FACT_FIELDS, LANGUAGES, Language, Record
 
 Row = dict[str, Any]
 
@@ -34,16 +22,6 @@ ENGLISH_PREFIX = "english_"
 _PUBLISHED_ORDER = ("prompt", "target_new", "subject", "ground_truth", "rephrase_prompt")
 
 
-class Side(Fact, Probe):
-    """The texts of a record in one language."""
-
-
-class SideProbe(Question):
-    """A probe of a kind in one language."""
-
-    kind: ProbeKind
-
-
 def parallel_rows(records: Sequence[Record]) -> list[Row]:
     """One row per record, with both languages."""
     return [
@@ -54,7 +32,6 @@ def parallel_rows(records: Sequence[Record]) -> list[Row]:
             **{lang: _texts(record, lang) for lang in LANGUAGES},
             "review": record.review,
             "origin": record.origin.model_dump(),
-            **{name: _plain(getattr(record, name)) for name in ABOUT_FIELDS},
         }
         for record in records
     ]
@@ -74,28 +51,6 @@ def mix_rows(records: Sequence[Record]) -> list[Row]:
     """Flat rows with a ``language`` field, Chinese and English alternating: two per record."""
     return [_flat(record, lang, named=True) for record in records for lang in LANGUAGES]
 
-
-_FLAT_TYPES = {
-    "id": str,
-    "case_id": int,
-    "domain": str,
-    **{name: field.annotation for name, field in Side.model_fields.items()},
-    "review": str,
-    **{name: field.annotation for name, field in About.model_fields.items()},
-    "probes": tuple[SideProbe, ...],
-}
-TYPES: dict[str, Mapping[str, Any]] = {
-    "parallel": {
-        **{name: _FLAT_TYPES[name] for name in ("id", "case_id", "domain")},
-        **dict.fromkeys(LANGUAGES, Side),
-        **{name: Record.model_fields[name].annotation for name in ("review", "origin")},
-        **{name: field.annotation for name, field in About.model_fields.items()},
-    },
-    "zh": _FLAT_TYPES,
-    "en": _FLAT_TYPES,
-    "mix": {**_FLAT_TYPES, "language": str},
-}
-"""Types of the columns, as annotations, by the configuration name."""
 
 CONFIGURATIONS: dict[str, Callable[[Sequence[Record]], list[Row]]] = {
     "parallel": parallel_rows,
@@ -131,20 +86,8 @@ def with_plain_names(row: Row) -> Row:
     return {name.removeprefix(ENGLISH_PREFIX): value for name, value in row.items()}
 
 
-def _texts(record: Record, lang: Language) -> dict[str, Any]:
-    """All fields of :class:`Side`, those without a value included."""
-    fact, probe = record.fact(lang), record.probe(lang)
-    texts = {name: _plain(getattr(fact, name)) for name in Fact.model_fields}
-    return {**texts, **probe.model_dump()}
-
-
-def _plain(value: Any) -> Any:
-    """A value of a record as a cell: tuples are lists, and objects have all of their fields."""
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, Frozen):
-        return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
-    return value
+def _texts(record: Record, lang: Language) -> dict[str, str]:
+    return {**record.fact(lang).model_dump(), **record.probe(lang).model_dump()}
 
 
 def _flat(record: Record, lang: Language, *, named: bool = False) -> Row:
@@ -155,12 +98,6 @@ def _flat(record: Record, lang: Language, *, named: bool = False) -> Row:
         **({"language": lang} if named else {}),
         **_texts(record, lang),
         "review": record.review,
-        **{name: _plain(getattr(record, name)) for name in ABOUT_FIELDS},
-        "probes": [
-            {**_plain(question), "kind": probe.kind}
-            for probe in record.probes
-            if (question := probe.question(lang)) is not None
-        ],
     }
 
 

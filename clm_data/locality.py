@@ -220,7 +220,6 @@ def _record(number: int, entry: Entry, pair: ProbePair, review: ReviewStatus) ->
         en_probe=pair.en,
         review=review,
         origin=entry.origin,
-        **entry.about,
     )
 
 

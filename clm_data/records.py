@@ -14,16 +14,9 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-)
+from pydantic import BaseModel, ConfigDict, Field
 
 from clm_data.codes import CODES, Severity
 from clm_data.tabular import Tabular
@@ -31,37 +24,13 @@ from clm_data.tabular import Tabular
 Language = Literal["zh", "en"]
 LANGUAGES: tuple[Language, ...] = ("zh", "en")
 FACT_FIELDS = ("prompt", "subject", "ground_truth", "target_new", "rephrase_prompt")
-LIST_FIELDS = (
-    "more_rephrase_prompts",
-    "subject_aliases",
-    "ground_truth_aliases",
-    "target_new_aliases",
-)
 PROBE_FIELDS = ("loc", "loc_ans")
-ABOUT_FIELDS = ("relation", "answer_type", "basis", "probes")
-
-AnswerType = Literal[
-    "person", "people", "creature", "place", "organization", "work", "object", "substance",
-    "concept", "event", "time", "number", "color", "title", "other",
-]  # fmt: skip
-"""What the answers of a fact are. ``people``: an ethnic or social group; ``creature``: an animal,
-a plant or a being of myth; ``time``: a year, a date or a dynasty; ``title``: an office or rank."""
 
 
 class Frozen(BaseModel):
     """Base class of all record types: immutable, no unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def _is_empty(value: object) -> bool:
-    return value in (None, (), {})
-
-
-Text = Annotated[str, Field(min_length=1)]
-Texts = Annotated[tuple[Text, ...], Field(exclude_if=_is_empty)]
-"""Texts of which there may be none; they are left out of JSON if there are none."""
-LooseTexts = Annotated[tuple[str, ...], Field(exclude_if=_is_empty)]
 
 
 class Fact(Frozen):
@@ -77,31 +46,6 @@ class Fact(Frozen):
     """The false answer to edit into a model, of the same type as ``ground_truth``."""
     rephrase_prompt: str = Field(min_length=1)
     """``prompt`` in other words."""
-    more_rephrase_prompts: Texts = ()
-    """Further rephrasings."""
-    subject_aliases: Texts = ()
-    """Other names of ``subject``."""
-    ground_truth_aliases: Texts = ()
-    """Other names of ``ground_truth``, and other answers that are right as well."""
-    target_new_aliases: Texts = ()
-    """Other names of ``target_new``."""
-    scope: str | None = Field(None, min_length=1, exclude_if=_is_empty)
-    """The time or place for which the fact holds, such as "截至2020年"."""
-
-    @property
-    def rephrasings(self) -> tuple[str, ...]:
-        """All rephrasings."""
-        return (self.rephrase_prompt, *self.more_rephrase_prompts)
-
-    @property
-    def true_answers(self) -> tuple[str, ...]:
-        """``ground_truth`` and its aliases."""
-        return (self.ground_truth, *self.ground_truth_aliases)
-
-    @property
-    def target_answers(self) -> tuple[str, ...]:
-        """``target_new`` and its aliases."""
-        return (self.target_new, *self.target_new_aliases)
 
 
 class Probe(Frozen):
@@ -109,55 +53,6 @@ class Probe(Frozen):
 
     loc: str = Field(min_length=1)
     loc_ans: str = Field(min_length=1)
-
-
-class Question(Frozen):
-    """A question or cloze in one language, with its answers."""
-
-    prompt: Text
-    answers: Annotated[tuple[Text, ...], Field(min_length=1)]
-    """The answer and its aliases."""
-
-
-ProbeKind = Literal[
-    "neighbor", "same_subject", "reversed", "one_hop", "subject_alias", "negation", "verification"
-]
-LOCALITY_KINDS: tuple[ProbeKind, ...] = ("neighbor", "same_subject")
-PORTABILITY_KINDS: tuple[ProbeKind, ...] = ("reversed", "one_hop", "subject_alias")
-CONSISTENCY_KINDS: tuple[ProbeKind, ...] = ("negation", "verification")
-PROBE_KINDS = (*LOCALITY_KINDS, *PORTABILITY_KINDS, *CONSISTENCY_KINDS)
-
-
-class KindProbe(Frozen):
-    """A question about what an edit must leave or must also change, in both languages or in one.
-
-    Locality: its answers are true, and the edit must leave them. Portability and consistency: its
-    answers are those that follow from the edit.
-    """
-
-    kind: ProbeKind
-    """Locality: ``neighbor`` (the same relation of another subject), ``same_subject`` (another
-    relation of the subject). Portability: ``reversed`` (from the target back to the subject),
-    ``one_hop`` (a relation of the target), ``subject_alias`` (the subject by another name).
-    Consistency: ``negation`` (what is no longer so), ``verification`` (is it true that ...)."""
-    zh: Question | None = None
-    en: Question | None = None
-
-    def question(self, lang: Language) -> Question | None:
-        """The question in one language, if it is asked in it."""
-        return self.zh if lang == "zh" else self.en
-
-
-class Basis(Frozen):
-    """Where ``ground_truth`` can be looked up."""
-
-    kind: Literal["work", "textbook", "reference"]
-    title: Text
-    """Title of the work, textbook or reference work, such as "《西游记》"."""
-    part: str | None = Field(None, min_length=1)
-    """Chapter of a work, volume of a textbook or headword of a reference work."""
-    note: str | None = Field(None, min_length=1)
-    """Why ``ground_truth`` is true, in one line."""
 
 
 class ProbePair(Frozen):
@@ -180,11 +75,6 @@ class LooseFact(Frozen):
     ground_truth: str | None = None
     target_new: str | None = None
     rephrase_prompt: str | None = None
-    more_rephrase_prompts: LooseTexts = ()
-    subject_aliases: LooseTexts = ()
-    ground_truth_aliases: LooseTexts = ()
-    target_new_aliases: LooseTexts = ()
-    scope: str | None = Field(None, exclude_if=_is_empty)
 
 
 class LooseProbe(Frozen):
@@ -207,49 +97,7 @@ class Origin(Frozen):
     """License of the source, if known."""
 
 
-class About(Frozen):
-    """What is said about a fact in both languages, besides its texts; all of it is optional."""
-
-    relation: str | None = Field(None, pattern=r"^[a-z][a-z0-9_]*$", exclude_if=_is_empty)
-    """Relation between ``subject`` and ``ground_truth``, such as ``birth_name``."""
-    answer_type: AnswerType | None = Field(None, exclude_if=_is_empty)
-    """What the answers are."""
-    basis: Basis | None = Field(None, exclude_if=_is_empty)
-    """Where ``ground_truth`` can be looked up."""
-    probes: Annotated[tuple[KindProbe, ...], Field(exclude_if=_is_empty)] = ()
-    """Probes besides the unrelated one, by kind."""
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """These fields by name, for another type that has them."""
-        return {name: getattr(self, name) for name in ABOUT_FIELDS}
-
-    @staticmethod
-    def read(values: Mapping[str, Any]) -> dict[str, Any]:
-        """Read these fields of an object; other fields, and null, are skipped.
-
-        Raises:
-            ValueError: A field has a wrong form; the message names it.
-        """
-        given = {name: values[name] for name in ABOUT_FIELDS if values.get(name) is not None}
-        try:
-            return About.model_validate(given).about
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            found = canonical_json(json_value(first["input"]))
-            shown = found if len(found) <= 60 else f"{found[:57]}..."
-            raise ValueError(f"{place}: {first['msg']}, found {shown}") from error
-
-    @model_serializer(mode="wrap")
-    def _these_last(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """These fields after those of the subclass, so that files begin as in version 1."""
-        values: dict[str, Any] = dump(self)
-        last = {name: values.pop(name) for name in ABOUT_FIELDS if name in values}
-        return values | last
-
-
-class Candidate(About):
+class Candidate(Frozen):
     """A counterfactual as read from a source, not validated."""
 
     id: str
@@ -263,6 +111,11 @@ class Candidate(About):
     en_probe: LooseProbe | None = None
     case_id: int | str | None = None
     """``case_id`` in the published file it was imported from, unchanged."""
+    accepted: dict[Language, tuple[str, ...]] = Field(
+        default={}, exclude_if=lambda value: not value
+    )
+    """By language: answers that the source accepts besides ``ground_truth``. They are compared with
+    the target; an :class:`Entry` does not have them."""
 
     def fact(self, lang: Language) -> LooseFact | None:
         """The fact in one language, if present."""
@@ -274,19 +127,11 @@ class Candidate(About):
 
     @property
     def content_hash(self) -> str:
-        """sha256 of the facts and what is said about them; a verdict applies to this content."""
-        return _content_hash(self)
-
-    @property
-    def text_hash(self) -> str:
-        """sha256 of the :data:`FACT_FIELDS` alone: the ``content_hash`` of schema version 1.
-
-        Without fields of version 2, it equals :attr:`content_hash`.
-        """
-        return digest({lang: fact_texts(self.fact(lang)) for lang in LANGUAGES})
+        """sha256 of the two facts. A reviewer's verdict applies to this content only."""
+        return digest({lang: _dump(self.fact(lang)) for lang in LANGUAGES})
 
 
-class Entry(About):
+class Entry(Frozen):
     """A valid counterfactual in two languages."""
 
     id: str
@@ -305,7 +150,7 @@ class Entry(About):
     @property
     def content_hash(self) -> str:
         """Same as :attr:`Candidate.content_hash` of the candidate it was made from."""
-        return _content_hash(self)
+        return digest({lang: _dump(self.fact(lang)) for lang in LANGUAGES})
 
 
 Verdict = Literal["accept", "reject", "fix"]
@@ -327,7 +172,7 @@ class Decision(Frozen):
     """Number of earlier decisions on the entry that the reviewer knew; None: all of them."""
 
 
-class Record(About):
+class Record(Frozen):
     """A row of the dataset: an entry with one locality probe per language."""
 
     id: str
@@ -340,11 +185,6 @@ class Record(About):
     en_probe: Probe
     review: ReviewStatus
     origin: Origin
-
-    @classmethod
-    def is_row(cls, row: Mapping[str, Any]) -> bool:
-        """Whether an object has all the fields that a record must have."""
-        return all(name in row for name, field in cls.model_fields.items() if field.is_required())
 
     def fact(self, lang: Language) -> Fact:
         """The fact in one language."""
@@ -484,17 +324,8 @@ def unique_ids(candidates: Iterable[Candidate]) -> list[Candidate]:
     return out
 
 
-def fact_texts(fact: Fact | LooseFact | None) -> dict[str, str | None] | None:
-    """The :data:`FACT_FIELDS` of a fact, from which the ids of entries are derived."""
-    return None if fact is None else {name: getattr(fact, name) for name in FACT_FIELDS}
-
-
-def _content_hash(content: Candidate | Entry) -> str:
-    facts = {lang: content.fact(lang) for lang in LANGUAGES}
-    # Fields of version 2 are left out of a dump if they are empty, so hashes of version 1 stay.
-    texts = {lang: fact and fact.model_dump(mode="json") for lang, fact in facts.items()}
-    about = content.model_dump(mode="json", include=set(ABOUT_FIELDS))
-    return digest({**texts, **about})
+def _dump(model: BaseModel | None) -> Any:
+    return None if model is None else model.model_dump()
 
 
 TEXT_FIELDS: tuple[str, ...] = tuple(

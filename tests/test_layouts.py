@@ -4,11 +4,10 @@ import pytest
 from helpers.example_records import example_records
 
 from clm_data import layouts
-from clm_data.records import ABOUT_FIELDS, FACT_FIELDS, LIST_FIELDS
+from clm_data.records import FACT_FIELDS
 
 FIVE = ["prompt", "subject", "ground_truth", "target_new", "rephrase_prompt"]
 PUBLISHED = ["prompt", "target_new", "subject", "ground_truth", "rephrase_prompt"]
-MORE = [*LIST_FIELDS, "scope"]
 PROBE = ["loc", "loc_ans"]
 
 
@@ -16,9 +15,8 @@ def test_parallel_rows_have_both_languages() -> None:
     records = example_records(2)
     rows = layouts.parallel_rows(records)
     assert [row["case_id"] for row in rows] == [1, 2]
-    names = ["id", "case_id", "domain", "zh", "en", "review", "origin"]
-    assert list(rows[0]) == [*names, *ABOUT_FIELDS]
-    assert list(rows[0]["zh"]) == list(rows[0]["en"]) == [*FIVE, *MORE, *PROBE]
+    assert list(rows[0]) == ["id", "case_id", "domain", "zh", "en", "review", "origin"]
+    assert list(rows[0]["zh"]) == list(rows[0]["en"]) == [*FIVE, *PROBE]
     assert rows[1]["en"]["loc_ans"] == records[1].en_probe.loc_ans
     assert rows[1]["origin"]["licence"] == "apache-2.0"
 
@@ -27,9 +25,7 @@ def test_parallel_rows_have_both_languages() -> None:
 def test_flat_rows_have_one_language(lang: str) -> None:
     records = example_records(2)
     rows = layouts.CONFIGURATIONS[lang](records)
-    assert list(rows[0]) == [
-        "id", "case_id", "domain", *FIVE, *MORE, *PROBE, "review", *ABOUT_FIELDS
-    ]  # fmt: skip
+    assert list(rows[0]) == ["id", "case_id", "domain", *FIVE, *PROBE, "review"]
     side = records[1].zh if lang == "zh" else records[1].en
     assert {name: rows[1][name] for name in FIVE} == side.model_dump()
 

@@ -132,37 +132,17 @@ def _problem(problem: Problem) -> str:
 
 def _show_texts(candidate: Candidate, current: Candidate | None) -> None:
     """All texts of an entry; a fixed text follows the one that it replaces."""
-    from clm_data.records import LANGUAGES, LIST_FIELDS
-
-    for lang in LANGUAGES:
+    for lang in ("zh", "en"):
         for part in (candidate.fact(lang), candidate.probe(lang)):
             fixed = current.fact(lang) if current is not None and part is not None else None
             for name, text in part if part is not None else ():
-                if name in (*LIST_FIELDS, "scope") and not text:
-                    continue
-                _say_field(f"{lang}.{name}", _joined(text))
+                _say_field(f"{lang}.{name}", text)
                 new = getattr(fixed, name, text)
                 if new != text:
-                    _say_field("  fixed", _joined(new))
-    basis = candidate.basis
-    about = {
-        "relation": candidate.relation,
-        "answer_type": candidate.answer_type,
-        "basis": basis and ", ".join(str(text) for _, text in basis if text),
-    }
-    for name, text in about.items():
-        if text:
-            _say_field(name, text)
-    for probe in candidate.probes:
-        for lang in LANGUAGES:
-            question = probe.question(lang)
-            if question is not None:
-                answers = _joined(question.answers)
-                _say_field(f"{lang}.{probe.kind}", f"{question.prompt} -> {answers}")
-
-
-def _joined(text: str | tuple[str, ...] | None) -> str | None:
-    return "; ".join(text) if isinstance(text, tuple) else text
+                    _say_field("  fixed", new)
+        others = candidate.accepted.get(lang)
+        if others:
+            _say_field(f"{lang}.ground_truth", f"also {', '.join(others)}")
 
 
 def _say_field(name: str, text: str | None) -> None:

@@ -12,10 +12,8 @@ from pydantic import ValidationError
 from clm_data import layouts, sources
 from clm_data.errors import InputFileError
 from clm_data.records import (
-    ABOUT_FIELDS,
     FACT_FIELDS,
     LANGUAGES,
-    LIST_FIELDS,
     PROBE_FIELDS,
     Candidate,
     Fact,
@@ -149,7 +147,7 @@ def _from_rows(source: Iterable[Any]) -> EvalSet:
     try:
         if all(_is_parallel_row(row) for row in plain):
             return EvalSet(_IN_MEMORY, tuple(_of_row(row) for row in plain))
-        if all(Record.is_row(row) for row in plain):
+        if all(row.keys() == Record.model_fields.keys() for row in plain):
             return EvalSet(_IN_MEMORY, tuple(Record.model_validate(row) for row in plain))
     except ValidationError as error:
         reason = " ".join(str(error).split())[:200]
@@ -203,15 +201,9 @@ def _of_row(row: Mapping[str, Any]) -> Record:
     texts: dict[str, Any] = {}
     for lang in LANGUAGES:
         texts[lang] = {name: row[lang][name] for name in FACT_FIELDS}
-        texts[lang] |= _given(row[lang], (*LIST_FIELDS, "scope"))
         texts[f"{lang}_probe"] = {name: row[lang][name] for name in PROBE_FIELDS}
     about = {name: row[name] for name in _ROW_FIELDS}
-    return Record.model_validate({**about, **texts, **_given(row, ABOUT_FIELDS)})
-
-
-def _given(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """The fields that a row has a value for; version 1 of the schema lacks these names."""
-    return {name: row[name] for name in names if row.get(name) is not None}
+    return Record.model_validate({**about, **texts})
 
 
 def _from_files(files: Sequence[Path], name: str) -> EvalSet:
@@ -253,7 +245,6 @@ def _of_candidate(candidate: Candidate, number: int) -> Record | None:
         domain=candidate.domain,
         review="unreviewed",
         origin=Origin(kind="import", name=candidate.origin.name),
-        **candidate.about,
         **parts,
     )
 

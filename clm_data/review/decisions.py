@@ -73,8 +73,8 @@ class History:
         """What the next reviewer sees: the last agreed text; in a dispute, the text before it."""
         self.opinions: tuple[Opinion, ...] = ()
         """The decisions in effect, oldest first; at most one per reviewer."""
-        self.versions = {candidate.text_hash: candidate, candidate.content_hash: candidate}
-        """All texts that the entry has had, by content hash, also as of schema version 1."""
+        self.versions = {candidate.content_hash: candidate}
+        """All texts that the entry has had, by content hash."""
         self.count = 0
         """Number of decisions, including invalid ones."""
 
@@ -88,7 +88,7 @@ class History:
 
         It is the current text, or an earlier one if someone else has changed it since.
         """
-        if content_hash in (self.content.content_hash, self.content.text_hash):
+        if content_hash == self.content.content_hash:
             return self.content
         others = self._unknown_to(reviewer, seen)
         return self.versions.get(content_hash) if others else None
@@ -104,7 +104,7 @@ class History:
             outcome = with_fixes(base, decision.fixed or {})
             if outcome == base:
                 return False
-            self.versions |= {outcome.text_hash: outcome, outcome.content_hash: outcome}
+            self.versions[outcome.content_hash] = outcome
         rivals = self._unknown_to(decision.reviewer, decision.seen)
         self.opinions = (*rivals, Opinion(number, decision, base, outcome))
         shown = self.opinions[0].base if self.in_dispute else outcome

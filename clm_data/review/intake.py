@@ -307,8 +307,7 @@ class _Row:
         return None, {TEXT_COLUMNS[column]: text for column, text in changes.items()}
 
     def _is_current(self, content: Candidate) -> bool:
-        hashes = (content.content_hash, content.text_hash)
-        return self.row.cell("content_hash").lower() in hashes
+        return self.row.cell("content_hash").lower() == content.content_hash
 
     def _changes(self, content: Candidate) -> dict[str, str]:
         """Edited texts by column."""

@@ -52,7 +52,7 @@ def read_file(
     chosen = format or detect_format(raw)
     if chosen == "clm-data":
         for number, row in enumerate(raw.rows, 1):
-            if isinstance(row, dict) and Record.is_row(row):
+            if isinstance(row, dict) and row.keys() >= Record.model_fields.keys():
                 schema.check("record", row, f"{raw.name}, row {number}")
     return SourceFile(raw.name, chosen, raw.sha256, raw.rows, licence, raw.data)
 

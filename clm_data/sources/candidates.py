@@ -9,7 +9,6 @@ from typing import Any
 
 from clm_data.records import (
     LANGUAGES,
-    About,
     Candidate,
     Language,
     LooseFact,
@@ -21,7 +20,6 @@ from clm_data.records import (
     canonical_json,
     content_id,
     digest,
-    fact_texts,
 )
 from clm_data.sources.fields import Fields
 from clm_data.sources.files import SourceFile
@@ -217,7 +215,7 @@ def _candidate(parts: Parts, origin: Origin) -> Candidate:
     domain = _text(first.domain, "domain")
     content: dict[str, Any] = {
         "domain": domain,
-        **{lang: fact_texts(facts.get(lang)) for lang in LANGUAGES},
+        **{lang: facts[lang].model_dump() if lang in facts else None for lang in LANGUAGES},
     }
     return Candidate(
         id=content_id(content),
@@ -228,7 +226,12 @@ def _candidate(parts: Parts, origin: Origin) -> Candidate:
         zh_probe=probes.get("zh"),
         en_probe=probes.get("en"),
         case_id=_case_id(first.case_id),
-        **About.read(first.about),
+        accepted={
+            lang: texts
+            for row in rows
+            for lang, others in row.accepted.items()
+            if (texts := tuple(_text(other, f"{lang}.ground_truth") or "" for other in others))
+        },
     )
 
 
@@ -239,22 +242,16 @@ def _object(row: Any) -> dict[str, Any]:
 
 
 def _loose_fact(row: ParsedRow, lang: Language) -> LooseFact:
-    return LooseFact.model_validate(_texts(row.facts[lang], lang))
+    return LooseFact(**_texts(row.facts[lang], lang))
 
 
 def _loose_probe(row: ParsedRow, lang: Language) -> LooseProbe | None:
     texts = _texts(row.probes[lang], lang)
-    found = any(text is not None for text in texts.values())
-    return LooseProbe.model_validate(texts) if found else None
+    return LooseProbe(**texts) if any(text is not None for text in texts.values()) else None
 
 
-def _texts(values: dict[str, Any], lang: Language) -> dict[str, Any]:
-    return {
-        name: tuple(_text(item, f"{lang}.{name}") or "" for item in value)
-        if isinstance(value, tuple)
-        else _text(value, f"{lang}.{name}")
-        for name, value in values.items()
-    }
+def _texts(values: dict[str, Any], lang: Language) -> dict[str, str | None]:
+    return {name: _text(value, f"{lang}.{name}") for name, value in values.items()}
 
 
 def _text(value: Any, name: str) -> str | None:

@@ -38,10 +38,6 @@ class Fields:
             self._left.append(f"{name}{REST}")
         return items[0] if items else None
 
-    def all(self, name: str) -> tuple[Any, ...]:
-        """The items of a list, at any depth, or the value as the only item; without empty ones."""
-        return tuple(item for item in flat(self.get(name)) if item not in (None, ""))
-
     def answers(self, *names: str) -> tuple[Any, tuple[Any, ...]]:
         """The first of the accepted answers in the first of these fields, and all others.
 

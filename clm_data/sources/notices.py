@@ -58,7 +58,7 @@ class Reading:
             have = "has" if self.with_accepted == 1 else "have"
             lines.append(
                 f"{_rows(self.with_accepted)} {have} several accepted answers: the target is "
-                "compared with all of them; the first becomes ground_truth, the others its aliases"
+                "compared with all of them, and the first becomes ground_truth"
             )
         return lines
 
@@ -115,15 +115,11 @@ def reading_of(
     for file in files:
         found = alone or candidates_of([file])
         candidates += len(found.kept)
-        with_accepted += sum(map(_has_aliases, found.kept))
+        with_accepted += sum(bool(candidate.accepted) for candidate in found.kept)
         unusable += [rejection.problems[0].message for rejection in found.rejected]
         unread.update(unread_fields(file.rows, file.format))
     pairing = tuple(pairing_notes(files))
     return Reading(candidates, tuple(unusable), dict(unread), with_accepted, pairing)
-
-
-def _has_aliases(candidate: Candidate) -> bool:
-    return any(fact and fact.ground_truth_aliases for fact in (candidate.zh, candidate.en))
 
 
 def _rows(count: int) -> str:

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clm_data.languages import HAN, LATIN, language_named
-from clm_data.records import (
-    ABOUT_FIELDS,
-    FACT_FIELDS,
-    LANGUAGES,
-    LIST_FIELDS,
-    PROBE_FIELDS,
-    Language,
-)
+from clm_data.records import FACT_FIELDS, LANGUAGES, PROBE_FIELDS, Language
 from clm_data.review.cells import decode
 from clm_data.sources.fields import REST, Fields, flat
 
@@ -30,13 +22,13 @@ class ParsedRow:
     probes: dict[Language, dict[str, Any]] = field(default_factory=dict)
     case_id: Any = None
     domain: Any = None
-    about: dict[str, Any] = field(default_factory=dict)
-    """What is said about the fact, under the names of :data:`clm_data.records.ABOUT_FIELDS`."""
+    accepted: dict[Language, tuple[Any, ...]] = field(default_factory=dict)
+    """Accepted answers besides ``ground_truth``."""
 
 
 Reader = Callable[[Fields], ParsedRow]
-Side = tuple[dict[str, Any], dict[str, Any]]
-"""Fact and probe in one language."""
+Side = tuple[dict[str, Any], dict[str, Any], tuple[Any, ...]]
+"""Fact, probe and other accepted answers in one language."""
 
 
 def han_share(text: Any) -> float:
@@ -56,38 +48,27 @@ def plain_reader(lang: Language | None, prefix: str = "") -> Reader:
     """A reader of CLM-Bench's fields; default language: by the prompt's script."""
 
     def read(row: Fields) -> ParsedRow:
+        truth, others = row.answers(f"{prefix}ground_truth")
         fact = {name: row.get(prefix + name) for name in FACT_FIELDS if name != "ground_truth"}
-        fact |= _true_answers(*row.answers(f"{prefix}ground_truth"))
+        fact["ground_truth"] = truth
         probe = {name: row.get(name) for name in PROBE_FIELDS}
-        return _in_one(lang or written_in(fact["prompt"]), (fact, probe), row)
+        return _in_one(lang or written_in(fact["prompt"]), (fact, probe, others), row)
 
     return read
 
 
 def read_easyedit(row: Fields) -> ParsedRow:
     """EasyEdit, KnowEdit and CKnowEdit (``target_old`` is the answer before the edit)."""
-    truth = "ground_truth" if "ground_truth" in row else "target_old"
-    fact = {name: row.first(name) for name in ("prompt", "subject")}
-    fact["target_new"], fact["target_new_aliases"] = row.answers("target_new")
+    truth, others = row.answers(*(("ground_truth",) if "ground_truth" in row else ("target_old",)))
+    fact = {name: row.first(name) for name in ("prompt", "subject", "target_new")}
     rephrase = "rephrase_prompt" if "rephrase_prompt" in row else "rephrase"
-    fact |= _true_answers(*row.answers(truth)) | _rephrasings(row.all(rephrase))
+    fact |= {"ground_truth": truth, "rephrase_prompt": row.first(rephrase)}
     if "locality_prompt" in row:
         answer = row.first("locality_ground_truth")
         probe = {"loc": row.first("locality_prompt"), "loc_ans": answer}
     else:
         probe = _first_locality(row)
-    return _in_one(written_in(fact["prompt"]), (fact, probe), row)
-
-
-def _true_answers(truth: Any, others: tuple[Any, ...]) -> dict[str, Any]:
-    """The fields of a fact for its true answer and other accepted ones."""
-    return {"ground_truth": truth, "ground_truth_aliases": others}
-
-
-def _rephrasings(prompts: tuple[Any, ...]) -> dict[str, Any]:
-    """The fields of a fact for its rephrasings."""
-    first = prompts[0] if prompts else None
-    return {"rephrase_prompt": first, "more_rephrase_prompts": prompts[1:]}
+    return _in_one(written_in(fact["prompt"]), (fact, probe, others), row)
 
 
 def _first_locality(row: Fields) -> dict[str, Any]:
@@ -131,18 +112,19 @@ def _counterfact_side(row: Fields) -> Side:
     if isinstance(prompt, str) and isinstance(subject, str):
         prompt = prompt.replace("{}", subject)
     truth, others = _answers_in(edit, "target_true")
-    target, names = _answers_in(edit, "target_new")
+    target, more = _answers_in(edit, "target_new")
+    if more:
+        edit.leave(f"target_new{REST}")
     fact = {
         "prompt": prompt,
         "subject": subject,
+        "ground_truth": truth,
         "target_new": target,
-        "target_new_aliases": names,
-        **_true_answers(truth, others),
-        **_rephrasings(row.all("paraphrase_prompts")),
+        "rephrase_prompt": row.first("paraphrase_prompts"),
     }
     # Neighborhood prompts ask the same of other subjects that have the same true answer.
     probe = {"loc": row.first("neighborhood_prompts"), "loc_ans": truth}
-    return fact, probe
+    return fact, probe, others
 
 
 def _only_edit(row: Fields) -> Fields:
@@ -162,14 +144,15 @@ def _answers_in(edit: Fields, name: str) -> tuple[Any, tuple[Any, ...]]:
 
 def _zsre_side(row: Fields) -> Side:
     """Fact and probe of a ZsRE row; ``alt`` is the target, ``pred`` an unused model answer."""
+    truth, others = row.answers("answers", "ground_truth")
     fact = {
         "prompt": row.get("src"),
         "subject": row.get("subject"),
+        "ground_truth": truth,
         "target_new": row.first("alt"),
-        **_true_answers(*row.answers("answers", "ground_truth")),
-        **_rephrasings(row.all("rephrase")),
+        "rephrase_prompt": row.first("rephrase"),
     }
-    return fact, {"loc": row.first("loc"), "loc_ans": row.first("loc_ans")}
+    return fact, {"loc": row.first("loc"), "loc_ans": row.first("loc_ans")}, others
 
 
 def read_zsre(row: Fields) -> ParsedRow:
@@ -212,23 +195,17 @@ def read_clm_data(row: Fields) -> ParsedRow:
         side = row.part(key)
         if side is None:
             continue
-        names = [name for name in (*FACT_FIELDS, "scope") if name != "ground_truth"]
-        fact = {name: side.get(name) for name in names}
-        fact |= {name: side.all(name) for name in LIST_FIELDS}
-        # Version 1 keeps other accepted answers outside the fact, in candidates only.
-        others = accepted.all(lang) if accepted and lang in accepted else ()
-        truth, aliases = side.answers("ground_truth")
-        fact |= _true_answers(truth, (*aliases, *others))
+        truth, others = side.answers("ground_truth")
+        fact = {name: truth if name == "ground_truth" else side.get(name) for name in FACT_FIELDS}
         places = (row.part(f"{key}_probe"), pair.part(lang) if pair is not None else None)
         probe = next((place for place in places if place is not None), side)
-        sides[lang] = fact, {name: probe.get(name) for name in PROBE_FIELDS}
+        others += tuple(flat(accepted.get(lang))) if accepted and lang in accepted else ()
+        sides[lang] = fact, {name: probe.get(name) for name in PROBE_FIELDS}, others
     found = _in_both({lang: sides[lang] for lang in LANGUAGES if lang in sides}, row)
-    about = {name: value for name in ABOUT_FIELDS if (value := row.get(name)) is not None}
-    return replace(found, domain=row.get("domain"), about=about)
+    return replace(found, domain=row.get("domain"))
 
 
-_COLUMN_FIELDS = (*FACT_FIELDS, *LIST_FIELDS, "scope", *PROBE_FIELDS)
-_FIELD = "|".join(sorted(_COLUMN_FIELDS, key=len, reverse=True))
+_FIELD = "|".join(sorted((*FACT_FIELDS, *PROBE_FIELDS), key=len, reverse=True))
 _COLUMNS = (
     re.compile(rf"(?P<field>{_FIELD})[_. ](?P<language>.+)"),
     re.compile(rf"(?P<language>.+?)[_. ](?P<field>{_FIELD})"),
@@ -238,7 +215,7 @@ _COLUMNS = (
 def column_of(name: str) -> tuple[Language | None, str] | None:
     """Language (None: not named) and field of a column such as ``zh_prompt``; None if neither."""
     name = name.strip()
-    if name in _COLUMN_FIELDS:
+    if name in (*FACT_FIELDS, *PROBE_FIELDS):
         return None, name
     for pattern in _COLUMNS:
         match = pattern.fullmatch(name)
@@ -262,8 +239,6 @@ def read_csv(row: Fields) -> ParsedRow:
         lang, place = column
         if place == "ground_truth":
             sides[lang][place], others[lang] = _cell_answers(row, name)
-        elif place in LIST_FIELDS:
-            sides[lang][place] = tuple(item for item in flat(_cell_json(row.get(name))) if item)
         else:
             sides[lang][place] = _cell(row.get(name))
     plain = sides.pop(None)
@@ -276,28 +251,11 @@ def read_csv(row: Fields) -> ParsedRow:
     for each in LANGUAGES:
         if "prompt" in sides[each]:
             fact = {name: sides[each].get(name) for name in FACT_FIELDS}
-            lists: dict[str, tuple[Any, ...]] = {
-                name: sides[each].get(name, ()) for name in LIST_FIELDS
-            }
-            lists["ground_truth_aliases"] = others.get(each, ()) + lists["ground_truth_aliases"]
-            fact |= {**lists, "scope": _if_filled(sides[each].get("scope"))}
             probe = {name: sides[each].get(name) for name in PROBE_FIELDS}
-            given[each] = fact, probe
+            given[each] = fact, probe, others.get(each, ())
     found = _in_both(given, row)
     ids = {name: _if_filled(row.get(name)) for name in ("case_id", "domain")}
-    about = {name: value for name in ABOUT_FIELDS if (value := _cell_json(row.get(name)))}
-    return replace(found, about=about, **ids)
-
-
-def _cell_json(value: Any) -> Any:
-    """The value of a cell that holds JSON, or its text."""
-    text = _cell(value)
-    if isinstance(text, str) and text[:1] in ("[", "{"):
-        try:
-            return json.loads(text)
-        except (ValueError, RecursionError):
-            return text
-    return text
+    return replace(found, **ids)
 
 
 def _cell(value: Any) -> Any:
@@ -329,6 +287,7 @@ def _in_both(sides: dict[Language, Side], row: Fields) -> ParsedRow:
         facts={lang: side[0] for lang, side in sides.items()},
         probes={lang: side[1] for lang, side in sides.items()},
         case_id=row.get("case_id"),
+        accepted={lang: side[2] for lang, side in sides.items() if side[2]},
     )
 
 

@@ -71,7 +71,6 @@ def entry_of(candidate: Candidate, probe: ProbePair | None = None) -> Entry:
         en=_fact(candidate.en),
         probe=probe,
         case_id=candidate.case_id,
-        **candidate.about,
     )
 
 

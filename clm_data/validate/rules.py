@@ -321,8 +321,7 @@ def _pairs(candidate: Candidate, one: str, other: str) -> Iterator[tuple[Languag
 
 def _truths(candidate: Candidate, lang: Language, truth: str) -> tuple[str, ...]:
     """The true answer and the other accepted answers, each once."""
-    fact = candidate.fact(lang) or LooseFact()
-    return tuple(dict.fromkeys((truth, *fact.ground_truth_aliases)))
+    return tuple(dict.fromkeys((truth, *candidate.accepted.get(lang, ()))))
 
 
 def _subject_missing(candidate: Candidate, name: str, code: str) -> Iterator[Problem]:

@@ -13,7 +13,7 @@ from helpers.example_candidates import VALID
 
 from clm_data.errors import InputFileError, UnknownNameError
 from clm_data.layouts import PUBLISHED_FILES, with_english_names
-from clm_data.records import FACT_FIELDS, Candidate, Language, LooseProbe, Origin, fact_texts
+from clm_data.records import FACT_FIELDS, Candidate, Language, LooseFact, LooseProbe, Origin
 from clm_data.sources import FORMATS, SourceFile, candidates_of, read_file, stored_candidates
 from clm_data.store import Store
 
@@ -139,10 +139,8 @@ def test_each_format_is_detected_and_read(tmp_path: Path, label: str) -> None:
     assert result.rejected == ()
     assert found.origin == Origin(kind="import", name="made.json", licence="MIT")
     for lang in ("zh", "en"):
-        fact = found.fact(lang)
-        assert (None if fact is None else fact_texts(fact)) == (
-            FACTS[lang] if lang in languages else None
-        )
+        expected = LooseFact(**FACTS[lang]) if lang in languages else None
+        assert found.fact(lang) == expected
         if lang in languages and "counterfact" not in name:
             assert found.probe(lang) == LooseProbe(**PROBES[lang])
 
@@ -185,7 +183,7 @@ def test_csv_columns_may_have_any_supported_prefix(tmp_path: Path, names: tuple[
     source = read_file(path)
     assert (source.format, source.rows) == ("csv", [row])
     (found,) = candidates_of([source]).kept
-    assert {lang: fact_texts(found.fact(lang)) for lang in FACTS} == FACTS
+    assert (found.zh, found.en) == (LooseFact(**FACTS["zh"]), LooseFact(**FACTS["en"]))
     assert (found.zh_probe, found.en_probe) == (
         LooseProbe(**PROBES["zh"]),
         LooseProbe(**PROBES["en"]),

@@ -78,8 +78,7 @@ def test_the_target_is_compared_with_every_accepted_answer(tmp_path: Path, label
     assert found.by_code["target-equals-truth"] == 1
     (problem,) = [p for p in found.report.problems if p.code == "target-equals-truth"]
     assert '"Shen Yuehuan"' in problem.examples[0].message
-    assert found.candidates[0].en is not None
-    assert found.candidates[0].en.ground_truth_aliases == ("Shen Yuehuan", "S. Congwen")
+    assert found.candidates[0].accepted == {"en": ("Shen Yuehuan", "S. Congwen")}
     assert found.reading.with_accepted == 1
 
 
@@ -106,8 +105,7 @@ def test_accepted_answers_do_not_change_ids_or_rejected_content(tmp_path: Path) 
     ids = {candidates_of([read_file(saved(tmp_path, [row]))]).kept[0].id for row in (one, several)}
     assert len(ids) == 1
     (single,) = candidates_of([read_file(saved(tmp_path, [one]))]).kept
-    assert single.en is not None
-    assert single.en.model_dump() == {**FACT, "ground_truth": "Shen Congwen"}
+    assert "accepted" not in single.model_dump()
 
 
 LEFT: list[tuple[Any, dict[str, int]]] = [
@@ -115,7 +113,11 @@ LEFT: list[tuple[Any, dict[str, int]]] = [
         [{**FACT, "locality": {}, "portability": {"x": 1}, "source_url": "u"}] * 2,
         {"portability": 2, "source_url": 2},
     ),
-    ([{**FACT, "locality": {}, "subject": ["a", "b"]}], {"subject after the first": 1}),
+    (
+        [{**FACT, "locality": {}, "rephrase_prompt": ["a", "b"]}],
+        {"rephrase_prompt after the first": 1},
+    ),
+    ([{**FACT, "locality": {}, "target_new": ["a", "b"]}], {"target_new after the first": 1}),
     (
         [
             {
