@@ -15,6 +15,7 @@ from clm_data.eval.editors.deltas import Deltas
 from clm_data.eval.editors.edits import load_edit
 from clm_data.eval.editors.origin import check_origin
 from clm_data.eval.environment import default_cache_folder, require_eval_extra
+from clm_data.eval.errors import EditError
 from clm_data.eval.model.layout import find_layout
 from clm_data.eval.model.loading import load_tokenizer
 from clm_data.eval.recipe import ModelSpec, parse_recipe
@@ -111,8 +112,8 @@ def save_model(
     edit = load_edit(file)
     if not isinstance(edit, Deltas):
         raise InputFileError(
-            f"{file}: {edit.method} changes no weights, so that no model folder can hold its "
-            "edits; choose another cell with --cell"
+            f"{file}: an edit by {edit.method} chooses for each prompt how it is answered, so that "
+            "no model folder can hold it; choose another cell with --cell"
         )
     spec = _spec(found, chosen)
     with atomic_folder(out, _names_in) as draft:
@@ -134,12 +135,15 @@ def save_model(
 def apply_edit(model: PreTrainedModel, file: str | Path) -> tuple[str, ...]:
     """Add the weight changes of a saved edit to a transformers model, in place.
 
+    After an error, the model is as before.
+
     Example:
         >>> model = transformers.AutoModelForCausalLM.from_pretrained("Qwen/Qwen2.5-0.5B")
         >>> clm_data.apply_edit(model, "eval_results/deltas/KEY-0000.safetensors")
 
     Args:
-        model: The model that was edited; its dtype may differ.
+        model: The unedited model that the edit was computed from; its dtype may differ. A file of
+            `eval-baselines` says which it is; otherwise only names and shapes are compared.
         file: A file in `deltas/` of the results.
 
     Returns:
@@ -148,13 +152,25 @@ def apply_edit(model: PreTrainedModel, file: str | Path) -> tuple[str, ...]:
     Raises:
         MissingExtraError: The extra `eval` is not installed.
         InputFileError: The file cannot be read, or its method does not change weights.
-        EditError: The changes do not fit the model.
-        LayoutError: The model's layout is not known.
+        EditError: This is no model, another model, or one that has the edit already.
+        LayoutError: The model's layout is not known, or it lacks a weight that the edit changes.
     """
     require_eval_extra()
+    from transformers import PreTrainedModel
+
+    if not isinstance(model, PreTrainedModel):
+        raise EditError(
+            f"a loaded transformers model is needed, not {type(model).__name__}; load it first, "
+            "with AutoModelForCausalLM.from_pretrained"
+        )
     edit = load_edit(Path(file))
     if not isinstance(edit, Deltas):
-        raise InputFileError(f"{file}: {edit.method} changes no weights")
+        raise InputFileError(
+            f"{file}: an edit by {edit.method} chooses for each prompt how it is answered, which "
+            "added weights cannot do; apply it for a while (with applied(model, load_edit(path)) "
+            "as edited), as in docs/how-to/save-an-edited-model.md"
+        )
+    edit.check_base(model)
     edit.merge_into(model, transposed=find_layout(model).transposed)
     return tuple(edit.weights)
 

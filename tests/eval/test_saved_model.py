@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -19,8 +19,9 @@ from helpers.tiny_dataset import RECORDS  # noqa: E402
 import clm_data  # noqa: E402
 from clm_data.errors import InputFileError, PublishError, UnknownNameError  # noqa: E402
 from clm_data.eval import saved_model  # noqa: E402
-from clm_data.eval.editors.deltas import Deltas  # noqa: E402
-from clm_data.eval.errors import EditError  # noqa: E402
+from clm_data.eval.editors.deltas import Deltas, WeightDelta  # noqa: E402
+from clm_data.eval.editors.noted import Lookup, Notes  # noqa: E402
+from clm_data.eval.errors import EditError, LayoutError  # noqa: E402
 from clm_data.eval.recipe import ModelSpec  # noqa: E402
 from clm_data.eval.results import read_results  # noqa: E402
 from clm_data.eval.saved_model_card import model_card  # noqa: E402
@@ -165,6 +166,59 @@ def test_an_edit_is_applied_to_a_transformers_model_in_two_lines(sweep: Sweep) -
     change = Deltas.load(sweep.edit(f"{sweep.cells[0]}-0000")).weights[names[0]].dense()
     before = loaded(sweep.model).get_parameter(names[0])
     assert torch.equal(model.get_parameter(names[0]), before + change)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_an_edit_is_applied_to_the_model_in_another_dtype(sweep: Sweep, dtype: torch.dtype) -> None:
+    model = loaded(sweep.model).to(dtype)
+    (name, *_) = clm_data.apply_edit(model, sweep.edit(f"{sweep.cells[0]}-0000"))
+    assert not torch.equal(model.get_parameter(name), loaded(sweep.model).get_parameter(name))
+
+
+def test_an_edit_is_not_applied_twice(sweep: Sweep) -> None:
+    model, file = loaded(sweep.model), sweep.edit(f"{sweep.cells[0]}-0000")
+    (name, *_) = clm_data.apply_edit(model, file)
+    once = model.get_parameter(name).clone()
+    with pytest.raises(EditError, match=f"{name} is not as in the .* or one that was edited"):
+        clm_data.apply_edit(model, file)
+    assert torch.equal(model.get_parameter(name), once)
+
+
+def test_an_edit_is_not_applied_to_another_model_of_the_same_shape(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    other = loaded(model_folder(tmp_path / "other", rope_theta=5000.0))
+    with pytest.raises(EditError, match="this is another model"):
+        clm_data.apply_edit(other, sweep.edit(f"{sweep.cells[0]}-0000"))
+
+
+def test_a_model_that_an_edit_does_not_fit_stays_as_it_was(sweep: Sweep, tmp_path: Path) -> None:
+    """The last of two changes does not fit, in a file without a sample of the weights."""
+    model = loaded(sweep.model)
+    found = Deltas.load(sweep.edit(f"{sweep.cells[0]}-0000"))
+    (name, change), *_ = found.weights.items()
+    wrong = WeightDelta(change.dense()[:-1].clone())
+    lacking = replace(found, weights={name: change, "model.layers.9.weight": wrong}, base={})
+    unfit = replace(found, weights={name: change, "lm_head.weight": wrong}, base={})
+    before = model.get_parameter(name).clone()
+    for edit, error in ((lacking, LayoutError), (unfit, EditError)):
+        edit.save(tmp_path / "edit")
+        with pytest.raises(error, match=r"belongs? to another model"):
+            clm_data.apply_edit(model, tmp_path / "edit")
+        assert torch.equal(model.get_parameter(name), before)
+
+
+def test_the_name_of_a_model_is_not_a_model(sweep: Sweep) -> None:
+    with pytest.raises(EditError, match="a loaded transformers model is needed, not str"):
+        clm_data.apply_edit("team/m", sweep.edit(f"{sweep.cells[0]}-0000"))
+
+
+def test_an_edit_that_routes_prompts_says_where_it_can_be_used(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    Notes("ice-oracle", "m", (), Lookup()).save(tmp_path / "notes")
+    with pytest.raises(InputFileError, match=r"with applied\(model, load_edit\(path\)\)"):
+        clm_data.apply_edit(loaded(sweep.model), tmp_path / "notes")
 
 
 def test_the_folder_is_pushed_to_a_model_repository(

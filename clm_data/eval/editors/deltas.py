@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+_SAMPLES = 1024
+"""Elements of each weight that are saved with an edit."""
+
+
 @dataclass(frozen=True, eq=False)
 class WeightDelta:
     """The change of one weight W (d x m), as `left @ right` or as one dense matrix.
@@ -66,16 +70,25 @@ class WeightDelta:
         """
         import torch
 
+        self.check_fits(weight, transposed=transposed)
         change = self.dense(weight.device)
-        change = change.T if transposed else change
-        if change.shape != weight.shape:
-            raise EditError(
-                f"a change of shape {tuple(change.shape)} does not fit a weight of shape "
-                f"{tuple(weight.shape)}: the deltas belong to another model"
-            )
         with torch.no_grad():
             total = at_least_float32(weight)
-            weight.copy_(total + change.to(total))
+            weight.copy_(total + (change.T if transposed else change).to(total))
+
+    def check_fits(self, weight: Parameter, *, transposed: bool) -> None:
+        """Check that the change can be added to a weight; see :meth:`add_to`.
+
+        Raises:
+            EditError: The shapes differ.
+        """
+        shape = (len(self.left), (self.left if self.right is None else self.right).shape[1])
+        shape = shape[::-1] if transposed else shape
+        if shape != tuple(weight.shape):
+            raise EditError(
+                f"a change of shape {shape} does not fit a weight of shape "
+                f"{tuple(weight.shape)}: the deltas belong to another model"
+            )
 
 
 @dataclass(frozen=True)
@@ -98,6 +111,8 @@ class Deltas:
         arrived: Share of the wanted change that the solves of all layers let through, at the keys
             that they were solved for; None without a solve or a wanted change; not saved.
         origin: `model_id` of the unedited model; empty in files of earlier versions.
+        base: Parameter path to a sample of the values (N,) that the weight has in the unedited
+            model; see :meth:`with_base`. Empty if unknown.
     """
 
     method: str
@@ -112,6 +127,7 @@ class Deltas:
     arrived: float | None = None
     state: Mapping[str, Tensor] = field(default_factory=dict)
     by_fact: bool = True
+    base: Mapping[str, Tensor] = field(default_factory=dict)
 
     def plus(self, later: Deltas) -> Deltas:
         """This edit followed by a later one; `seconds` and `steps` are dropped.
@@ -132,8 +148,42 @@ class Deltas:
             keys=keys,
             state={**self.state, **later.state},
             by_fact=self.by_fact and later.by_fact,
+            base={**later.base, **self.base},
             **facts,
         )
+
+    def with_base(self, model: PreTrainedModel) -> Deltas:
+        """The same edit with a sample of the weights that it changes, read from the unedited model.
+
+        By it :meth:`check_base` recognizes the model, also one that has the edit already; `origin`
+        leaves out the weights that most methods change.
+
+        Raises:
+            LayoutError: The model lacks a weight that the edit changes.
+        """
+        return replace(
+            self, base={path: _sample(self._weight(model, path)) for path in self.weights}
+        )
+
+    def check_base(self, model: PreTrainedModel) -> None:
+        """Check that the weights to change are those of the unedited model, as far as `base` says.
+
+        A model in another dtype is compared in the dtype of the model or of the edit.
+
+        Raises:
+            LayoutError: The model lacks a weight that the edit changes.
+            EditError: A weight differs.
+        """
+        import torch
+
+        for path, then in self.base.items():
+            now = _sample(self._weight(model, path))
+            if torch.equal(now, then.to(now.dtype)) or torch.equal(now.to(then.dtype), then):
+                continue
+            raise EditError(
+                f"{path} is not as in the model that was edited ({self.model}): this is another "
+                "model, or one that was edited already; load the unedited model again"
+            )
 
     @contextmanager
     def apply_to(self, model: LoadedModel) -> Iterator[LoadedModel]:
@@ -143,7 +193,7 @@ class Deltas:
             yield model
 
     def merge_into(self, model: PreTrainedModel, *, transposed: bool) -> None:
-        """Add the changes to the weights of a model, for good.
+        """Add the changes to the weights of a model, for good; after an error, none is changed.
 
         Args:
             model: The model.
@@ -153,12 +203,20 @@ class Deltas:
             LayoutError: The model lacks a weight that the edit changes.
             EditError: A change does not fit its weight.
         """
-        for path, delta in self.weights.items():
-            try:
-                weight = model.get_parameter(path)
-            except AttributeError as error:
-                raise LayoutError(f"{self.method} changes {path}: {error}") from error
-            delta.add_to(weight, transposed=transposed)
+        found = {path: self._weight(model, path) for path in self.weights}
+        for path, weight in found.items():
+            self.weights[path].check_fits(weight, transposed=transposed)
+        for path, weight in found.items():
+            self.weights[path].add_to(weight, transposed=transposed)
+
+    def _weight(self, model: PreTrainedModel, path: str) -> Parameter:
+        try:
+            return model.get_parameter(path)
+        except AttributeError as error:
+            raise LayoutError(
+                f"{self.method} changes {path}, which this model lacks: the edit belongs to "
+                f"another model ({self.model})"
+            ) from error
 
     def save(self, path: Path) -> None:
         """Write a safetensors file."""
@@ -168,6 +226,7 @@ class Deltas:
                 tensors[f"right:{name}"] = delta.right
         tensors |= {f"keys:{name}": keys for name, keys in self.keys.items()}
         tensors |= {f"state:{name}": value for name, value in self.state.items()}
+        tensors |= {f"base:{name}": value for name, value in self.base.items()}
         more = {} if self.by_fact else {"by_fact": "false"}
         save_safetensors(tensors, path, metadata_of(self, more))
 
@@ -179,14 +238,27 @@ class Deltas:
             InputFileError: The file cannot be read, or holds something else.
         """
         with read_saved(path, "deltas") as (metadata, tensors):
-            left, right, keys, state = (
-                _with_prefix(tensors, prefix) for prefix in ("left:", "right:", "keys:", "state:")
+            left, right, keys, state, base = (
+                _with_prefix(tensors, f"{prefix}:")
+                for prefix in ("left", "right", "keys", "state", "base")
             )
             weights = {name: WeightDelta(tensor, right.get(name)) for name, tensor in left.items()}
             by_fact = metadata.get("by_fact") != "false"
             return Deltas(
-                weights=weights, keys=keys, state=state, by_fact=by_fact, **facts_of(metadata)
+                weights=weights,
+                keys=keys,
+                state=state,
+                base=base,
+                by_fact=by_fact,
+                **facts_of(metadata),
             )
+
+
+def _sample(weight: Tensor) -> Tensor:
+    """About `_SAMPLES` elements (N,) of a weight, from all of its rows and columns in turn."""
+    flat = weight.detach().reshape(-1)
+    step = max(1, len(flat) // _SAMPLES) | 1  # odd: a row's length is even, as a rule
+    return flat[::step].cpu().clone()
 
 
 def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from clm_data.errors import ClmDataError
 from clm_data.eval.editors.base import Editor, Stopwatch
+from clm_data.eval.editors.deltas import Deltas
 from clm_data.eval.editors.edits import Edit, applied
 from clm_data.eval.errors import EditError, out_of_memory
 from clm_data.eval.intervals import Bootstrap
@@ -167,9 +168,13 @@ class _CellRun:
 
     def save_edits(self, folder: Path | None, name: str) -> None:
         """Write the edits, if there is a folder for them."""
-        if folder is not None and self.edits is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            self.edits.save(folder / f"{name}.safetensors")
+        edits = self.edits
+        if folder is None or edits is None:
+            return
+        if isinstance(edits, Deltas):
+            edits = edits.with_base(self.evaluator.model.model)
+        folder.mkdir(parents=True, exist_ok=True)
+        edits.save(folder / f"{name}.safetensors")
 
     def result(self, key: str, measured: Sequence[int], batches: int) -> CellResult:
         """The finished cell.
