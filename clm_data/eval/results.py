@@ -379,8 +379,13 @@ def read_results(path: Path) -> Results:
     """
     file = path / "results.json" if path.is_dir() else path
     try:
-        return Results.model_validate_json(file.read_text(encoding="utf-8"))
+        return Results.model_validate_json(file.read_bytes())
     except (OSError, ValidationError) as error:
+        if isinstance(error, ValidationError) and error.errors()[0]["type"] == "json_invalid":
+            raise InputFileError(
+                f"{file} is damaged (no valid JSON); run eval-baselines again into its folder, "
+                "which writes it anew from the finished cells"
+            ) from error
         reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
         raise InputFileError(
             f"{file}: no results of clm-data eval-baselines ({reason}); use the folder that was "

@@ -106,6 +106,16 @@ def test_a_folder_without_results_is_an_error(tmp_path: Path) -> None:
         results.read_results(tmp_path)
 
 
+def test_a_damaged_file_of_results_says_how_to_write_it_anew(tmp_path: Path) -> None:
+    for content in (b"", b'{"title": "\xe4\xb8', b'{"title": '):
+        (tmp_path / "results.json").write_bytes(content)
+        with pytest.raises(InputFileError, match=r"is damaged.*run eval-baselines again into its"):
+            results.read_results(tmp_path)
+    (tmp_path / "results.json").write_bytes(b"{}")
+    with pytest.raises(InputFileError, match="given with --out"):
+        results.read_results(tmp_path)
+
+
 def test_a_label_identifies_a_cell() -> None:
     assert SETTING.label == "m memit mix batch 2"
     other = SETTING.model_copy(update={"mode": "sequential", "layers": (1, 2)})

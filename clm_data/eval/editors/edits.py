@@ -260,7 +260,12 @@ def read_saved(
             if kind not in (None, found):
                 raise ValueError(f"it is an edit of the kind '{found}'")
             yield metadata, _Tensors(file)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except SafetensorError as error:
+        raise InputFileError(
+            f"{path} contains no saved {what}: it is damaged, or no safetensors file ({error}); "
+            "delete it and run eval-baselines again with --save-deltas"
+        ) from error
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputFileError(f"{path} contains no saved {what}: {error}") from error
 
 

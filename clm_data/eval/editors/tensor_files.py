@@ -1,4 +1,4 @@
-"""Writing safetensors files: equal tensors and metadata give equal bytes."""
+"""Safetensors files: equal tensors and metadata give equal bytes; whether a file is whole."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clm_data.errors import MissingExtraError
 from clm_data.files import atomic_file
 
 if TYPE_CHECKING:
@@ -35,3 +36,22 @@ def save_safetensors(
     with atomic_file(path, overwrite=True) as draft, draft.open("wb") as file:
         file.write(len(encoded).to_bytes(8, "little") + encoded)
         file.write(memoryview(data)[8 + size :])
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file is a safetensors file with all of the data that its header lists.
+
+    Only the header is read.
+
+    Raises:
+        MissingExtraError: The extra `eval` is not installed.
+    """
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise MissingExtraError("safetensors", "eval") from error
+    try:
+        with safe_open(path, "np"):
+            return True
+    except (OSError, SafetensorError):
+        return False

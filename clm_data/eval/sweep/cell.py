@@ -10,6 +10,7 @@ from clm_data.errors import ClmDataError
 from clm_data.eval.editors.base import Editor, Stopwatch
 from clm_data.eval.editors.deltas import Deltas
 from clm_data.eval.editors.edits import Edit, applied
+from clm_data.eval.editors.tensor_files import is_whole
 from clm_data.eval.errors import EditError, out_of_memory
 from clm_data.eval.intervals import Bootstrap
 from clm_data.eval.placement import EditRequest
@@ -221,8 +222,9 @@ def measured_after(batches: int, checkpoints: int) -> set[int]:
 
 
 def has_deltas(folder: Path, cell: CellResult) -> bool:
-    """Whether all edits of a finished cell are in a folder."""
-    return bool(edit_files(folder, cell))
+    """Whether all edits of a finished cell are in a folder, in files that are whole."""
+    files = edit_files(folder, cell)
+    return bool(files) and all(is_whole(file) for file in files)
 
 
 def edit_files(folder: Path, cell: CellResult) -> list[Path]:

@@ -210,7 +210,8 @@ def finished_cell(out: Path, cell: PlannedCell, deltas_folder: Path | None) -> C
     Args:
         out: Folder of the results.
         cell: The cell.
-        deltas_folder: If given, a cell whose weight changes are not there counts as not computed.
+        deltas_folder: If given, a cell whose weight changes there are missing or damaged counts as
+            not computed.
 
     Returns:
         The result under the model's present label; None if the cell has to be computed. A result of

@@ -21,9 +21,10 @@ from clm_data.errors import ConfigError, InputFileError
 from clm_data.eval.bilingual import BilingualText
 from clm_data.eval.csv_tables import read_rows
 from clm_data.eval.report import HtmlReport, report, write_report
+from clm_data.eval.report.chapters.geometry import geometry_section
 from clm_data.eval.report.chapters.summary import summary_section
 from clm_data.eval.report.evaluation import Evaluation
-from clm_data.eval.report.parts import Paragraph
+from clm_data.eval.report.parts import Paragraph, Table
 from clm_data.eval.results import read_results
 
 FEW_TABLES = ("geometry.csv", "language_points.csv", "venn.csv")
@@ -120,6 +121,14 @@ def test_the_summary_begins_with_what_the_recipe_says_about_itself(folder: Path)
     first = summary_section(Evaluation(folder / "out", explained), {}).parts[0]
     assert isinstance(first, Paragraph)
     assert first.text == BilingualText("Needs a model that reads.", "Needs a model that reads.")
+
+
+def test_without_a_comparison_the_geometry_says_that_the_table_has_the_reasons() -> None:
+    row = {"model": "m", "method": "ike", "batch_size": "8", "language": "zh", "reason": "none"}
+    first, table = geometry_section({"geometry_skipped.csv": [row]}, (), "command").parts
+    assert isinstance(first, Paragraph)
+    assert first.text.en == "No edits could be compared; the table says why."
+    assert isinstance(table, Table)
 
 
 def test_every_image_has_an_alternative_text(content: PageContent) -> None:

@@ -269,14 +269,27 @@ def test_max_batches_edits_the_first_batches_and_counts_the_rest(sweep: Sweep) -
     assert (cell.batches, cell.facts, cell.left_out) == (1, 3, 5)
 
 
-def test_a_finished_cell_is_recomputed_if_its_weight_changes_are_missing(
+def test_a_finished_cell_is_recomputed_if_its_weight_changes_are_missing_or_damaged(
     sweep: Sweep, tmp_path: Path
 ) -> None:
     sweep(**ONE_CELL)
     assert sweep(**ONE_CELL, save_deltas=True).computed == 1
     assert sweep(**ONE_CELL, save_deltas=True).computed == 0
-    next((tmp_path / "out" / "deltas").iterdir()).unlink()
+    file = next((tmp_path / "out" / "deltas").iterdir())
+    file.unlink()
     assert sweep(**ONE_CELL, save_deltas=True).computed == 1
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    assert sweep(**ONE_CELL, save_deltas=True).computed == 1
+    assert file.read_bytes() == whole
+
+
+def test_damaged_results_are_written_anew_from_the_cells(sweep: Sweep, tmp_path: Path) -> None:
+    sweep(**ONE_CELL)
+    whole = outputs(tmp_path / "out")
+    (tmp_path / "out" / "results.json").write_bytes(whole["results.json"][:100])
+    assert sweep(**ONE_CELL).computed == 0
+    assert outputs(tmp_path / "out") == whole
 
 
 def test_a_finished_cell_takes_the_present_label_of_its_model(sweep: Sweep) -> None:

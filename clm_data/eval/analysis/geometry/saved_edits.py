@@ -17,6 +17,7 @@ from clm_data.eval import results
 from clm_data.eval.analysis.checks import AnalysisError
 from clm_data.eval.analysis.geometry.low_rank import LowRankMatrix, stacked
 from clm_data.eval.csv_tables import VARIANT, ResultRow
+from clm_data.eval.editors.tensor_files import is_whole
 from clm_data.eval.intervals import FloatArray
 from clm_data.eval.results import CellResult, EditLanguage, Setting
 from clm_data.records import LANGUAGES
@@ -236,8 +237,8 @@ def find_edits(folder: Path, *, k: int = 10, max_batches: int = 20) -> FoundEdit
         members.setdefault(common, {})[cell.setting.language] = cell
     if not members:
         raise InputFileError(
-            f"{folder}: no saved weight changes; run eval-baselines with --save-deltas into a new "
-            "folder"
+            f"{folder}: no saved weight changes ({skipped[0][1] if skipped else 'no cells'}); run "
+            "eval-baselines with --save-deltas into a new folder"
         )
     groups = []
     for common, cells in members.items():
@@ -259,9 +260,12 @@ def _complete_cell(folder: Path, summary: CellResult) -> tuple[CellResult | None
     if summary.status == "failed":
         return None, f"failed: {summary.error}"
     expected = 1 if summary.setting.mode == "sequential" else summary.batches
-    found = len(_saved_files(folder, summary))
-    if found != expected:
-        return None, f"found {found} of {expected} files of weight changes"
+    files = _saved_files(folder, summary)
+    if len(files) != expected:
+        return None, f"found {len(files)} of {expected} files of weight changes"
+    damaged = next((file.name for file in files if not is_whole(file)), None)
+    if damaged is not None:
+        return None, f"{damaged} is damaged; run eval-baselines again with --save-deltas"
     cell = results.read_cell(folder, summary.key)
     if cell is None:
         return None, f"cells/{summary.key}.json cannot be read"
@@ -271,19 +275,19 @@ def _complete_cell(folder: Path, summary: CellResult) -> tuple[CellResult | None
 
 def _why_not_comparable(group: EditGroup) -> str:
     """Why a group cannot be compared across languages; empty if it can."""
+    edits = [edit for files in group.batches.values() for edit in files]
+    if not any(edit.weights for edit in edits):
+        return "the method changes no weights"
     missing = [lang for lang in LANGUAGES if lang not in group.cells]
     if missing:
         return f"no edits in {' and '.join(missing)} to compare with"
     if len({len(files) for files in group.batches.values()}) > 1:
         return "the languages have different numbers of batches"
     for batch in range(group.count):
-        edits = [files[batch] for files in group.batches.values()]
-        if len({frozenset(edit.facts) | edit.refused for edit in edits}) > 1:
+        same = [files[batch] for files in group.batches.values()]
+        if len({frozenset(edit.facts) | edit.refused for edit in same}) > 1:
             return f"the languages have different facts in batch {batch}"
-    edits = [edit for files in group.batches.values() for edit in files]
     mixed = sorted({layer for edit in edits for layer in edit.several_inputs})
     if mixed:
         return f"layer {mixed[0]} changes weights with different inputs, which cannot be stacked"
-    if not any(edit.weights for files in group.batches.values() for edit in files):
-        return "the method changes no weights"
     return "" if group.layers() else "no layer is changed in every language"

@@ -64,6 +64,10 @@ _MISSING = BilingualText(
     "There are no tables of the geometry of edits. They need weight changes saved with "
     "--save-deltas, for edits in Chinese, in English and in both languages.",
 )
+_NONE_COMPARED = BilingualText(
+    "没有可以比较的编辑；原因见下表。",
+    "No edits could be compared; the table says why.",
+)
 _EXPLANATION = BilingualText(
     "随机基线：奇异值相同的随机矩阵取值的 95% 区间，取各层的最外端点。真实模型的键与残差集中在少数"
     "方向上，因此超出随机基线并不说明两次编辑有共同之处，还须与对照比较。对照为各层均值：同一语言"
@@ -86,7 +90,10 @@ def geometry_section(tables: Tables, figures: Sequence[Figure], command: str) ->
         figures: Figures of the chapter.
         command: Command that runs the analysis.
     """
-    missing = [] if tables.get("geometry.csv") else [MissingPart(_MISSING, command)]
+    missing: list[Part] = []
+    if not tables.get("geometry.csv"):
+        analyzed = bool(tables.get("geometry_skipped.csv"))
+        missing = [Paragraph(_NONE_COMPARED) if analyzed else MissingPart(_MISSING, command)]
     parts = (*missing, *figures, *geometry_parts(tables))
     return Section("geometry", BilingualText("编辑的几何分析", "Geometry of edits"), parts)
 
