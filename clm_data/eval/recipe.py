@@ -103,7 +103,8 @@ class Recipe(OmitsDefaults):
     """Changes to the hyperparameters, by method. Those of the target values are in the group
     `values`."""
     corpus: str = "auto"
-    """Text for second moments: `auto`, `bank`, `dataset`, a file, or `hub:ID`."""
+    """Text for second moments: `bank`, `dataset`, a file, or `hub:ID`; `auto` is the bank, and for
+    the tiny model its records if they have enough text."""
     corpus_texts: int = Field(100_000, ge=1)
     """Maximum number of texts per language."""
     generate: bool = True

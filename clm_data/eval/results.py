@@ -127,10 +127,35 @@ class Checkpoint(Frozen):
     after: Summary
 
 
+class MomentText(Frozen):
+    """How much text second moments were estimated from."""
+
+    tokens: int
+    width: int
+    """Their dimension, the inner width of the MLP."""
+    ridge: float = 0.0
+    """What was added to the diagonal so that they can be inverted, over its mean, in the layer
+    where it is largest."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why the second moments are not to be trusted, with the remedy; None if they are."""
+        if self.tokens < self.width:
+            found = f"{self.tokens} tokens for {self.width} dimensions"
+        elif self.ridge:
+            found = f"a ridge of {self.ridge:.0e} was added"
+        else:
+            return None
+        return (
+            f"the second moments are singular ({found}), so the edit may change anything; use more "
+            "text with --corpus, such as bank"
+        )
+
+
 class CellResult(OmitsDefaults):
     """A finished or failed cell."""
 
-    OMITTED: ClassVar[tuple[str, ...]] = ("engine",)
+    OMITTED: ClassVar[tuple[str, ...]] = ("engine", "moment_text")
     version: int = VERSION
     key: str
     """sha256 of everything that affects the numbers."""
@@ -154,6 +179,9 @@ class CellResult(OmitsDefaults):
     """Texts put before prompts while editing, and their seed."""
     moments: str | None = None
     """Key of the second moments."""
+    moment_text: MomentText | None = None
+    """How much text they are the mean of. None for methods without them, and in results of earlier
+    versions."""
     baseline: str | None = None
     """Key of the unedited model's answers: sha256 of everything that affects them. None in
     results of earlier versions."""
@@ -237,7 +265,22 @@ class Results(OmitsDefaults, Tabular):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Cells in which a solve lets little of the change through, a line each with the remedy."""
+        """Cells whose numbers say little about the method, a line each with the remedy.
+
+        Their second moments are singular, or their solve lets little of the change through.
+        """
+        return (*self._singular_moments, *self._little_let_through)
+
+    @property
+    def _singular_moments(self) -> tuple[str, ...]:
+        return tuple(
+            f"{cell.setting.label}: {problem}"
+            for cell in self.cells
+            if cell.moment_text is not None and (problem := cell.moment_text.problem)
+        )
+
+    @property
+    def _little_let_through(self) -> tuple[str, ...]:
         return tuple(
             f"{cell.setting.label}: the solve lets only {100 * cell.arrived:.0f} % of the wanted "
             "change through; " + _REMEDIES.get(cell.setting.method, "check the hyperparameters")

@@ -80,7 +80,7 @@ def kl_prompt(protocol: EditProtocol) -> Any:
 
 
 def statistics(protocol: EditProtocol) -> Any:
-    return sorted(corpus_texts("bank", protocol, example_records(1), tiny=False, max_texts=3))
+    return sorted(corpus_texts("bank", protocol, example_records(1), max_texts=3))
 
 
 def edited(method: str, request: EditRequest) -> Callable[[EditProtocol], Any]:

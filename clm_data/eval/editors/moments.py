@@ -54,6 +54,7 @@ class Moments:
     _factors: dict[tuple[str, int, float], Tensor] = field(
         default_factory=dict, repr=False, compare=False
     )
+    _ridges: dict[int, float] = field(default_factory=dict, repr=False, compare=False)
 
     def moment(self, layer: int) -> Tensor:
         """C of a layer, (m, m).
@@ -69,7 +70,17 @@ class Moments:
 
     def factor(self, layer: int, device: torch.device) -> Tensor:
         """Lower Cholesky factor of C, (m, m), float64; `solve.cholesky` describes its ridge."""
-        return self._once(("factor", layer, 0.0), device, lambda moment: cholesky(moment)[0])
+
+        def factorize(moment: Tensor) -> Tensor:
+            factor, ridge = cholesky(moment)
+            self._ridges[layer] = ridge / float(moment.diagonal().mean()) if ridge else 0.0
+            return factor
+
+        return self._once(("factor", layer, 0.0), device, factorize)
+
+    def ridge(self, layer: int) -> float:
+        """The ridge that the factor of C needed, over C's mean diagonal; 0 without a factor."""
+        return self._ridges.get(layer, 0.0)
 
     def top_eigenvectors(self, layer: int, threshold: float, device: torch.device) -> Tensor:
         """Eigenvectors of C whose eigenvalue is at least `threshold`, (m, r), float64."""
@@ -146,7 +157,7 @@ def _weighted_mean(parts: Sequence[tuple[Moments, float]]) -> Moments:
         for layer in first.by_layer
     }
     tokens = sum(one.tokens for one, _ in parts)
-    return replace(first, by_layer=by_layer, key="", tokens=tokens, _factors={})
+    return replace(first, by_layer=by_layer, key="", tokens=tokens, _factors={}, _ridges={})
 
 
 def second_moments(

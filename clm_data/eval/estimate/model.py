@@ -80,6 +80,7 @@ class ModelCells:
         for index, cell in self.cells.items():
             try:
                 check_cell(model, cell, len(self._records))
+                self._check_text(cell)
                 usable[index] = cell
             except ClmDataError as error:
                 refused[index] = self._refused(index, error)
@@ -109,6 +110,15 @@ class ModelCells:
             )
             for index, cell in usable.items()
         }
+
+    def _check_text(self, cell: PlannedCell) -> None:
+        """Check what a cell reads besides the model.
+
+        Raises:
+            ClmDataError: The corpus cannot be read, or the tokenizer lacks a chat template.
+        """
+        if cell.params.moment_layers:
+            self._corpus(cell)
 
     def _about(self, tokens_per_batch: int, remark: str) -> ModelEstimate:
         """The model, with nothing estimated yet."""
@@ -258,7 +268,7 @@ class ModelCells:
                 kind = " by language" if params.moments_by_language else ""
                 name = f"second moments{kind} ({protocol}, layers {numbers(layers)})"
                 if name not in shared:
-                    shared[name] = self._moments(timing, protocol, layers)
+                    shared[name] = self._moments(timing, cell)
         factor = 1.0 if scale is None else scale
         return (
             {name: one and one * factor for name, one in shared.items()},
@@ -276,17 +286,34 @@ class ModelCells:
         step = timing.speed.seconds(tokens, timing.depth, reads=tokens, backward=True)
         return _TRAINING * step * training_steps(records, config)
 
-    def _moments(self, timing: Timing, protocol: str, layers: tuple[int, ...]) -> float | None:
+    def _corpus(self, cell: PlannedCell) -> Mapping[str, Sequence[str]]:
+        """Text for second moments, by language; empty if it is on the Hub.
+
+        Raises:
+            InputFileError: The corpus cannot be read, or lacks a language.
+        """
+        if cell.corpus.startswith("hub:"):
+            return {}
+        protocol = cell.setting.protocol
+        if protocol not in self._corpora:
+            self._corpora[protocol] = corpus_texts(
+                cell.corpus,
+                get_protocol(protocol),
+                self._records if self.spec.is_tiny else self.dataset.records,
+                max_texts=self.recipe.corpus_texts,
+            )
+        return self._corpora[protocol]
+
+    @cached_property
+    def _corpora(self) -> dict[str, Mapping[str, Sequence[str]]]:
+        """By protocol."""
+        return {}
+
+    def _moments(self, timing: Timing, cell: PlannedCell) -> float | None:
         """Seconds of second moments that are not in the cache; None if the texts are on the Hub."""
-        if self.recipe.corpus.startswith("hub:"):
+        texts, layers = self._corpus(cell), cell.params.moment_layers
+        if not texts:
             return None
-        texts = corpus_texts(
-            self.recipe.corpus,
-            get_protocol(protocol),
-            self._records if self.spec.is_tiny else self.dataset.records,
-            tiny=self.spec.is_tiny,
-            max_texts=self.recipe.corpus_texts,
-        )
         tokens = 0
         for group in texts.values():
             rows = [len(self._model.tokenizer(text)["input_ids"]) for text in group[:_SAMPLE]]

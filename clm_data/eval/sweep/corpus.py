@@ -10,6 +10,7 @@ from typing import Any
 
 from clm_data import bank, languages
 from clm_data.errors import InputFileError
+from clm_data.eval.model.tiny import TinyConfig, tiny_without_weights
 from clm_data.eval.model.tiny_curriculum import training_texts
 from clm_data.eval.protocols import EditProtocol
 from clm_data.records import LANGUAGES, Language, Record
@@ -17,8 +18,29 @@ from clm_data.records import LANGUAGES, Language, Record
 _TEXT_FIELDS = ("text", "content", "sentence")
 
 
+def tiny_corpus(
+    protocol: EditProtocol, records: Sequence[Record], config: TinyConfig, max_texts: int
+) -> str:
+    """The corpus that `auto` is for the tiny model: `dataset`, or `bank` if that is too short.
+
+    It is too short if it has fewer tokens than the MLP has inner dimensions: then the second
+    moments are singular, and methods that invert them change the wrong directions
+    (docs/decisions/047).
+
+    Args:
+        protocol: Both languages, or English only.
+        records: The records that the tiny model learns.
+        config: Size of the tiny model.
+        max_texts: Maximum number of texts per language.
+    """
+    texts = corpus_texts("dataset", protocol, records, max_texts=max_texts)
+    _, tokenizer = tiny_without_weights(records, config)
+    tokens = sum(len(tokenizer(text)["input_ids"]) for group in texts.values() for text in group)
+    return "bank" if tokens < config.intermediate_size else "dataset"
+
+
 def corpus_texts(
-    spec: str, protocol: EditProtocol, records: Sequence[Record], *, tiny: bool, max_texts: int
+    spec: str, protocol: EditProtocol, records: Sequence[Record], *, max_texts: int
 ) -> dict[str, list[str]]:
     """Texts by language. The languages have equal weight in the second moments.
 
@@ -27,21 +49,17 @@ def corpus_texts(
 
             - `bank`: true sentences of the bundled bank;
             - `dataset`: true sentences of the records, which is what the tiny model has learned;
-            - `auto`: `dataset` for the tiny model, otherwise `bank`;
             - a text file with one text per line, or JSON Lines with a field `text`;
             - `hub:ID` or `hub:ID:CONFIGURATION`: the split `train` of a dataset with a column
               `text`.
         protocol: Both languages, or English only.
         records: The dataset.
-        tiny: Whether the model is the tiny model.
         max_texts: Maximum number of texts per language.
 
     Raises:
         InputFileError: The corpus cannot be read, or has no text in a language that the protocol
             needs.
     """
-    if spec == "auto":
-        spec = "dataset" if tiny else "bank"
     if spec == "dataset":
         groups = training_texts(records)
     elif spec == "bank":

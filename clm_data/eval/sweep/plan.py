@@ -23,6 +23,7 @@ from clm_data.eval.protocols import get_protocol
 from clm_data.eval.recipe import ModelSpec, Recipe
 from clm_data.eval.results import CellResult, Setting
 from clm_data.eval.sweep.cell import failed_cell, has_deltas
+from clm_data.eval.sweep.corpus import tiny_corpus
 from clm_data.eval.sweep.identity import (
     corpus_identity,
     encoder_identity,
@@ -45,6 +46,7 @@ class PlannedCell:
         model_identity: JSON that identifies the model's weights: file hashes or a commit.
         key: sha256 of everything that affects the numbers.
         baseline: sha256 of everything that affects the answers of the unedited model.
+        corpus: Text for second moments, as `corpus_texts` takes it.
         easyedit: EasyEdit's environment if that computes the cell.
     """
 
@@ -54,6 +56,7 @@ class PlannedCell:
     model_identity: Any
     key: str
     baseline: str
+    corpus: str
     easyedit: EasyEdit | None = None
 
 
@@ -88,6 +91,14 @@ def plan_cells(
         return digest(_texts(training_rows(dataset.records, used.records)))
 
     @cache
+    def corpus_for(protocol: str, tiny: bool) -> str:
+        if recipe.corpus != "auto":
+            return recipe.corpus
+        if not tiny:
+            return "bank"
+        return tiny_corpus(get_protocol(protocol), used.records, tiny_config, recipe.corpus_texts)
+
+    @cache
     def config(name: str, revision: str | None) -> tuple[str, Mapping[str, Any]]:
         return name, model_config(name, revision)
 
@@ -108,12 +119,15 @@ def plan_cells(
         params = with_overrides(params_for(setting.method, name), setting.layers, changes)
         _check_layers(spec, params, tiny_config.layers if spec.is_tiny else depth(*at))
         get_protocol(setting.protocol)
+        corpus = corpus_for(setting.protocol, spec.is_tiny) if params.moment_layers else "none"
         engine = None
         if setting.backend == "easyeditor":
             engine = _easyedit_for(spec, setting, find)
         identity = tiny_key(used.records, tiny_config) if spec.is_tiny else identify(*at)
         if spec.layout is not None:
             identity = [identity, asdict(spec.layout)]
+        short = recipe.corpus == "auto" and spec.is_tiny and corpus == "bank"
+        named = corpus if short else corpus_identity(recipe.corpus)
         about = {
             "version": results.VERSION,
             "setting": setting.model_dump(mode="json", exclude={"model"}),
@@ -122,7 +136,7 @@ def plan_cells(
             "dtype": spec.dtype,
             "tokenizer": spec.tokenizer and identify(spec.tokenizer),
             "records": used.key,
-            "corpus": [corpus_identity(recipe.corpus), recipe.corpus_texts, dataset.key],
+            "corpus": [named, recipe.corpus_texts, dataset.key],
             **recipe.model_dump(
                 include={"max_batches", "generate", "checkpoints", "seed", "resamples"}
             ),
@@ -135,7 +149,8 @@ def plan_cells(
             about["encoder"] = encoder and encoder_files(encoder)
         names = ("version", "model", "dtype", "tokenizer", "records", "generate")
         baseline = {"protocol": setting.protocol, **{name: about[name] for name in names}}
-        return PlannedCell(spec, setting, params, identity, digest(about), digest(baseline), engine)
+        key = digest(about)
+        return PlannedCell(spec, setting, params, identity, key, digest(baseline), corpus, engine)
 
     planned: list[PlannedCell | CellResult] = []
     for spec, setting in recipe.settings(len(used.records)):

@@ -9,8 +9,10 @@ from clm_data.eval import baselines
 from clm_data.eval.dataset import EvalSet
 from clm_data.eval.easyedit.editor import EasyEditEditor, EasyEditEngine
 from clm_data.eval.editors import make_editor
+from clm_data.eval.editors.alphaedit import AlphaEditParams
 from clm_data.eval.editors.base import Editor, EditorParams, Setup, TrainedEditor
 from clm_data.eval.editors.contexts import Contexts, sample_contexts
+from clm_data.eval.editors.langedit import LangEditParams
 from clm_data.eval.editors.moments import LanguageMoments, Moments, second_moments
 from clm_data.eval.editors.value_cache import TargetValueCache
 from clm_data.eval.intervals import Bootstrap
@@ -18,7 +20,7 @@ from clm_data.eval.model.activations import choose_batch_tokens
 from clm_data.eval.model.loaded import LoadedModel
 from clm_data.eval.protocols import get_protocol
 from clm_data.eval.recipe import Recipe
-from clm_data.eval.results import BaselineResult, CellResult
+from clm_data.eval.results import BaselineResult, CellResult, MomentText
 from clm_data.eval.sweep.cell import Progress, run_cell
 from clm_data.eval.sweep.corpus import corpus_texts
 from clm_data.eval.sweep.measure import Evaluator
@@ -80,7 +82,7 @@ class ModelWorkbench:
         """
         protocol = cell.setting.protocol
         contexts = self._contexts_of(protocol)
-        moments, language_moments = self._moments_for(protocol, cell.params)
+        moments, language_moments = self._moments_for(cell)
         setup = Setup(
             get_protocol(protocol),
             contexts,
@@ -104,6 +106,7 @@ class ModelWorkbench:
             "params": params_json(cell.params),
             "contexts": contexts.as_json(),
             "moments": next((one.key for one in (moments, language_moments) if one), None),
+            "moment_text": _moment_text(cell.params, moments, language_moments),
             "baseline": cell.baseline,
             "engine": cell.easyedit and cell.easyedit.as_json(),
         }
@@ -168,42 +171,42 @@ class ModelWorkbench:
             )
         return self._contexts[protocol]
 
-    def _moments_for(
-        self, protocol: str, params: EditorParams
-    ) -> tuple[Moments | None, LanguageMoments | None]:
+    def _moments_for(self, cell: PlannedCell) -> tuple[Moments | None, LanguageMoments | None]:
         """The second moments that a method reads: of all text, of each language, or none."""
+        protocol, params = cell.setting.protocol, cell.params
         layers = params.moment_layers
         if not layers:
             return None, None
         if not params.moments_by_language:
-            return self._moments_of(protocol, layers), None
+            return self._moments_of(cell), None
         if (protocol, layers) not in self._language_moments:
             by_language = {
-                lang: self._moments_of(protocol, layers, lang)
+                lang: self._moments_of(cell, lang)
                 for lang in LANGUAGES
-                if lang in self._texts(protocol)
+                if lang in self._texts(cell)
             }
             self._language_moments[protocol, layers] = LanguageMoments(by_language)
         return None, self._language_moments[protocol, layers]
 
-    def _texts(self, protocol: str) -> dict[str, list[str]]:
+    def _texts(self, cell: PlannedCell) -> dict[str, list[str]]:
         """Text for second moments, by language."""
+        protocol = cell.setting.protocol
         if protocol not in self._corpora:
+            if (self.recipe.corpus, self.spec.is_tiny, cell.corpus) == ("auto", True, "bank"):
+                self.log("the records have too little text for second moments: the bank's is used")
             self._corpora[protocol] = corpus_texts(
-                self.recipe.corpus,
+                cell.corpus,
                 get_protocol(protocol),
                 self.records if self.spec.is_tiny else self.dataset.records,
-                tiny=self.spec.is_tiny,
                 max_texts=self.recipe.corpus_texts,
             )
         return self._corpora[protocol]
 
-    def _moments_of(
-        self, protocol: str, layers: tuple[int, ...], language: Language | None = None
-    ) -> Moments:
-        """Second moments of some layers from the text of one language, or of all."""
+    def _moments_of(self, cell: PlannedCell, language: Language | None = None) -> Moments:
+        """Second moments of a cell's layers from the text of one language, or of all."""
+        protocol, layers = cell.setting.protocol, cell.params.moment_layers
         if (protocol, layers, language) not in self._moments:
-            texts = self._texts(protocol)
+            texts = self._texts(cell)
             if language is not None:
                 texts = {language: texts[language]}
             count = sum(map(len, texts.values()))
@@ -217,3 +220,17 @@ class ModelWorkbench:
                 tokens_per_batch=self.tokens_per_batch,
             )
         return self._moments[protocol, layers, language]
+
+
+def _moment_text(
+    params: EditorParams, moments: Moments | None, languages: LanguageMoments | None
+) -> MomentText | None:
+    """How much text the second moments of a method were estimated from."""
+    if languages is not None and isinstance(params, LangEditParams):
+        moments = languages.weighted({"zh": params.zh_weight, "en": params.en_weight})
+    if moments is None:
+        return None
+    width = len(moments.moment(params.moment_layers[0]))
+    inverted = not isinstance(params, AlphaEditParams)  # which takes eigenvectors
+    ridge = max(map(moments.ridge, params.moment_layers)) if inverted else 0.0
+    return MomentText(tokens=moments.tokens, width=width, ridge=ridge)

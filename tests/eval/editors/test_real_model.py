@@ -52,7 +52,7 @@ def test_default_memit_edits_two_chinese_facts_and_the_weight_of_large_models_is
 ) -> None:
     """With the second moments' weight for 7B models, most of the residual stays out."""
     params, records = Memit.PARAMS["smollm2-135m"], RECORDS[:2]
-    texts = corpus_texts("bank", NATIVE, records, tiny=False, max_texts=100_000)
+    texts = corpus_texts("bank", NATIVE, records, max_texts=100_000)
     contexts = sample_contexts(smollm2, NATIVE, languages=LANGUAGES, seed=42)
     setup = Setup(NATIVE, contexts, second_moments(smollm2, texts, params.layers))
     requests = requests_for(records, "zh")

@@ -198,7 +198,7 @@ def test_the_work_is_that_of_the_sweep(inputs: Path, tmp_path: Path, method: str
     bench = ModelWorkbench(model, cell, recipe, dataset, out=tmp_path, cache=tmp_path)
     bench._evaluator(cell)
     bench._contexts_of("native")
-    bench._moments_for("native", cell.params)
+    bench._moments_for(cell)
     with tokens_run(model) as run_tokens:
         assert bench.compute(cell).status == "done"
     texts = {"native": Texts(model, dataset.records, NATIVE)}

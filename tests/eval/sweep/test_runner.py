@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from clm_data.eval.model.loading import load_model
 from clm_data.eval.recipe import Recipe
 from clm_data.eval.report.evaluation import Evaluation
 from clm_data.eval.results import CellResult, Results
+from clm_data.eval.sweep.plan import PlannedCell, plan_cells
 from clm_data.eval.sweep.runner import run_sweep
 
 DATASET = EvalSet("test", tuple(RECORDS))
@@ -406,6 +407,44 @@ def test_a_solve_that_keeps_the_change_out_is_a_warning_with_the_remedy(
     assert ("lower moment_weight" in table) is warned
     assert len(found.warnings) == warned
     assert found.losses == ()
+
+
+@pytest.mark.parametrize(("width", "used"), [(256, "dataset"), (100_000, "bank")])
+def test_auto_takes_the_bank_if_the_records_have_fewer_tokens_than_dimensions(
+    width: int, used: str
+) -> None:
+    def cells(corpus: str) -> list[PlannedCell]:
+        recipe = make_recipe(methods=["memit", "ft"], languages=["zh"], corpus=corpus)
+        planned = plan_cells(recipe, DATASET, replace(CONFIG, intermediate_size=width))
+        return [cell for cell in planned if isinstance(cell, PlannedCell)]
+
+    memit, ft = cells("auto")
+    assert memit.corpus == used
+    same, other = cells("bank")
+    assert (memit.key == same.key) is (used == "bank"), "results of too little text are not reused"
+    assert ft.key != other.key, "a method without second moments keeps its key"
+
+
+def test_second_moments_of_too_little_text_are_a_warning(sweep: Sweep, tmp_path: Path) -> None:
+    corpus = tmp_path / "short.txt"
+    corpus.write_text("The capital is old.\n首都很古老。\n", encoding="utf-8")
+    short = sweep(**ONE_CELL | {"methods": ["memit", "alphaedit"]}, corpus=str(corpus)).results
+    memit, alphaedit = (cell.moment_text for cell in short.cells)
+    assert memit is not None
+    assert alphaedit is not None
+    assert memit.tokens == alphaedit.tokens < memit.width == CONFIG.intermediate_size
+    assert memit.ridge > 0
+    assert alphaedit.ridge == 0, "it inverts nothing"
+    singular = [line for line in short.warnings if "second moments are singular" in line]
+    assert len(singular) == 2
+    table = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    assert all(line in table for line in singular)
+
+    long = sweep(**ONE_CELL).results
+    (cell,) = long.cells
+    assert cell.moment_text is not None
+    assert cell.moment_text.tokens >= CONFIG.intermediate_size
+    assert not any("singular" in line for line in long.warnings)
 
 
 @pytest.mark.parametrize(("size", "max_batches", "lost"), [(3, None, 2), (5, None, 3), (3, 1, 0)])
