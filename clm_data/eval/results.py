@@ -147,8 +147,8 @@ class MomentText(Frozen):
         else:
             return None
         return (
-            f"the second moments are singular ({found}), so the edit may change anything; use more "
-            "text with --corpus, such as bank"
+            f"the second moments are singular ({found}), so these numbers say little about the "
+            "method; use more text with --corpus, such as bank"
         )
 
 
