@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from clm_data.errors import ClmDataError, InputFileError
 from clm_data.eval.results import CellResult, read_cell, read_results
 from clm_data.records import LANGUAGES
 
@@ -32,11 +33,22 @@ _COLUMNS = (*_SHARES, "other reliability", "other locality", "seconds")
 
 
 def figures(folder: Path) -> Figures:
-    """The figures of a run; a cell that failed has its reason as ``error``."""
+    """The figures of a run; a cell that failed has its reason as ``error``.
+
+    Raises:
+        InputFileError: There are no results, or not one cell for each method and language.
+    """
     found: Figures = {}
     for cell in read_results(folder).cells:
-        at = found.setdefault(cell.setting.method, {})
-        at[cell.setting.language] = _figures_of(folder, cell)
+        method, lang = cell.setting.method, cell.setting.language
+        at = found.setdefault(method, {})
+        if lang in at or lang not in LANGUAGES:
+            why = "several cells of" if lang in at else "a cell of"
+            raise InputFileError(
+                f"{folder} has {why} {method} edited in {lang}: it is no run of the recipe "
+                "all-methods"
+            )
+        at[lang] = _figures_of(folder, cell)
     return found
 
 
@@ -91,16 +103,32 @@ def _figure(cell: dict[str, Any], name: str) -> str:
 
 
 def write(content: dict[str, Figures]) -> None:
-    """Write the figures, and the tables of the page in the order of ``content``."""
-    FIGURES.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    tables = iter(content.values())
+    """Write the figures, and the tables of the page in the order of ``content``.
+
+    Raises:
+        InputFileError: A method has no cell in one of the languages; nothing is written.
+    """
+    for name, found in content.items():
+        for method, cells in found.items():
+            for lang in LANGUAGES:
+                if lang not in cells:
+                    raise InputFileError(
+                        f"the run '{name}' has no cell of {method} edited in {lang}; run it with "
+                        f"--languages {','.join(LANGUAGES)}"
+                    )
+    tables = iter([table(found) for found in content.values()])
     page = PAGE.read_text(encoding="utf-8")
-    page = re.sub(r"^\| method .*\n(?:\|.*\n)+", lambda _: table(next(tables)), page, flags=re.M)
+    page = re.sub(r"^\| method .*\n(?:\|.*\n)+", lambda _: next(tables), page, flags=re.M)
+    FIGURES.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(page, encoding="utf-8")
 
 
 def main(arguments: list[str]) -> int:
-    """Check a run, and write its figures if asked to; 1 if something misses the target."""
+    """Check a run, and write its figures if asked to; 1 if something misses the target.
+
+    Raises:
+        SystemExit: With code 2; the options are wrong, or a folder is no such run.
+    """
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("results", type=Path, help="folder of a run of the recipe all-methods")
     parser.add_argument("--write", action="store_true", help="write the figures and the page")
@@ -108,12 +136,15 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if options.write and options.others is None:
         parser.error("--write needs --others")
-    found = figures(options.results)
-    if options.write:
-        others = figures(options.others)
-        for cell in (cell for cells in others.values() for cell in cells.values()):
-            cell.pop("seconds", None)
-        write({"first": found, "others": others})
+    try:
+        found = figures(options.results)
+        if options.write:
+            others = figures(options.others)
+            for cell in (cell for cells in others.values() for cell in cells.values()):
+                cell.pop("seconds", None)
+            write({"first": found, "others": others})
+    except ClmDataError as error:
+        parser.exit(2, f"{error}\n")
     missed = below_target(found)
     for line in missed:
         print(line, file=sys.stderr)
