@@ -111,7 +111,7 @@ class Recipe(OmitsDefaults):
     """Whether to generate free continuations as well, for `exact_match`."""
     checkpoints: int = Field(10, ge=0)
     """Number of measurements during a sequential run."""
-    seed: int = 42
+    seed: int = Field(42, ge=0, lt=2**64)
     """Random seed of contexts and bootstrap."""
     resamples: int = Field(1000, ge=0)
     """Number of bootstrap resamples."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from clm_data.eval.editors.multilayer import MultilayerEditor, MultilayerParams
+from clm_data.eval.editors.ranges import NonNegative, Positive
 from clm_data.eval.editors.solve import solve_null_space
 from clm_data.eval.editors.values import TINY_VALUES, ValueParams
 
@@ -23,8 +24,8 @@ class AlphaEditParams(MultilayerParams):
         ridge: Weight of the L2 penalty on the update.
     """
 
-    threshold: float = 2e-2
-    ridge: float = 1.0
+    threshold: NonNegative = 2e-2
+    ridge: Positive = 1.0
 
 
 _LAYERS = (4, 5, 6, 7, 8)

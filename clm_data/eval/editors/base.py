@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Protocol, Self, TypeVar, runtime_checkable
+
+from pydantic import Field
 
 from clm_data.eval.editors.contexts import Contexts
 from clm_data.eval.editors.edits import Edit
 from clm_data.eval.editors.origin import check_origin
+from clm_data.eval.editors.ranges import Share, check_ranges
 from clm_data.eval.editors.retrieval import Pair
 from clm_data.eval.errors import EditError
 from clm_data.eval.model.loaded import LoadedModel
@@ -25,7 +27,16 @@ if TYPE_CHECKING:
 
 
 class EditorParams(ABC):
-    """Hyperparameters of a method; each method subclasses it as a frozen dataclass."""
+    """Hyperparameters of a method; each method subclasses it as a frozen dataclass.
+
+    Every number declares its range, with one of the types of `ranges`.
+
+    Raises:
+        EditError: A value is out of range or has another type; the message names it.
+    """
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
     @property
     @abstractmethod
@@ -74,14 +85,10 @@ class DeltaParams(EditorParams):
             none.
     """
 
-    rect: float | None = field(default=None, kw_only=True, metadata=SWITCH)
-    prune: float | None = field(default=None, kw_only=True, metadata=SWITCH)
-
-    def __post_init__(self) -> None:
-        if self.rect is not None and not 0 < self.rect <= 1:
-            raise EditError(f"rect is a share above 0 and up to 1, not {self.rect}")
-        if self.prune is not None and not 1 < self.prune < math.inf:
-            raise EditError(f"prune is the base of a logarithm, above 1, not {self.prune}")
+    rect: Share | None = field(default=None, kw_only=True, metadata=SWITCH)
+    prune: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = field(
+        default=None, kw_only=True, metadata=SWITCH
+    )
 
     @property
     def stabilizes(self) -> bool:

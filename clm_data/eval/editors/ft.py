@@ -12,6 +12,7 @@ from clm_data.eval.editors.deltas import Deltas, WeightDelta
 from clm_data.eval.editors.edits import applied
 from clm_data.eval.editors.facts import place_facts
 from clm_data.eval.editors.origin import model_id
+from clm_data.eval.editors.ranges import Layer, Positive
 from clm_data.eval.editors.solve import check_finite
 from clm_data.eval.editors.training import (
     Sentence,
@@ -41,8 +42,8 @@ class FineTuningParams(TrainingParams):
             limit.
     """
 
-    layer: int
-    limit: float | None = None
+    layer: Layer
+    limit: Positive | None = None
 
     @property
     def edited_layers(self) -> tuple[int, ...]:

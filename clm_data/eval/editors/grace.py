@@ -20,6 +20,7 @@ from clm_data.eval.editors.codebook import (
 from clm_data.eval.editors.facts import PlacedFact, place_facts
 from clm_data.eval.editors.keys import LayerwiseForward
 from clm_data.eval.editors.origin import check_origin, model_id
+from clm_data.eval.editors.ranges import Count, Layer, LearningRate, NonNegative, Seed
 from clm_data.eval.editors.solve import check_finite
 from clm_data.eval.editors.training import TrainingBatch, answer_rows
 from clm_data.eval.errors import edit_errors
@@ -48,12 +49,12 @@ class GraceParams(EditorParams):
         replaced: Where a value replaces the layer's output.
     """
 
-    layer: int
-    steps: int = 50
-    lr: float = 1.0
-    epsilon: float = 1.0
+    layer: Layer
+    steps: Count = 50
+    lr: LearningRate = 1.0
+    epsilon: NonNegative = 1.0
     start: Literal["uniform", "output"] = "uniform"
-    seed: int = 42
+    seed: Seed = 42
     labels: LabelRule = "text"
     replaced: Replaced = "last"
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field
 
 from clm_data.eval.editors.base import SWITCH, EditorParams, Setup, Stopwatch
 from clm_data.eval.editors.known_models import KNOWN_MODELS
 from clm_data.eval.editors.noted import KINDS, Kind, Lookup, Note, Notes, with_note
 from clm_data.eval.editors.origin import check_origin, model_id
+from clm_data.eval.editors.ranges import NonNegativeCount
 from clm_data.eval.editors.retrieval import Calibration, NgramRetriever, Pair, side
 from clm_data.eval.editors.sentence_encoder import SentenceEncoder
 from clm_data.eval.errors import EditError
@@ -45,9 +48,9 @@ class InContextParams(EditorParams):
             EasyEdit.
     """
 
-    demonstrations: int = 0
+    demonstrations: NonNegativeCount = 0
     gate: Literal["calibrated", "open"] = "calibrated"
-    false_open: float = 0.02
+    false_open: Annotated[float, Field(gt=0, lt=1)] = 0.02
     encoder: str | None = None
     encoder_prefix: str = ""
     kinds: tuple[Kind, ...] = field(default=KINDS, metadata=SWITCH)
@@ -56,8 +59,7 @@ class InContextParams(EditorParams):
     headings: Literal["question", "en"] = field(default="question", metadata=SWITCH)
 
     def __post_init__(self) -> None:
-        if not 0 < self.false_open < 1:
-            raise EditError(f"false_open is a share above 0 and below 1, not {self.false_open}")
+        super().__post_init__()
         if not self.kinds or len(set(self.kinds)) < len(self.kinds):
             raise EditError(
                 f"kinds {list(self.kinds)} must be some of {', '.join(KINDS)}, each once"

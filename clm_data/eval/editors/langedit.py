@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar
 
 from clm_data.eval.editors.alphaedit import AlphaEdit, AlphaEditParams
+from clm_data.eval.editors.ranges import NonNegative
 from clm_data.eval.editors.solve import top_eigenvectors
 from clm_data.eval.errors import EditError
 
@@ -32,17 +33,14 @@ class LangEditParams(AlphaEditParams):
             the languages.
     """
 
-    zh_weight: float = 0.5
-    en_weight: float = 0.5
-    past_weight: float = 1.0
+    zh_weight: NonNegative = 0.5
+    en_weight: NonNegative = 0.5
+    past_weight: NonNegative = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        weights = (self.zh_weight, self.en_weight, self.past_weight)
-        if min(weights) < 0 or self.zh_weight + self.en_weight == 0:
-            raise EditError(
-                "zh_weight, en_weight and past_weight must be 0 or more, and one language above 0"
-            )
+        if self.zh_weight + self.en_weight == 0:
+            raise EditError("zh_weight and en_weight are both 0; one must be above 0")
 
     @property
     def moments_by_language(self) -> bool:

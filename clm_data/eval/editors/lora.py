@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+
+from pydantic import Field
 
 from clm_data.eval.editors.adam import Averages, adam_step
 from clm_data.eval.editors.base import Setup, Stopwatch
@@ -13,6 +15,7 @@ from clm_data.eval.editors.deltas import Deltas, WeightDelta
 from clm_data.eval.editors.edits import applied
 from clm_data.eval.editors.facts import place_facts
 from clm_data.eval.editors.origin import model_id
+from clm_data.eval.editors.ranges import Count, Layer, Positive
 from clm_data.eval.editors.solve import check_finite
 from clm_data.eval.editors.training import (
     Sentence,
@@ -22,7 +25,7 @@ from clm_data.eval.editors.training import (
     train,
     training_sentences,
 )
-from clm_data.eval.errors import EditError, LayoutError, edit_errors
+from clm_data.eval.errors import LayoutError, edit_errors
 from clm_data.eval.model.hooks import added_output
 from clm_data.eval.model.loaded import LoadedModel, at_least_float32
 from clm_data.eval.placement import EditRequest
@@ -51,11 +54,11 @@ class LoraParams(TrainingParams):
         layers: The adapted layers; None for all.
     """
 
-    rank: int = 8
-    alpha: float = 32.0
-    dropout: float = 0.1
-    targets: tuple[str, ...] | None = None
-    layers: tuple[int, ...] | None = None
+    rank: Count = 8
+    alpha: Positive = 32.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    layers: Annotated[tuple[Layer, ...], Field(min_length=1)] | None = None
     objective: Literal["protocol", "answer"] = "answer"
     append_eos: bool = True
 
@@ -72,14 +75,6 @@ class LoraParams(TrainingParams):
     def with_layers(self, layers: tuple[int, ...]) -> Self:
         """The same hyperparameters for some layers only."""
         return replace(self, layers=layers)
-
-    def check(self) -> None:
-        """See `TrainingParams.check`; rank and dropout are checked as well."""
-        super().check()
-        if self.rank < 1:
-            raise EditError(f"rank is {self.rank}; it must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise EditError(f"dropout is {self.dropout}; it must be from 0 to below 1")
 
 
 # EasyEdit, hparams/LoRA/llama3-8b.yaml and llama-7b.yaml: rank, alpha, dropout, projections and 70
@@ -130,7 +125,6 @@ class Lora:
         self, model: LoadedModel, requests: Sequence[EditRequest], *, past: Deltas | None = None
     ) -> Deltas:
         """See `Editor.edit`."""
-        self.params.check()
         protocol = self.setup.protocol
         placed, unplaced = place_facts(model, requests, protocol, self.setup.contexts)
         facts, sentences, refused = training_sentences(model, placed, protocol, self.params)

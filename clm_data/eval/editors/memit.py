@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from clm_data.eval.editors.base import SWITCH
 from clm_data.eval.editors.multilayer import MultilayerEditor, MultilayerParams
+from clm_data.eval.editors.ranges import Positive
 from clm_data.eval.editors.solve import solve_equality, solve_least_squares
 from clm_data.eval.editors.values import TINY_VALUES, ValueParams
 
@@ -25,7 +26,7 @@ class MemitParams(MultilayerParams):
             for Model Editing, 2024); `moment_weight` then has no effect.
     """
 
-    moment_weight: float = 15000.0
+    moment_weight: Positive = 15000.0
     emmet: bool = field(default=False, kw_only=True, metadata=SWITCH)
 
 

@@ -21,6 +21,7 @@ from clm_data.eval.editors.facts import PlacedFact, place_facts
 from clm_data.eval.editors.keys import LayerwiseForward, fact_prompts, mean_keys
 from clm_data.eval.editors.norm_anchor import anchor_norm, anchor_state, anchored, past_norm
 from clm_data.eval.editors.origin import model_id
+from clm_data.eval.editors.ranges import Layer
 from clm_data.eval.editors.solve import check_finite
 from clm_data.eval.editors.value_optimizer import optimize_target_values
 from clm_data.eval.editors.values import Site, TargetValues, ValueParams
@@ -48,7 +49,7 @@ class MultilayerParams(ValueMethodParams):
         values: How target values are optimized.
     """
 
-    layers: tuple[int, ...]
+    layers: tuple[Layer, ...]
     values: ValueParams
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ from clm_data.eval.editors.facts import PlacedFact, place_facts
 from clm_data.eval.editors.keys import LayerwiseForward, mean_keys
 from clm_data.eval.editors.norm_anchor import anchor_norm, anchor_state, anchored, past_norm
 from clm_data.eval.editors.origin import model_id
+from clm_data.eval.editors.ranges import Layer
 from clm_data.eval.editors.solve import check_finite
 from clm_data.eval.editors.value_optimizer import optimize_target_values
 from clm_data.eval.editors.values import TINY_VALUES, TargetValues, ValueParams
@@ -35,7 +36,7 @@ class RomeParams(ValueMethodParams):
         use_moments: Multiply the key by the inverse second moment, as the paper does.
     """
 
-    layer: int
+    layer: Layer
     values: ValueParams
     use_moments: bool = False
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from clm_data.eval.editors.base import DeltaParams
 from clm_data.eval.editors.facts import PlacedFact
+from clm_data.eval.editors.ranges import Count, Finite, LearningRate, Seed
 from clm_data.eval.errors import EditError, PlacementError
 from clm_data.eval.model.batching import batches_by_length
 from clm_data.eval.model.loaded import LoadedModel, at_least_float32
@@ -45,28 +46,19 @@ class TrainingParams(DeltaParams):
         seed: Random seed of the minibatches, and of what else is drawn.
     """
 
-    epochs: int
-    lr: float
-    batch_size: int | None = None
+    epochs: Count
+    lr: LearningRate
+    batch_size: Count | None = None
     order: Literal["breadth-first", "depth-first"] = "breadth-first"
     objective: Literal["protocol", "answer"] = "protocol"
     append_eos: bool = False
-    stop_at: float = 1e-2
-    seed: int = 42
+    stop_at: Finite = 1e-2
+    seed: Seed = 42
 
     @property
     def moment_layers(self) -> tuple[int, ...]:
         """None: training reads no second moment."""
         return ()
-
-    def check(self) -> None:
-        """Check the number of facts per step.
-
-        Raises:
-            EditError: It is not positive.
-        """
-        if self.batch_size is not None and self.batch_size < 1:
-            raise EditError(f"batch_size is {self.batch_size}; it must be at least 1, or null")
 
 
 @dataclass(frozen=True)
@@ -344,13 +336,9 @@ def train(inputs: TrainingInputs, params: TrainingParams, trained: Trained) -> T
         inputs: The sentences.
         params: Epochs, minibatches and order.
         trained: What is trained; changed in place.
-
-    Raises:
-        EditError: `batch_size` is not positive.
     """
     import torch
 
-    params.check()
     count = len(inputs.sentences)
     size = min(params.batch_size or count, count)
     drawn = torch.Generator().manual_seed(params.seed)

@@ -13,6 +13,7 @@ from clm_data.eval.editors.facts import place_facts
 from clm_data.eval.editors.gradients import KeyGradients, read_gradients
 from clm_data.eval.editors.normalizer import Normalizer
 from clm_data.eval.editors.origin import model_id
+from clm_data.eval.editors.ranges import Count, Layer, LearningRate
 from clm_data.eval.editors.solve import check_finite, solve_ridge
 from clm_data.eval.editors.training import answer_rows
 from clm_data.eval.errors import EditError, edit_errors
@@ -39,18 +40,16 @@ class UltraEditParams(DeltaParams):
             ones.
     """
 
-    gate: tuple[int, ...] = ()
-    up: tuple[int, ...] = ()
-    down: tuple[int, ...] = ()
-    lr: float = 1e-6
-    facts_per_step: int = 100
+    gate: tuple[Layer, ...] = ()
+    up: tuple[Layer, ...] = ()
+    down: tuple[Layer, ...] = ()
+    lr: LearningRate = 1e-6
+    facts_per_step: Count = 100
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.edited_layers:
             raise EditError("ultraedit has no layer to edit in gate, up or down")
-        if self.facts_per_step < 1:
-            raise EditError(f"facts_per_step must be at least 1, not {self.facts_per_step}")
 
     @property
     def edited_layers(self) -> tuple[int, ...]:

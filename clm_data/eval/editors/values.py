@@ -5,6 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from clm_data.eval.editors.ranges import (
+    Count,
+    Finite,
+    LearningRate,
+    NonNegative,
+    Positive,
+    check_ranges,
+)
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -33,14 +42,17 @@ class ValueParams:
         stop_at: Loss below which a fact is finished.
     """
 
-    steps: int
-    lr: float
-    clamp: float
-    kl_factor: float
-    weight_decay: float
-    nll_factor: float = 1.0
+    steps: Count
+    lr: LearningRate
+    clamp: Positive
+    kl_factor: NonNegative
+    weight_decay: NonNegative
+    nll_factor: Positive = 1.0
     ease_off: bool = False
-    stop_at: float = 0.05
+    stop_at: Finite = 0.05
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 # Our choice: hidden states of the tiny model are a few hundred times those of a large one.

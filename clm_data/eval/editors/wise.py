@@ -138,7 +138,6 @@ class Wise:
     ) -> SideMemory:
         """See `Editor.edit`."""
         params = self.params
-        params.check()
         if self.unrelated is None:
             raise EditError(f"{self.name} needs unrelated texts first; call fit")
         if past is not None:

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import Field
 
 from clm_data.eval.editors.base import EditorParams, Setup
 from clm_data.eval.editors.facts import PlacedFact
+from clm_data.eval.editors.ranges import (
+    Count,
+    Layer,
+    LearningRate,
+    NonNegative,
+    Positive,
+    Seed,
+    Share,
+)
 from clm_data.eval.editors.side_memory import activation, token_distances
 from clm_data.eval.editors.training import (
     Sentence,
@@ -50,7 +61,7 @@ class WiseParams(EditorParams):
             the model and the size of its activations. `calibrated`: the median distance of an
             edited prompt after one step, over facts that are not edited.
         act_ratio: r. A prompt is answered from memory if it moves at least r times as far as the
-            edited fact that moved least.
+            edited fact that moved least; 0 answers every prompt, infinity none.
         mask_ratio: Share of the entries of W that are trained, drawn once per shard.
         limit: Maximum absolute change of an entry; None for no limit.
         weight_decay: Factor of W' in its gradient.
@@ -79,32 +90,42 @@ class WiseParams(EditorParams):
         long_prompts: See `SideScope`.
     """
 
-    layer: int
-    steps: int = 70
-    lr: float = 1.0
-    alpha: float = 5.0
-    beta: float = 20.0
-    gamma: float = 10.0
+    layer: Layer
+    steps: Count = 70
+    lr: LearningRate = 1.0
+    alpha: NonNegative = 5.0
+    beta: NonNegative = 20.0
+    gamma: NonNegative = 10.0
     unit: Literal["distance", "calibrated"] = "distance"
-    act_ratio: float = 0.88
-    mask_ratio: float = 0.2
-    limit: float | None = 1.0
-    weight_decay: float = 1e-5
-    batch_size: int | None = 1
-    contexts: int | None = None
-    unrelated: int = 1
-    save_freq: int | None = 500
-    merge_freq: int | None = 1000
-    density: float = 0.53
+    act_ratio: Annotated[float, Field(ge=0)] = 0.88
+    mask_ratio: Share = 0.2
+    limit: Positive | None = 1.0
+    weight_decay: NonNegative = 1e-5
+    batch_size: Count | None = 1
+    contexts: Count | None = None
+    unrelated: Count = 1
+    save_freq: Count | None = 500
+    merge_freq: Count | None = 1000
+    density: Share = 0.53
     measured: Literal["prompt", "row"] = "prompt"
     threshold: Literal["bare", "contexts"] = "bare"
     append_eos: bool = False
     activation: str | None = None
-    seed: int = 42
+    seed: Seed = 42
     decayed: Literal["trained", "all"] = "trained"
     divisor: Literal["tokens", "tokens+1"] = "tokens"
     padding: Literal["ignored", "counted"] = "ignored"
     long_prompts: Literal["mean", "max"] = "mean"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.merge_freq is not None and (
+            self.save_freq is None or self.merge_freq % self.save_freq
+        ):
+            raise EditError(
+                f"merge_freq is {self.merge_freq}; it must be a multiple of save_freq, which is "
+                f"{self.save_freq}, or null"
+            )
 
     @property
     def edited_layers(self) -> tuple[int, ...]:
@@ -119,27 +140,6 @@ class WiseParams(EditorParams):
     def with_layers(self, layers: tuple[int, ...]) -> Self:
         """The same hyperparameters for the last of `layers`."""
         return replace(self, layer=layers[-1])
-
-    def check(self) -> None:
-        """Check the numbers of facts and the shares.
-
-        Raises:
-            EditError: One is out of range.
-        """
-        for name in ("batch_size", "contexts", "unrelated", "save_freq", "merge_freq"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise EditError(f"{name} is {value}; it must be at least 1, or null")
-        if self.merge_freq is not None and (
-            self.save_freq is None or self.merge_freq % self.save_freq
-        ):
-            raise EditError(
-                f"merge_freq is {self.merge_freq}; it must be a multiple of save_freq, which is "
-                f"{self.save_freq}, or null"
-            )
-        for name in ("mask_ratio", "density"):
-            if not 0 < getattr(self, name) <= 1:
-                raise EditError(f"{name} is {getattr(self, name)}; it must be above 0, up to 1")
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
-from typing import Any, TypeVar, get_type_hints
-
-from pydantic import TypeAdapter, ValidationError
+from typing import Any, TypeVar
 
 from clm_data.errors import ConfigError
 from clm_data.eval.editors.base import EditorParams, switches
+from clm_data.eval.editors.ranges import validated
+from clm_data.eval.errors import EditError
 
 Params = TypeVar("Params")
 
@@ -25,18 +25,21 @@ def with_overrides(
         changes: Values by name; a mapping for a nested group such as `values`.
 
     Raises:
-        ConfigError: `layers` is empty, a name is unknown, or a value has the wrong type.
+        ConfigError: `layers` is empty, a name is unknown, or a value has the wrong type or is out
+            of range.
     """
-    if layers is not None:
-        if not layers:
-            raise ConfigError("the list of layers is empty; specify at least one")
-        params = params.with_layers(layers)
-    return _changed(params, changes)
+    if layers == ():
+        raise ConfigError("the list of layers is empty; specify at least one")
+    try:
+        return _changed(params if layers is None else params.with_layers(layers), changes)
+    except EditError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _changed(params: Params, changes: Mapping[str, Any]) -> Params:
     group = type(params).__name__
     known = {field.name for field in fields(params)}  # type: ignore[arg-type]
+    new: dict[str, Any] = {}
     for name, value in changes.items():
         if name not in known:
             raise ConfigError(f"{group} has no '{name}'; it has {', '.join(sorted(known))}")
@@ -44,20 +47,10 @@ def _changed(params: Params, changes: Mapping[str, Any]) -> Params:
         if is_dataclass(old):
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{group}: '{name}' is a group, not {value!r}")
-            new: Any = _changed(old, value)
+            new[name] = _changed(old, value)
         else:
-            new = _validated(params, name, value)
-        params = replace(params, **{name: new})  # type: ignore[type-var]
-    return params
-
-
-def _validated(params: Any, name: str, value: Any) -> Any:
-    """The value converted to the declared type: text to numbers, lists to tuples."""
-    try:
-        return TypeAdapter(get_type_hints(type(params))[name]).validate_python(value)
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"]
-        raise ConfigError(f"{type(params).__name__}: '{name}' is {value!r}: {reason}") from error
+            new[name] = validated(type(params), name, value, strict=False)
+    return replace(params, **new)  # type: ignore[type-var]
 
 
 def params_json(params: EditorParams) -> dict[str, Any]:

@@ -241,5 +241,3 @@ def test_settings_can_be_switched_by_name() -> None:
     )
     with pytest.raises(ConfigError, match="'order' is 'sideways'"):
         with_overrides(params, None, {"order": "sideways"})
-    with pytest.raises(EditError, match="batch_size is 0; it must be at least 1"):
-        _edit(small_model("llama"), replace(BASE, batch_size=0))

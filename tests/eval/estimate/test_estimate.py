@@ -18,6 +18,7 @@ from helpers.saved_folders import dataset_folder, model_folder
 from helpers.tiny_dataset import RECORDS
 
 from clm_data.cli import run
+from clm_data.errors import ConfigError
 from clm_data.eval.dataset import load_dataset
 from clm_data.eval.estimate.run import estimate_evaluation
 from clm_data.eval.estimate.speed import Line, Speed, measure_speed
@@ -97,6 +98,24 @@ def test_a_dry_run_lists_cells_and_writes_nothing(inputs: Path) -> None:
     assert found.seconds == pytest.approx(shared + sum(cell.seconds for cell in found.cells))
     assert not (inputs / "out").exists()
     assert not (inputs / "cache").exists()
+
+
+def test_a_dry_run_refuses_hyperparameters_out_of_range_and_a_negative_seed(
+    inputs: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "models: [{name: tiny}]\nmethods: [memit, grace, ft]\nlanguages: [zh]\n"
+        "params: {memit: {values: {clamp: -1}}, grace: {epsilon: .nan}}\n",
+        encoding="utf-8",
+    )
+    some = {name: options(inputs)[name] for name in ("dataset", "device", "cache", "out")}
+    memit, grace, ft = estimate_evaluation(recipe=recipe, **some).cells
+    assert memit.reason == "ValueParams: 'clamp' is -1: Input should be greater than 0"
+    assert grace.reason == "GraceParams: 'epsilon' is nan: Input should be a finite number"
+    assert [one.state for one in (memit, grace, ft)] == ["refused", "refused", "to compute"]
+    with pytest.raises(ConfigError, match="seed: Input should be greater than or equal to 0"):
+        estimate_evaluation(**options(inputs, seed=-1))
 
 
 def test_finished_cells_have_measured_seconds_that_scale_the_others(
