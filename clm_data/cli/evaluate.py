@@ -264,7 +264,11 @@ def eval_baselines(
         "log": log,
     }
     if dry_run:
-        show_estimate(clm_data.estimate_evaluation(**request), as_json=json)
+        estimate = clm_data.estimate_evaluation(**request)
+        show_estimate(estimate, as_json=json)
+        if all(cell.state == "refused" for cell in estimate.cells):
+            first = estimate.cells[0]
+            raise EvaluationError(f"all cells would fail: {first.setting.label}: {first.reason}")
         return
     results = clm_data.evaluate(**request)
     if json:

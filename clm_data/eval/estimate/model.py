@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from clm_data.errors import ClmDataError
+from clm_data.eval.chat import chat_turn
 from clm_data.eval.dataset import EvalSet
 from clm_data.eval.editors.lora import LoraParams, adapted_maps
 from clm_data.eval.editors.pmet import PmetParams
@@ -119,6 +120,8 @@ class ModelCells:
         """
         if cell.params.moment_layers:
             self._corpus(cell)
+        if get_protocol(cell.setting.protocol).turn == "chat":
+            chat_turn(self._model.tokenizer)
 
     def _about(self, tokens_per_batch: int, remark: str) -> ModelEstimate:
         """The model, with nothing estimated yet."""

@@ -159,6 +159,19 @@ def test_what_cannot_be_computed_is_refused_with_its_reason(inputs: Path) -> Non
     assert "nothing" in str(reasons["nothing", (1,), 4].reason)
 
 
+def test_a_protocol_or_corpus_that_cannot_be_used_refuses_only_its_cells(inputs: Path) -> None:
+    found = estimate_evaluation(**options(inputs, methods="ft", protocol=["native", "chat"]))
+    native, chat = found.cells
+    assert (native.state, chat.state) == ("to compute", "refused")
+    assert "no chat template" in str(chat.reason)
+    assert native.peak is not None
+
+    missing = inputs / "nofile.txt"
+    memit, ft = estimate_evaluation(**options(inputs, corpus=str(missing))).cells
+    assert (memit.state, ft.state) == ("refused", "to compute")
+    assert f"corpus {missing}: cannot be read" in str(memit.reason)
+
+
 def test_what_is_unknown_is_not_zero(inputs: Path) -> None:
     found = estimate_evaluation(**options(inputs, methods=["memit", "ice-oracle"], corpus="hub:x"))
     model = found.models[0]
@@ -266,3 +279,8 @@ def test_the_command_prints_or_writes_json(inputs: Path, capfd: pytest.CaptureFi
     assert found["models"][0]["parameters"] > 0
     assert found["models"][0]["peak"] is None
     assert run([*command, "--tokens-per-batch", "1"]) == 2
+    capfd.readouterr()
+    assert run([*command, "--layers", "9"]) == 2, "as the run, of which all cells fail"
+    printed = capfd.readouterr()
+    assert "1 refused" in printed.out
+    assert "all cells would fail" in printed.err
