@@ -223,7 +223,7 @@ class WeightDifference(Frozen):
 
 
 class Results(OmitsDefaults, Tabular):
-    """All cells of a sweep: the content of `results.json`."""
+    """All cells of a sweep, the latest command into its folder: the content of `results.json`."""
 
     OMITTED: ClassVar[tuple[str, ...]] = ("differences",)
     version: int = VERSION
@@ -403,6 +403,11 @@ def read_cell(folder: Path, key: str) -> CellResult | None:
         return CellResult.model_validate_json(text)
     except (OSError, ValidationError):
         return None
+
+
+def saved_cells(folder: Path) -> set[str]:
+    """Keys of the files in `cells/`."""
+    return {file.stem for file in (folder / "cells").glob("*.json")}
 
 
 def write_results(folder: Path, results: Results) -> None:

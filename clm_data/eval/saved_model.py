@@ -107,7 +107,7 @@ def save_model(
     require_eval_extra()
     folder, out = Path(folder), Path(out)
     found = results.read_results(folder)
-    chosen = _choose_cell(found, folder / "deltas", cell)
+    chosen = _choose_cell(found, folder, cell)
     file = _choose_batch(edit_files(folder / "deltas", chosen), chosen, batch)
     edit = load_edit(file)
     if not isinstance(edit, Deltas):
@@ -175,8 +175,11 @@ def apply_edit(model: PreTrainedModel, file: str | Path) -> tuple[str, ...]:
     return tuple(edit.weights)
 
 
-def _choose_cell(found: Results, deltas: Path, key: str | None) -> CellResult:
+def _choose_cell(found: Results, folder: Path, key: str | None) -> CellResult:
     """The cell with a key; without one, the only cell with saved edits."""
+    deltas = folder / "deltas"
+    if key is not None:
+        _check_command(found, folder, key)
     saved = [one for one in found.cells if one.status == "done" and edit_files(deltas, one)]
     if not saved:
         raise InputFileError(
@@ -194,6 +197,22 @@ def _choose_cell(found: Results, deltas: Path, key: str | None) -> CellResult:
             f"{deltas} has edits of {len(saved)} cells; choose one with --cell KEY: {cells}{more}"
         )
     return saved[0]
+
+
+def _check_command(found: Results, folder: Path, key: str) -> None:
+    """Check that a key is not of a cell that the latest command into the folder left out.
+
+    Raises:
+        InputFileError: It is; the recipe in `results.json` may not have its model.
+    """
+    if any(one.key.startswith(key) for one in found.cells):
+        return
+    if any(name.startswith(key) for name in results.saved_cells(folder)):
+        raise InputFileError(
+            f"cell {key} is in {folder / 'cells'}, but results.json has only the cells of the "
+            "latest command; run eval-baselines with the settings of the cell again (nothing is "
+            "computed anew), then save-model"
+        )
 
 
 def _choose_batch(files: Sequence[Path], cell: CellResult, batch: int | None) -> Path:

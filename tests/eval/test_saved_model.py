@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from clm_data.eval.editors.deltas import Deltas, WeightDelta  # noqa: E402
 from clm_data.eval.editors.noted import Lookup, Notes  # noqa: E402
 from clm_data.eval.errors import EditError, LayoutError  # noqa: E402
 from clm_data.eval.recipe import ModelSpec  # noqa: E402
-from clm_data.eval.results import read_results  # noqa: E402
+from clm_data.eval.results import read_results, write_results  # noqa: E402
 from clm_data.eval.saved_model_card import model_card  # noqa: E402
 
 
@@ -131,6 +132,16 @@ def test_of_several_cells_one_must_be_chosen(sweep: Sweep, tmp_path: Path) -> No
         clm_data.save_model(sweep.out, tmp_path / "edited")
     with pytest.raises(UnknownNameError, match="unknown cell 'zz'"):
         clm_data.save_model(sweep.out, tmp_path / "edited", cell="zz")
+
+
+def test_a_cell_of_an_earlier_command_says_how_to_have_it(sweep: Sweep, tmp_path: Path) -> None:
+    whole, halves = sweep.cells
+    found = read_results(sweep.out)
+    kept = tuple(one for one in found.cells if one.key == whole)
+    write_results(tmp_path, found.model_copy(update={"cells": kept}))
+    shutil.copytree(sweep.out / "cells", tmp_path / "cells")
+    with pytest.raises(InputFileError, match="latest command; run eval-baselines with"):
+        clm_data.save_model(tmp_path, tmp_path / "edited", cell=halves[:10])
 
 
 def test_a_folder_with_files_is_not_replaced(sweep: Sweep, tmp_path: Path) -> None:

@@ -80,8 +80,20 @@ def run_sweep(
             results.write_cell(out, cell)
         cells[index] = cell
     done = [cells[index] for index in range(len(planned))]
+    _log_other_cells(out, done, log)
     differences = {} if deltas_folder is None else weight_differences(done, deltas_folder)
     return _write(out, recipe, dataset, done, differences)
+
+
+def _log_other_cells(out: Path, cells: Sequence[CellResult], log: Log) -> None:
+    """Log how many cells of earlier commands are in the folder, but not in its results."""
+    others = results.saved_cells(out) - {cell.key for cell in cells}
+    if others:
+        log(
+            f"cells of this command, in results.json and the tables: {len(cells)}; of others, only "
+            f"in cells/: {len(others)}; to have all in the tables, ask for all in one command, "
+            "which reads what is finished"
+        )
 
 
 def _write(

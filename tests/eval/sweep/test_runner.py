@@ -157,6 +157,18 @@ def test_a_second_run_computes_nothing_and_writes_the_same_files(
     assert outputs(tmp_path / "out") == first
 
 
+def test_a_smaller_command_into_the_same_folder_says_which_cells_stay_outside_the_tables(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    both = sweep(**ONE_CELL | {"languages": ["zh", "mix"]})
+    assert not any("only in cells/" in line for line in both.log)
+    one = sweep(**ONE_CELL)
+    (line,) = (line for line in one.log if "only in cells/" in line)
+    assert "in results.json and the tables: 1; of others, only in cells/: 1;" in line
+    again = sweep(**ONE_CELL | {"languages": ["zh", "mix"]})
+    assert (again.computed, len(again.results.cells)) == (0, 2)
+
+
 def test_two_runs_write_identical_files(sweep: Sweep, tmp_path: Path) -> None:
     sweep("one", languages=["mix"])
     sweep("two", languages=["mix"])
