@@ -14,6 +14,7 @@ from helpers.saved_folders import dataset_folder, model_folder
 from helpers.tiny_dataset import RECORDS
 
 from clm_data.errors import ConfigError, InputFileError, UnknownNameError
+from clm_data.eval.editors.adam import adam_step
 from clm_data.eval.recipe import Recipe
 from clm_data.eval.results import Results, read_results
 from clm_data.eval.sweep.evaluate import evaluate
@@ -165,15 +166,20 @@ def test_a_batch_size_that_is_no_whole_number_is_one_line(
 
 
 def test_a_model_whose_probabilities_are_nan_fails_the_cell(
-    tmp_path: Path, small_model: str
+    tmp_path: Path, small_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Hyperparameters that overflow the weights: finite in float32, but not the states."""
+    """A step that overflows the weights: finite in float32, but not the states."""
+
+    def step(value: Any, grad: Any, averages: Any, step: int, lr: float) -> Any:
+        return adam_step(value, grad, averages, step, 1e38)
+
+    monkeypatch.setattr("clm_data.eval.editors.ft.adam_step", step)
     recipe = Recipe.model_validate(
         {
             "models": [{"name": small_model, "params": "tiny"}],
             "methods": ["ft"],
             "languages": ["zh"],
-            "params": {"ft": {"lr": 1e38, "limit": 1e38, "epochs": 1}},
+            "params": {"ft": {"limit": 1e38, "epochs": 1}},
         }
     )
     (cell,) = evaluate(RECORDS[:4], recipe=recipe, out=tmp_path / "out").cells
