@@ -160,6 +160,12 @@ def test_the_message_names_the_sizes_of_a_config() -> None:
         params_for_config("gpt2-large", {"model_type": "gpt2", "n_layer": 36, "n_embd": 1280})
 
 
+def test_a_mixture_of_experts_is_named_before_the_hyperparameters() -> None:
+    config = {**config_of("mixtral", 32, 4096, 14336, 32000), "num_local_experts": 8}
+    with pytest.raises(ConfigError, match=r"mixture of experts \(num_local_experts 8\).*--params"):
+        params_for_config("mixtral", config)
+
+
 def test_the_config_of_the_tiny_model_is_known() -> None:
     tiny = TinyConfig()
     assert KNOWN_MODELS["tiny"] == {

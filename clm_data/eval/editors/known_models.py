@@ -77,6 +77,9 @@ KNOWN_MODELS: Mapping[str, Mapping[str, Any]] = {
 }
 """By name of the hyperparameters: the settings in `config.json` of the models that they are for."""
 
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
+"""Settings of a config that give the number of experts."""
+
 
 def params_for_config(name: str, config: Mapping[str, Any]) -> str:
     """The name of the hyperparameters for a model.
@@ -94,7 +97,10 @@ def params_for_config(name: str, config: Mapping[str, Any]) -> str:
             return params
     sizes = dict.fromkeys(key for expected in KNOWN_MODELS.values() for key in expected)
     about = ", ".join(f"{key} {config[key]}" for key in sizes if config.get(key) is not None)
+    experts = next((f"{key} {config[key]}" for key in _EXPERTS if config.get(key)), "")
+    if experts:
+        experts = f"a mixture of experts ({experts}), of which only dense layers can be edited; "
     raise ConfigError(
-        f"model {name}: no hyperparameters are known for its config ({about or 'no sizes'}); "
-        f"choose some with --params: {', '.join(sorted(KNOWN_MODELS))}"
+        f"model {name}: {experts}no hyperparameters are known for its config "
+        f"({about or 'no sizes'}); choose some with --params: {', '.join(sorted(KNOWN_MODELS))}"
     )

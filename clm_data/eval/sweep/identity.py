@@ -76,7 +76,13 @@ def model_config(name: str, revision: str | None = None) -> Mapping[str, Any]:
             folder, arguments = model_source(name)
             return dict(AutoConfig.from_pretrained(folder, **arguments).to_dict())
         folder = name if Path(name).is_dir() else _config_folder(name, revision)
-        found = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+        file = Path(folder) / "config.json"
+        if not file.exists():
+            raise InputFileError(
+                f"model {name}: no model, because it has no config.json; specify a folder or "
+                "repository with config.json, weights and tokenizer"
+            )
+        found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [""])[0]
         raise InputFileError(f"model {name}: config.json cannot be read: {reason}") from error
@@ -108,6 +114,10 @@ def _check_revision(name: str, revision: str | None) -> None:
 
 def _config_folder(name: str, revision: str | None) -> str:
     """Folder in the cache with the config of a model on the Hub; its name is the commit."""
+    if name.startswith(("./", "../", "/", "~")):
+        raise InputFileError(
+            f"model {name}: no such folder; check the path, or specify the model's id on the Hub"
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

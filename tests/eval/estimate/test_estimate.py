@@ -159,6 +159,16 @@ def test_what_cannot_be_computed_is_refused_with_its_reason(inputs: Path) -> Non
     assert "nothing" in str(reasons["nothing", (1,), 4].reason)
 
 
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [("set", "has no config.json; specify a folder"), ("./nofolder", "./nofolder: no such folder")],
+)
+def test_a_path_that_is_no_model_says_how_to_fix_it(inputs: Path, model: str, reason: str) -> None:
+    name = model if model.startswith(".") else str(inputs / model)
+    found = estimate_evaluation(**options(inputs, model=name, params=None))
+    assert all(reason in str(cell.reason) for cell in found.cells)
+
+
 def test_a_protocol_or_corpus_that_cannot_be_used_refuses_only_its_cells(inputs: Path) -> None:
     found = estimate_evaluation(**options(inputs, methods="ft", protocol=["native", "chat"]))
     native, chat = found.cells
