@@ -267,8 +267,10 @@ def eval_baselines(
         estimate = clm_data.estimate_evaluation(**request)
         show_estimate(estimate, as_json=json)
         if all(cell.state == "refused" for cell in estimate.cells):
-            first = estimate.cells[0]
-            raise EvaluationError(f"all cells would fail: {first.setting.label}: {first.reason}")
+            refused = estimate.cells[0]
+            raise EvaluationError(
+                f"all cells would fail: {refused.setting.label}: {refused.reason}"
+            )
         return
     results = clm_data.evaluate(**request)
     if json:
