@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Annotated, Protocol, Self, TypeVar, runtime_checkable
 
 from pydantic import Field
@@ -14,7 +14,7 @@ from pydantic import Field
 from clm_data.eval.editors.contexts import Contexts
 from clm_data.eval.editors.edits import Edit
 from clm_data.eval.editors.origin import check_origin
-from clm_data.eval.editors.ranges import Share, check_ranges
+from clm_data.eval.editors.ranges import Layer, Share, check_ranges
 from clm_data.eval.editors.retrieval import Pair
 from clm_data.eval.errors import EditError
 from clm_data.eval.model.loaded import LoadedModel
@@ -44,9 +44,9 @@ class EditorParams(ABC):
         """Layers whose MLP output projection changes, lowest first."""
 
     @property
-    @abstractmethod
     def moment_layers(self) -> tuple[int, ...]:
-        """Layers whose second moment the method reads; empty if it reads none."""
+        """Layers whose second moment the method reads; by default none."""
+        return ()
 
     @property
     def moments_by_language(self) -> bool:
@@ -56,6 +56,26 @@ class EditorParams(ABC):
     @abstractmethod
     def with_layers(self, layers: tuple[int, ...]) -> Self:
         """The same hyperparameters for other layers; a single-layer method takes the last one."""
+
+
+@dataclass(frozen=True)
+class OneLayerParams(EditorParams):
+    """Hyperparameters of a method that edits one layer.
+
+    Attributes:
+        layer: The layer whose MLP output projection is edited.
+    """
+
+    layer: Layer
+
+    @property
+    def edited_layers(self) -> tuple[int, ...]:
+        """The one layer."""
+        return (self.layer,)
+
+    def with_layers(self, layers: tuple[int, ...]) -> Self:
+        """The same hyperparameters for the last of `layers`."""
+        return replace(self, layer=layers[-1])
 
 
 SWITCH = {"switch": True}

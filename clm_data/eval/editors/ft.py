@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 from clm_data.eval.editors.adam import adam_step
-from clm_data.eval.editors.base import Setup, Stopwatch
+from clm_data.eval.editors.base import OneLayerParams, Setup, Stopwatch
 from clm_data.eval.editors.deltas import Deltas, WeightDelta
 from clm_data.eval.editors.edits import applied
 from clm_data.eval.editors.facts import place_facts
 from clm_data.eval.editors.origin import model_id
-from clm_data.eval.editors.ranges import Layer, Positive
+from clm_data.eval.editors.ranges import Positive
 from clm_data.eval.editors.solve import check_finite
 from clm_data.eval.editors.training import (
     Sentence,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FineTuningParams(TrainingParams):
+class FineTuningParams(OneLayerParams, TrainingParams):
     """Hyperparameters of fine-tuning.
 
     Attributes:
@@ -42,17 +42,7 @@ class FineTuningParams(TrainingParams):
             limit.
     """
 
-    layer: Layer
     limit: Positive | None = None
-
-    @property
-    def edited_layers(self) -> tuple[int, ...]:
-        """The one trained layer."""
-        return (self.layer,)
-
-    def with_layers(self, layers: tuple[int, ...]) -> Self:
-        """The same hyperparameters for the last of `layers`."""
-        return replace(self, layer=layers[-1])
 
 
 # EasyEdit, hparams/FT. Its yamls set no limit; that of FT-L below is gpt2-xl_constr.json's.

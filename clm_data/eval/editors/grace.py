@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from clm_data.eval.editors.adam import adam_step
-from clm_data.eval.editors.base import EditorParams, Setup, Stopwatch
+from clm_data.eval.editors.base import OneLayerParams, Setup, Stopwatch
 from clm_data.eval.editors.codebook import (
     Codebook,
     Entries,
@@ -20,7 +20,7 @@ from clm_data.eval.editors.codebook import (
 from clm_data.eval.editors.facts import PlacedFact, place_facts
 from clm_data.eval.editors.keys import LayerwiseForward
 from clm_data.eval.editors.origin import check_origin, model_id
-from clm_data.eval.editors.ranges import Count, Layer, LearningRate, NonNegative, Seed
+from clm_data.eval.editors.ranges import Count, LearningRate, NonNegative, Seed
 from clm_data.eval.editors.solve import check_finite
 from clm_data.eval.editors.training import TrainingBatch, answer_rows
 from clm_data.eval.errors import edit_errors
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class GraceParams(EditorParams):
+class GraceParams(OneLayerParams):
     """Hyperparameters of GRACE.
 
     Attributes:
@@ -49,7 +49,6 @@ class GraceParams(EditorParams):
         replaced: Where a value replaces the layer's output.
     """
 
-    layer: Layer
     steps: Count = 50
     lr: LearningRate = 1.0
     epsilon: NonNegative = 1.0
@@ -57,20 +56,6 @@ class GraceParams(EditorParams):
     seed: Seed = 42
     labels: LabelRule = "text"
     replaced: Replaced = "last"
-
-    @property
-    def edited_layers(self) -> tuple[int, ...]:
-        """The one routed layer."""
-        return (self.layer,)
-
-    @property
-    def moment_layers(self) -> tuple[int, ...]:
-        """None: GRACE reads no second moment."""
-        return ()
-
-    def with_layers(self, layers: tuple[int, ...]) -> Self:
-        """The same hyperparameters for the last of `layers`."""
-        return replace(self, layer=layers[-1])
 
     @property
     def scope(self) -> Scope:

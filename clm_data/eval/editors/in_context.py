@@ -70,11 +70,6 @@ class InContextParams(EditorParams):
         """None: no layer changes."""
         return ()
 
-    @property
-    def moment_layers(self) -> tuple[int, ...]:
-        """None."""
-        return ()
-
     def with_layers(self, layers: tuple[int, ...]) -> Self:
         """Refused.
 

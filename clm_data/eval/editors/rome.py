@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
-from clm_data.eval.editors.base import Setup, Stopwatch, ValueMethodParams
+from clm_data.eval.editors.base import OneLayerParams, Setup, Stopwatch, ValueMethodParams
 from clm_data.eval.editors.deltas import Deltas, WeightDelta
 from clm_data.eval.editors.edits import applied
 from clm_data.eval.editors.facts import PlacedFact, place_facts
 from clm_data.eval.editors.keys import LayerwiseForward, mean_keys
 from clm_data.eval.editors.norm_anchor import anchor_norm, anchor_state, anchored, past_norm
 from clm_data.eval.editors.origin import model_id
-from clm_data.eval.editors.ranges import Layer
 from clm_data.eval.editors.solve import check_finite
 from clm_data.eval.editors.value_optimizer import optimize_target_values
 from clm_data.eval.editors.values import TINY_VALUES, TargetValues, ValueParams
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class RomeParams(ValueMethodParams):
+class RomeParams(OneLayerParams, ValueMethodParams):
     """Hyperparameters of ROME.
 
     Attributes:
@@ -36,23 +35,13 @@ class RomeParams(ValueMethodParams):
         use_moments: Multiply the key by the inverse second moment, as the paper does.
     """
 
-    layer: Layer
     values: ValueParams
     use_moments: bool = False
-
-    @property
-    def edited_layers(self) -> tuple[int, ...]:
-        """The one edited layer."""
-        return (self.layer,)
 
     @property
     def moment_layers(self) -> tuple[int, ...]:
         """The edited layer if `use_moments`, otherwise none."""
         return (self.layer,) if self.use_moments else ()
-
-    def with_layers(self, layers: tuple[int, ...]) -> Self:
-        """The same hyperparameters for the last of `layers`."""
-        return replace(self, layer=layers[-1])
 
 
 # EasyEdit, hparams/ROME: llama3-8b.yaml, qwen2-7b.yaml, qwen2.5-7b.yaml and mistral-7b.yaml are

@@ -55,11 +55,6 @@ class TrainingParams(DeltaParams):
     stop_at: Finite = 1e-2
     seed: Seed = 42
 
-    @property
-    def moment_layers(self) -> tuple[int, ...]:
-        """None: training reads no second moment."""
-        return ()
-
 
 @dataclass(frozen=True)
 class Sentence:

@@ -56,11 +56,6 @@ class UltraEditParams(DeltaParams):
         """Layers of any of the three projections, each once."""
         return tuple(sorted({*self.gate, *self.up, *self.down}))
 
-    @property
-    def moment_layers(self) -> tuple[int, ...]:
-        """None: UltraEdit reads no second moment."""
-        return ()
-
     def with_layers(self, layers: tuple[int, ...]) -> Self:
         """The same projections in other layers."""
         return replace(

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from clm_data.eval.editors.base import EditorParams, Setup
+from clm_data.eval.editors.base import OneLayerParams, Setup
 from clm_data.eval.editors.facts import PlacedFact
 from clm_data.eval.editors.ranges import (
     Count,
-    Layer,
     LearningRate,
     NonNegative,
     Positive,
@@ -47,7 +46,7 @@ _STOP_CHANGE, _STOP_LOSS = 1e-4, 0.02
 
 
 @dataclass(frozen=True)
-class WiseParams(EditorParams):
+class WiseParams(OneLayerParams):
     """Hyperparameters of WISE.
 
     Attributes:
@@ -90,7 +89,6 @@ class WiseParams(EditorParams):
         long_prompts: See `SideScope`.
     """
 
-    layer: Layer
     steps: Count = 70
     lr: LearningRate = 1.0
     alpha: NonNegative = 5.0
@@ -126,20 +124,6 @@ class WiseParams(EditorParams):
                 f"merge_freq is {self.merge_freq}; it must be a multiple of save_freq, which is "
                 f"{self.save_freq}, or null"
             )
-
-    @property
-    def edited_layers(self) -> tuple[int, ...]:
-        """The one routed layer."""
-        return (self.layer,)
-
-    @property
-    def moment_layers(self) -> tuple[int, ...]:
-        """None: WISE reads no second moment."""
-        return ()
-
-    def with_layers(self, layers: tuple[int, ...]) -> Self:
-        """The same hyperparameters for the last of `layers`."""
-        return replace(self, layer=layers[-1])
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def model_without_weights(
             model = transformers.AutoModelForCausalLM.from_config(
                 config, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
             )
-    layout = layout or find_layout(model)  # before the tokenizer: this is what cannot be mended
+    layout = layout or find_layout(model)  # before the tokenizer: no other one would help
     loaded_tokenizer = load_tokenizer(
         str(tokenizer or name), trust_remote_code, revision if tokenizer is None else None
     )
