@@ -9,7 +9,7 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-from helpers.fake_easyedit_methods import HYPERPARAMS, METHODS, WISE_UTILS
+from helpers.fake_easyedit_methods import COMMON_FIELDS, HYPERPARAMS, METHODS, WISE_UTILS
 
 _FILES = {
     "__init__.py": """
@@ -112,30 +112,7 @@ _FILES = {
 
         @dataclass
         class MEMITHyperParams:
-            layers: Any
-            layer_selection: Any
-            fact_token: Any
-            v_num_grad_steps: Any
-            v_lr: Any
-            v_loss_layer: Any
-            v_weight_decay: Any
-            clamp_norm_factor: Any
-            kl_factor: Any
-            mom2_adjustment: Any
-            mom2_update_weight: Any
-            rewrite_module_tmp: Any
-            layer_module_tmp: Any
-            mlp_module_tmp: Any
-            attn_module_tmp: Any
-            ln_f_module: Any
-            lm_head_module: Any
-            mom2_dataset: Any
-            mom2_n_samples: Any
-            mom2_dtype: Any
-            alg_name: Any
-            device: Any
-            model_name: Any
-            stats_dir: Any
+            FIELDS
 
         def apply_memit_to_model(model, tok, requests, hparams, **kwargs):
             [bare], prefixed = CONTEXT_TEMPLATES_CACHE
@@ -217,6 +194,8 @@ def fake_checkout(folder: Path, *, complete: bool = False) -> Path:
         complete: Whether it has the methods of today's EasyEdit; otherwise FT, MEMIT and ROME.
     """
     files = {name: textwrap.dedent(text) for name, text in _FILES.items()}
+    memit = "models/memit/memit_main.py"
+    files[memit] = files[memit].replace("    FIELDS\n", COMMON_FIELDS)
     for method, (module, function, source) in METHODS.items() if complete else ():
         path = f"models/{module.replace('.', '/')}.py"
         files |= {f"models/{module.partition('.')[0]}/__init__.py": "", path: source}

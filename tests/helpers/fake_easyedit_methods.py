@@ -4,7 +4,7 @@ Names of modules, classes, attributes and globals are those that the driver read
 easy to predict.
 """
 
-_COMMON = """
+COMMON_FIELDS = """
     layers: Any
     layer_selection: Any
     fact_token: Any
@@ -44,7 +44,7 @@ cache_c_new = False
 
 @dataclass
 class AlphaEditHyperParams:
-{_COMMON}
+{COMMON_FIELDS}
     nullspace_threshold: Any
     L2: Any
     P_loc: Any
@@ -78,7 +78,7 @@ CONTEXT_TEMPLATES_CACHE = None
 
 @dataclass
 class PMETHyperParams:
-{_COMMON}
+{COMMON_FIELDS}
     nll_loss_factor: Any
     rewrite_module_tmps: Any
 
